@@ -1,0 +1,190 @@
+"""How long the upstream itself asks us to wait.
+
+An ordered list of sources; the first usable one wins. A source has a place and a unit; a name never implies
+a unit, except ``Retry-After``. What is garbage, negative, or repeated with different values is ignored and
+the next source asked: never an exception, never an instant retry. A date that is past, or zero, is usable and means
+0 seconds. What a hint leads to (jitter on top, ``max_wait``, the deadline, the gate) is judged by ``decide``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from sidecar.core.conditions import Look, NumberText
+from sidecar.core.exchange import Attempt, Now, Request
+from sidecar.core.instants import duration, http_date, iso8601, json_number, number
+from sidecar.core.rows import HintSource
+from sidecar.core.words import Unit, WaitFrom
+
+__all__ = ["Hint", "read_hint"]
+
+LONGEST_FIELD: Final = 8 << 10
+"""Characters of a field with parameters; a longer one is garbage."""
+FIRST_EPOCH_S: Final = 1e9
+"""``auto``: a smaller number counts seconds from now, this and more are epoch seconds (this is 2001) …"""
+FIRST_EPOCH_MS: Final = 1e11
+"""… and this and more epoch milliseconds (this is 1973; as epoch seconds it would be the year 5138)."""
+
+MEMBERS: Final = re.compile(r'(?:[^,"]|"[^"]*")+')
+PARAMETERS: Final = re.compile(r'(?:[^;"]|"[^"]*")+')
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """A usable wish of the upstream, or the policy's constant in its place."""
+
+    seconds: float
+    """From now; never negative, infinite for a number beyond all reason."""
+    source: WaitFrom
+    """``hint`` or ``constant``."""
+
+
+def read_hint(
+    sources: tuple[HintSource, ...], request: Request, attempt: Attempt, now: Now, look: Look | None = None
+) -> Hint | None:
+    """What the first usable source says, or None. ``look`` shares one parsed body with the table."""
+    look = look or Look(request, attempt)
+    for source in sources:
+        if source.when and not look.all_hold(source.when):
+            continue
+        seconds = _seconds(source, look, now)
+        if seconds is not None and seconds >= 0:  # also false for NaN
+            from_ = WaitFrom.CONSTANT if source.place == "constant" else WaitFrom.HINT
+            return Hint(max(seconds + source.plus_seconds, source.at_least_seconds, 0.0), from_)
+    return None
+
+
+def _seconds(source: HintSource, look: Look, now: Now) -> float | None:
+    """Seconds from now by one source; 0 for a past moment; None if it says nothing usable."""
+    if source.place == "constant":
+        return source.constant_seconds
+    wall = _wall(source, look, now)
+    if source.place == "field":
+        return _longest([_read(text, source.unit, wall) for text in _field_texts(source, look)])
+    if source.place == "body":
+        value = look.body_value(source.name)
+        return _read(value, source.unit, wall) if isinstance(value, str) else None
+    texts = {text.strip(" \t") for text in look.attempt.headers.all(source.name)}
+    return _read(texts.pop(), source.unit, wall) if len(texts) == 1 else None
+
+
+def _wall(source: HintSource, look: Look, now: Now) -> float:
+    """The clock that moments are measured against: ours, or the one that the response was dated by."""
+    if source.clock == "server":
+        dates = set(look.attempt.headers.all("date"))
+        date = http_date(dates.pop().strip(" \t"), now.wall) if len(dates) == 1 else None
+        return now.wall if date is None else date
+    return now.wall
+
+
+def _longest(found: list[float | None]) -> float | None:
+    return max((seconds for seconds in found if seconds is not None), default=None)
+
+
+def _read(text: str, unit: Unit, wall: float) -> float | None:
+    """Seconds from ``wall`` by the grammar of the unit, 0 for a past moment."""
+    amount = json_number(text) if isinstance(text, NumberText) else number(text)
+    return READERS[unit](text, amount, wall)
+
+
+def _delta(text: str, amount: float | None, wall: float) -> float | None:
+    return amount
+
+
+def _milliseconds(text: str, amount: float | None, wall: float) -> float | None:
+    return None if amount is None else amount / 1000
+
+
+def _epoch(text: str, amount: float | None, wall: float) -> float | None:
+    return _until(amount, wall)
+
+
+def _epoch_milliseconds(text: str, amount: float | None, wall: float) -> float | None:
+    return _until(None if amount is None else amount / 1000, wall)
+
+
+def _date(text: str, amount: float | None, wall: float) -> float | None:
+    return _until(http_date(text, wall), wall)
+
+
+def _timestamp(text: str, amount: float | None, wall: float) -> float | None:
+    return _until(iso8601(text), wall)
+
+
+def _duration(text: str, amount: float | None, wall: float) -> float | None:
+    return duration(text)
+
+
+def _retry_after(text: str, amount: float | None, wall: float) -> float | None:
+    """RFC 9110 section 10.2.3, and a decimal point, which some servers send."""
+    return _date(text, amount, wall) if amount is None else amount
+
+
+def _auto(text: str, amount: float | None, wall: float) -> float | None:
+    """A guess by size and form, for APIs that are not consistent; a unit that is named is always better."""
+    if amount is None:
+        guesses = (http_date(text, wall), iso8601(text))
+        moment = next((guess for guess in guesses if guess is not None), None)
+        return duration(text) if moment is None else _until(moment, wall)
+    if amount < FIRST_EPOCH_S:
+        return amount
+    return _until(amount if amount < FIRST_EPOCH_MS else amount / 1000, wall)
+
+
+READERS: Final[dict[Unit, Callable[[str, float | None, float], float | None]]] = {
+    Unit.S: _delta,
+    Unit.MS: _milliseconds,
+    Unit.EPOCH_S: _epoch,
+    Unit.EPOCH_MS: _epoch_milliseconds,
+    Unit.HTTP_DATE: _date,
+    Unit.ISO8601: _timestamp,
+    Unit.DURATION: _duration,
+    Unit.AUTO: _auto,
+    Unit.RETRY_AFTER: _retry_after,
+}
+
+
+def _until(moment: float | None, wall: float) -> float | None:
+    """Seconds until a moment in Unix seconds; 0 if it is past."""
+    return None if moment is None else max(0.0, moment - wall)
+
+
+def _field_texts(source: HintSource, look: Look) -> list[str]:
+    """The values of one parameter inside a field, as ``"default";r=0;t=5`` or ``limit=100, reset=5``.
+
+    Of several members, those that say by ``r`` (the IETF draft's units left) that quota remains did not
+    refuse us and are left out. The caller takes the longest of the rest.
+    """
+    members = [
+        member
+        for line in look.attempt.headers.all(source.name)
+        for member in _members(line)
+        if source.field.lower() in member
+    ]
+    if len(members) > 1:
+        members = [member for member in members if not _has_units_left(member)]
+    return [member[source.field.lower()] for member in members]
+
+
+def _members(line: str) -> list[dict[str, str]]:
+    """The parameters of each comma-separated member, by lower-case name, without their quotes."""
+    if len(line) > LONGEST_FIELD:
+        return []
+    return [
+        {name.strip().lower(): value.strip().strip('"') for name, value in _pairs(member)}
+        for member in MEMBERS.findall(line)
+    ]
+
+
+def _pairs(member: str) -> Iterator[tuple[str, str]]:
+    for parameter in PARAMETERS.findall(member):
+        name, _, value = parameter.partition("=")
+        yield name, value
+
+
+def _has_units_left(member: dict[str, str]) -> bool:
+    left = number(member.get("r", "0"))
+    return left is not None and left > 0
