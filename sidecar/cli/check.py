@@ -1,0 +1,109 @@
+"""``sidecar check [FILE…]``: every mistake of a configuration at once, each with its place. Changes nothing.
+
+A ``sidecar.yaml`` is judged with the policies that it uses and the environment that it would run in; a policy file is
+judged on its own.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+import orjson
+
+from sidecar.config.document import Table
+from sidecar.config.files import Files
+from sidecar.config.load import load_deployment, load_policy
+from sidecar.config.problems import ConfigError, Problem, sorted_problems
+from sidecar.config.schema import SCHEMAS
+from sidecar.config.translate import fields_by_key
+
+__all__ = ["command"]
+
+EXIT_CONFIGURATION = 78
+
+
+@click.command("check")
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path), metavar="[FILE]...")
+@click.option("--format", "form", type=click.Choice(["text", "json", "github"]), default="text", show_default=True)
+def command(files: tuple[Path, ...], form: str) -> None:
+    """Judge configuration files: sidecar.yaml with its policies, or policies alone.
+
+    Without FILE: what SIDECAR_CONFIG names, else config/sidecar.yaml. Exit code 78 if anything is wrong; warnings
+    are printed and are no error.
+    """
+    paths = files or (Path(os.environ.get("SIDECAR_CONFIG") or "config/sidecar.yaml"),)
+    problems = sorted_problems(problem for path in paths for problem in _problems(path))
+    errors = sum(not problem.is_warning for problem in problems)
+    if form == "json":
+        click.echo(orjson.dumps([_as_object(problem) for problem in problems], option=orjson.OPT_INDENT_2))
+    elif form == "github":
+        for problem in problems:
+            click.echo(_as_annotation(problem))
+    else:
+        _print_text(paths, problems, errors)
+    sys.exit(EXIT_CONFIGURATION if errors else 0)
+
+
+def _problems(path: Path) -> tuple[Problem, ...]:
+    try:
+        if _is_policy(path):
+            return load_policy(path).warnings
+        return load_deployment(path, environ=os.environ).warnings
+    except ConfigError as error:
+        return error.problems
+
+
+def _is_policy(path: Path) -> bool:
+    """By its keys; where they tell nothing, by the name of its directory."""
+    root = Files().parse(path).root
+    keys = set(root) if isinstance(root, Table) else set()
+    votes = {kind: len(keys & set(fields_by_key(model))) for kind, model in SCHEMAS.items()}
+    if votes["policy"] == votes["sidecar"]:
+        return path.absolute().parent.name == "policies"
+    return votes["policy"] > votes["sidecar"]
+
+
+def _print_text(paths: tuple[Path, ...], problems: tuple[Problem, ...], errors: int) -> None:
+    for problem in problems:
+        click.echo(f"{problem}\n")
+    warnings = len(problems) - errors
+    names = ", ".join(map(str, paths))
+    if errors:
+        click.echo(f"{names}: {_count(errors, 'error')}, {_count(warnings, 'warning')}")
+    else:
+        click.echo(f"{names}: fine" + (f", {_count(warnings, 'warning')}" if warnings else ""))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _as_object(problem: Problem) -> dict[str, object]:
+    code, name = problem.code.value
+    return {
+        "severity": "warning" if problem.is_warning else "error",
+        "code": code,
+        "name": name,
+        "file": problem.file,
+        "line": problem.line or None,
+        "column": problem.column or None,
+        "message": problem.message,
+        "help": problem.help or None,
+    }
+
+
+def _as_annotation(problem: Problem) -> str:
+    """A workflow command of GitHub Actions."""
+    code, name = problem.code.value
+    place = f"file={_escaped(problem.file, ',:')}"
+    if problem.line:
+        place += f",line={problem.line},col={problem.column}"
+    text = problem.message + (f"; {problem.help}" if problem.help else "")
+    return f"::{'warning' if problem.is_warning else 'error'} {place},title={code} {name}::{_escaped(text)}"
+
+
+def _escaped(text: str, also: str = "") -> str:
+    return "".join(f"%{ord(c):02X}" if c in "%\r\n" + also else c for c in text)

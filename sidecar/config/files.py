@@ -1,0 +1,99 @@
+"""Reading the files of a configuration: each once, bounded, and remembered for the watcher.
+
+Says in a sentence why a file cannot be read. What stands in it is judged elsewhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+from sidecar.config.document import MAX_BYTES, Document, parse
+from sidecar.config.problems import Code, Problem
+
+__all__ = ["Files", "digest_of", "name_of", "shipped_policies"]
+
+
+class Files:
+    """The files of one run."""
+
+    def __init__(self) -> None:
+        self._contents: dict[Path, bytes] = {}
+        self._looked_for: dict[Path, None] = {}
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Every file that was read or looked for, in that order."""
+        return tuple(self._looked_for)
+
+    @property
+    def digest(self) -> str:
+        """Of the names and contents of everything read: equal digests, equal configuration."""
+        digest = hashlib.sha256()
+        for path, data in sorted(self._contents.items()):
+            digest.update(f"{path}\0{len(data)}\0".encode(errors="surrogateescape") + data)
+        return digest.hexdigest()
+
+    def read(self, path: Path) -> bytes | Problem:
+        """Its bytes (at most one more than is allowed), or why not."""
+        self._looked_for[path] = None
+        if path not in self._contents:
+            try:
+                self._contents[path] = _read(path)
+            except OSError as error:
+                return Problem(Code.UNREADABLE, _why(error), name_of(path))
+            except ValueError:
+                return Problem(Code.UNREADABLE, "a path holds no NUL character", name_of(path))
+        return self._contents[path]
+
+    def parse(self, path: Path) -> Document:
+        """The document in a file; a file that cannot be read is a document with that problem."""
+        data = self.read(path)
+        if isinstance(data, Problem):
+            return Document(name_of(path), problems=[data])
+        return parse(name_of(path), data)
+
+
+def digest_of(paths: Iterable[Path]) -> str:
+    """The digest that reading these files again would give now; one that cannot be read counts as gone."""
+    files = Files()
+    for path in paths:
+        files.read(path)
+    return files.digest
+
+
+def name_of(path: Path) -> str:
+    """The path as its user would write it: relative where it was given so, or lies under the directory we are in."""
+    if not path.is_absolute():
+        return str(path)
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative
+
+
+def shipped_policies() -> Path:
+    """The policies that come with the sidecar: inside of an installed package, or ``config/`` of a source tree."""
+    package = Path(__file__).parent.parent
+    installed = package / "shipped" / "policies"
+    return installed if installed.is_dir() else package.parent / "config" / "policies"
+
+
+def _read(path: Path) -> bytes:
+    # Opened without blocking and judged before reading: a FIFO or a device would never end.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        raise OSError("it is a directory" if stat.S_ISDIR(mode) else "it is not a regular file")
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read(MAX_BYTES + 1)
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    if isinstance(error, PermissionError):
+        return "it may not be read by this user"
+    return f"it cannot be read: {error.strerror}" if error.strerror else str(error)

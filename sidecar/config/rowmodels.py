@@ -1,0 +1,417 @@
+"""The keys of one row of a policy's table, and of what stands in it: conditions, wait sources, backoff.
+
+With ``models`` the only source of keys, types, defaults and descriptions; the JSON Schema and the reference
+tables are made from here. What contradicts what *between* rows is judged in ``rowreview``.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, WrapValidator, model_validator
+
+from sidecar.config.fields import (
+    Block,
+    Duration,
+    HeaderName,
+    Pattern,
+    Pointer,
+    ScalarText,
+    Share,
+    clip,
+    kind_of,
+    refuse,
+)
+from sidecar.config.problems import Code, nearest
+from sidecar.core.rows import Place
+from sidecar.core.words import FailureKind, Jitter, OverMax, Unit, Verb
+
+__all__ = [
+    "ANY_STATUS",
+    "BackoffBlock",
+    "ConditionBlock",
+    "FailureSet",
+    "RereadBlock",
+    "RowBlock",
+    "StatusSet",
+    "WaitBlock",
+    "WaitEntries",
+]
+
+ANY_STATUS = frozenset(range(100, 1000))
+"""Three digits (RFC 9110 section 15)."""
+PLACES: tuple[Place, ...] = ("header", "body", "body_text", "request_header", "method", "path", "query")
+TESTS = ("equals", "in", "matches", "present")
+SOURCES = ("header", "body", "constant")
+
+_STATUS_CLASS = re.compile(r"([1-9])xx", re.ASCII)
+_STATUS_RANGE = re.compile(r"([1-9][0-9]{2})-([1-9][0-9]{2})", re.ASCII)
+
+
+def _words(enum: type[Verb] | type[Jitter] | type[OverMax] | type[Unit]) -> Any:
+    """A validator that turns a word of a closed list into its member."""
+
+    def read(value: object) -> object:
+        if isinstance(value, enum):
+            return value
+        known = [member.value for member in enum]
+        if not isinstance(value, str):
+            raise refuse(Code.WRONG_TYPE, f"must be one of {', '.join(known)}, not {kind_of(value)}")
+        if value not in known:
+            raise refuse(Code.UNKNOWN_WORD, f"`{clip(value)}` is not one of its words", nearest(value, known))
+        return enum(value)
+
+    return BeforeValidator(read)
+
+
+VerbWord = Annotated[Verb, _words(Verb)]
+JitterWord = Annotated[Jitter, _words(Jitter)]
+OverMaxWord = Annotated[OverMax, _words(OverMax)]
+UnitWord = Annotated[Unit, _words(Unit)]
+
+
+def _read_statuses(value: object) -> frozenset[int]:
+    items = value if isinstance(value, list) else [value]
+    if not items:
+        raise refuse(Code.BAD_VALUE, "an empty list matches nothing", "name at least one status, or `any`")
+    return frozenset().union(*(_read_status(item) for item in items))
+
+
+def _read_status(value: object) -> frozenset[int]:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise refuse(Code.WRONG_TYPE, f"must be a status, not {kind_of(value)}", _STATUS_FORMS)
+    text = str(value)
+    if text == "any":
+        return ANY_STATUS
+    if match := _STATUS_CLASS.fullmatch(text):
+        first = int(match[1]) * 100
+        return frozenset(range(first, first + 100))
+    if match := _STATUS_RANGE.fullmatch(text):
+        return _read_range(text, int(match[1]), int(match[2]))
+    if text.isascii() and text.isdigit() and int(text[:9]) in ANY_STATUS and len(text) == 3:
+        return frozenset({int(text)})
+    raise refuse(Code.BAD_VALUE, f"`{clip(text)}` is not a status", _STATUS_FORMS)
+
+
+def _read_range(text: str, first: int, last: int) -> frozenset[int]:
+    if first > last:
+        raise refuse(Code.BAD_VALUE, f"the range `{text}` is empty", f"write `{last}-{first}`")
+    return frozenset(range(first, last + 1))
+
+
+_STATUS_FORMS = "a code from 100 to 999, a list of them, `5xx`, `500-504` or `any`"
+_STATUS_ITEM: dict[str, Any] = {
+    "anyOf": [
+        {"type": "integer", "minimum": 100, "maximum": 999},
+        {"type": "string", "pattern": "^([1-9]xx|[1-9][0-9]{2}(-[1-9][0-9]{2})?|any)$"},
+    ]
+}
+
+
+def _write_statuses(statuses: frozenset[int] | None) -> object:
+    """As short as it can be written: ``5xx``, ``500-504``, a code, or a list of these."""
+    if statuses is None or statuses == ANY_STATUS:
+        return statuses and "any"
+    runs: list[list[int]] = []
+    for status in sorted(statuses):
+        if runs and status == runs[-1][1] + 1 and status % 100:
+            runs[-1][1] = status
+        else:
+            runs.append([status, status])
+    items = [_write_run(first, last) for first, last in runs]
+    return items[0] if len(items) == 1 else items
+
+
+def _write_run(first: int, last: int) -> int | str:
+    if first == last:
+        return first
+    return f"{first // 100}xx" if last - first == 99 else f"{first}-{last}"
+
+
+def _write_failures(kinds: frozenset[FailureKind] | None) -> object:
+    if kinds is None or kinds == frozenset(FailureKind):
+        return kinds and "any"
+    words = [kind.value for kind in FailureKind if kind in kinds]
+    return words[0] if len(words) == 1 else words
+
+
+StatusSet = Annotated[
+    frozenset[int],
+    WrapValidator(lambda value, _handler: _read_statuses(value)),
+    PlainSerializer(_write_statuses),
+    WithJsonSchema({"anyOf": [*_STATUS_ITEM["anyOf"], {"type": "array", "minItems": 1, "items": _STATUS_ITEM}]}),
+]
+
+
+def _read_failures(value: object) -> frozenset[FailureKind]:
+    items = value if isinstance(value, list) else [value]
+    if not items:
+        raise refuse(Code.BAD_VALUE, "an empty list matches nothing", "name at least one failure, or `any`")
+    return frozenset().union(*(_read_failure(item) for item in items))
+
+
+def _read_failure(value: object) -> frozenset[FailureKind]:
+    known = [kind.value for kind in FailureKind]
+    if not isinstance(value, str):
+        raise refuse(Code.WRONG_TYPE, f"must be a failure, not {kind_of(value)}", f"one of {', '.join(known)}")
+    if value == "any":
+        return frozenset(FailureKind)
+    if value not in known:
+        raise refuse(Code.UNKNOWN_WORD, f"`{clip(value)}` is not a failure", nearest(value, [*known, "any"]))
+    return frozenset({FailureKind(value)})
+
+
+_FAILURE_ITEM: dict[str, Any] = {"enum": [*(kind.value for kind in FailureKind), "any"]}
+FailureSet = Annotated[
+    frozenset[FailureKind],
+    WrapValidator(lambda value, _handler: _read_failures(value)),
+    PlainSerializer(_write_failures),
+    WithJsonSchema({"anyOf": [_FAILURE_ITEM, {"type": "array", "minItems": 1, "items": _FAILURE_ITEM}]}),
+]
+
+
+def one_or_list(value: object) -> object:
+    """``when: {…}`` is ``when: [{…}]``."""
+    return [value] if isinstance(value, dict) else value
+
+
+_TextOrList = Annotated[
+    tuple[str, ...] | None,
+    WrapValidator(lambda value, _handler: _read_shorthand(value)),
+    PlainSerializer(lambda texts: None if texts is None else _write_shorthand(texts)),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {"type": "array", "minItems": 1, "items": {"type": "string"}},
+                {"const": True},
+            ]
+        }
+    ),
+]
+
+
+def _read_shorthand(value: object) -> tuple[str, ...]:
+    """``method: POST`` and ``method: [GET, HEAD]``; ``true`` where a test stands beside it."""
+    if value is True:
+        return ()
+    items = value if isinstance(value, list) else [value]
+    if not items or not all(isinstance(item, str) for item in items):
+        raise refuse(
+            Code.WRONG_TYPE,
+            f"must be a text, a list of texts, or `true` with a test beside it, not {kind_of(value)}",
+        )
+    return tuple(items)
+
+
+def _write_shorthand(texts: tuple[str, ...]) -> object:
+    if not texts:
+        return True
+    return texts[0] if len(texts) == 1 else list(texts)
+
+
+class ConditionBlock(Block):
+    """One thing that must hold: a place and a test."""
+
+    noun: ClassVar[str] = "a condition"
+
+    header: HeaderName | None = Field(None, description="A response header.")
+    body: Pointer | None = Field(None, description="A JSON pointer into the response body.")
+    body_text: _TextOrList = Field(None, description="The response body as text: contains this text (or one of these).")
+    request_header: HeaderName | None = Field(None, description="A header of the app's request.")
+    method: _TextOrList = Field(None, description="The method: this one, or one of these.")
+    path: _TextOrList = Field(None, description="The path after the mount: `*` is one segment, `**` any number.")
+    query: str | None = Field(None, description="A parameter of the query.")
+    nullable: ClassVar[frozenset[str]] = frozenset({"equals"})
+
+    equals: ScalarText | None = Field(None, description="Is exactly this.")
+    in_: Annotated[list[ScalarText], Field(min_length=1)] | None = Field(
+        None, alias="in", description="Is one of these."
+    )
+    matches: Pattern | None = Field(
+        None, description="A regular expression is found in it (not anchored: add `^` and `$`)."
+    )
+    present: bool | None = Field(None, description="Is there (true, the default), or is not (false).")
+
+    @model_validator(mode="after")
+    def _one_place_one_test(self) -> ConditionBlock:
+        places = [key for key in PLACES if self.sets(key)]
+        if len(places) != 1:
+            found = f"it has {' and '.join(places)}" if places else "it has none"
+            raise refuse(Code.WRONG_SHAPE, f"a condition looks at one place; {found}", f"one of {', '.join(PLACES)}")
+        if len(self.tests) > 1:
+            raise refuse(
+                Code.WRONG_SHAPE,
+                f"a condition has one test; this has {' and '.join(self.tests)}",
+                "write two conditions: when: [{…}, {…}]",
+            )
+        self._shorthand_or_test(places[0])
+        return self
+
+    def _shorthand_or_test(self, place: str) -> None:
+        value = getattr(self, place)
+        if not isinstance(value, tuple):
+            return
+        if value and self.tests:
+            raise refuse(Code.WRONG_SHAPE, f"`{place}` and `{self.tests[0]}` both say what to find", "keep one of them")
+        if not value and (not self.tests or self.tests == ["present"]):
+            raise refuse(Code.WRONG_SHAPE, f"`{place}: true` needs a test", "add equals, in or matches")
+
+    @property
+    def place(self) -> Place:
+        return next(key for key in PLACES if self.sets(key))
+
+    @property
+    def tests(self) -> list[str]:
+        return [key for key in TESTS if self.sets("in_" if key == "in" else key)]
+
+
+Conditions = Annotated[
+    list[ConditionBlock],
+    BeforeValidator(one_or_list, json_schema_input_type=ConditionBlock | list[ConditionBlock]),
+    Field(min_length=1),
+]
+
+
+class WaitBlock(Block):
+    """Where an upstream says how long to wait, in the long form."""
+
+    noun: ClassVar[str] = "a wait source"
+
+    header: HeaderName | None = Field(None, description="A response header.")
+    field: str | None = Field(
+        None, description="The parameter inside of the header: `t` of `RateLimit`, `reset` of `a=1, reset=5`."
+    )
+    body: Pointer | None = Field(None, description="A JSON pointer into the response body.")
+    constant: Duration | None = Field(None, description="Always this long.")
+    unit: UnitWord | None = Field(
+        None, description="What the value counts. Names never imply it, except that of `Retry-After`."
+    )
+    plus: Duration | None = Field(None, description="Added to what the upstream says.")
+    at_least: Duration | None = Field(None, description="Never wait less than this.")
+    clock: Literal["local", "server"] = Field(
+        "local", description="What dates are measured against: our clock, or the response's own `Date`."
+    )
+    when: Conditions | None = Field(None, description="The source counts only if all of this holds.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> WaitBlock:
+        sources = [key for key in SOURCES if getattr(self, key) is not None]
+        if len(sources) != 1:
+            found = f"it has {' and '.join(sources)}" if sources else "it has none"
+            raise refuse(Code.WRONG_SHAPE, f"a wait source looks at one place; {found}", "header, body or constant")
+        if self.field is not None and self.header is None:
+            raise refuse(Code.WRONG_SHAPE, "`field` is a parameter inside of a header", "name the `header`")
+        self._right_unit()
+        return self
+
+    def _right_unit(self) -> None:
+        if self.constant is not None:
+            if self.unit is not None:
+                raise refuse(Code.WRONG_SHAPE, "a constant carries its own unit", "remove `unit`")
+            return
+        if self.unit is None and (self.header is None or self.header.lower() != "retry-after" or self.field):
+            place = self.header or self.body
+            raise refuse(
+                Code.MISSING_KEY,
+                f"`{clip(place or '')}` needs a `unit`: a name does not say what its number counts",
+                f"one of {', '.join(unit.value for unit in Unit)}",
+            )
+
+
+def _read_wait(value: object) -> object:
+    if value == "retry-after":
+        return {"header": "Retry-After"}
+    if isinstance(value, str):
+        raise refuse(
+            Code.UNKNOWN_WORD,
+            f"`{clip(value)}` is not a wait source",
+            "the only short form is `retry-after`; else write {header: NAME, unit: s}",
+        )
+    return value
+
+
+WaitEntry = Annotated[WaitBlock, BeforeValidator(_read_wait, json_schema_input_type=Literal["retry-after"] | WaitBlock)]
+
+
+def _read_waits(value: object) -> object:
+    if isinstance(value, str | dict):
+        raise refuse(
+            Code.WRONG_TYPE, f"must be a list of wait sources, not {kind_of(value)}", "write `wait: [retry-after]`"
+        )
+    return value
+
+
+WaitEntries = Annotated[list[WaitEntry], BeforeValidator(_read_waits)]
+
+
+class BackoffBlock(Block):
+    """The pause where the upstream names none: `base · factor^(n-1)`, capped, then jitter."""
+
+    noun: ClassVar[str] = "a backoff"
+
+    base: Duration = Field(0.25, description="The pause before the first retry, before jitter.")
+    factor: float = Field(2.0, ge=1, le=100, description="Each further pause is this many times as long.")
+    cap: Duration = Field(30.0, description="No pause is longer than this.")
+    jitter: JitterWord = Field(
+        Jitter.FULL,
+        description="How chance spreads a pause v: full 0…v, equal v/2…v, additive v…2v, proportional ±r·v.",
+    )
+    ratio: Share = Field(0.25, description="r of the jitter `proportional`.")
+
+
+class RereadBlock(Block):
+    """Looking at the state before deciding, for `then: reread`."""
+
+    noun: ClassVar[str] = "a reread"
+
+    path: str = Field("same", description="What to GET: `same`, or a path on the same upstream.")
+    resend_when: Conditions = Field(description="Send again only if all of this holds of what was read.")
+
+
+class RowBlock(Block):
+    """One line of the table: what it matches, and what follows."""
+
+    noun: ClassVar[str] = "a row of the table"
+
+    status: StatusSet | None = Field(None, description="A code, a list, `5xx`, `500-504` or `any`.")
+    failure: FailureSet | None = Field(
+        None, description="An attempt without a response: in which phase and how. One, a list, or `any`."
+    )
+    when: Conditions | None = Field(None, description="Every condition must hold; one, or a list.")
+    then: VerbWord = Field(description="What follows: " + ", ".join(f"`{verb}`" for verb in Verb) + ".")
+    attempts: int | None = Field(None, ge=1, le=100, description="Sends in all, for this row.")
+    backoff: BackoffBlock | None = Field(None, description="For this row; keys left out are the policy's.")
+    wait: WaitEntries | None = Field(None, description="Hint sources for this row, in order.")
+    max_wait: Duration | None = Field(None, description="The longest wait, for this row.")
+    over_max: OverMaxWord | None = Field(None, description="What to do with a longer one, for this row.")
+    processed: bool | None = Field(
+        None,
+        description="`false`: with this answer the upstream states that it did not act, so that any method may "
+        "be repeated. Left out: false for 429, true for the rest.",
+    )
+    gate: bool | None = Field(
+        None,
+        description="Whether a hint here holds every exchange of this upstream. Left out: for 429, and for 503 "
+        "with a hint.",
+    )
+    cost: float = Field(1.0, ge=0, le=1000, description="Budget tokens that a retry by this row takes.")
+    reread: RereadBlock | None = Field(None, description="For `then: reread`.")
+
+    @model_validator(mode="after")
+    def _status_or_failure(self) -> RowBlock:
+        if (self.status is None) == (self.failure is None):
+            found = "this has both" if self.status is not None else "this has neither"
+            raise refuse(
+                Code.WRONG_SHAPE,
+                f"a row matches a `status` or a `failure`; {found}",
+                "write two rows" if self.status is not None else "add `status: any` or `failure: any`",
+            )
+        if (self.then is Verb.REREAD) != (self.reread is not None):
+            raise refuse(
+                Code.WRONG_SHAPE,
+                "`then: reread` and the block `reread` go together",
+                "reread: {path: same, resend_when: {…}}",
+            )
+        return self

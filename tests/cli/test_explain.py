@@ -1,0 +1,175 @@
+"""``sidecar explain``: the live engine's answer, offline, as text and as the JSON object that tools rely on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from sidecar.cli.main import main
+
+SITE = """
+listen: 127.0.0.1:8080
+upstreams:
+  - name: meshqu
+    origin: https://api.meshqu.example
+    mount: /meshqu
+    hosts: [api.meshqu.example]
+    policy: meshqu
+    routes: [{methods: [POST], path: /v1/telemetry/**, policy: telemetry}]
+  - {name: deep, origin: "https://deep.example", mount: /meshqu/deep}
+  - {name: other, origin: "https://other.example", hosts: ["other.example:8443", "[::1]"]}
+"""
+MESHQU = """
+extends: default
+idempotency: {header: X-Idempotency-Key, methods: [PUT]}
+errors: {code: [/error/code]}
+table:
+  - {status: 429, when: {body: /error/code, in: [insufficient_quota]}, then: pass}
+"""
+
+
+@pytest.fixture(name="site")
+def _site(tmp_path: Path) -> Path:
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "meshqu.yaml").write_text(MESHQU)
+    (tmp_path / "policies" / "telemetry.yaml").write_text("extends: default\nattempts: 2\n")
+    path = tmp_path / "sidecar.yaml"
+    path.write_text(SITE)
+    return path
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["explain", *arguments])
+
+
+def explain(*arguments: str) -> dict[str, Any]:
+    result = run(*arguments, "--format", "json")
+    assert result.exit_code == 0, result.output
+    told: dict[str, Any] = json.loads(result.output)
+    return told
+
+
+def test_a_hint_is_a_minimum() -> None:
+    told = explain("GET", "http://x.example/", "--status", "503", "--header", "Retry-After: 20")
+    assert list(told) == [
+        "upstream",
+        "policy",
+        "row",
+        "decision",
+        "reason",
+        "wait",
+        "safe_because",
+        "attempts_left",
+        "gate",
+    ]
+    assert (told["decision"], told["wait"]["from"], told["wait"]["min_seconds"]) == ("retry", "hint", 20.0)
+    assert (told["upstream"], told["policy"], told["safe_because"]) == ("unknown", "default", "idempotent")
+    assert told["row"]["file"].endswith("default.yaml")
+
+
+def test_a_post_that_may_have_been_applied_is_passed() -> None:
+    told = explain("POST", "http://x.example/", "--status", "503")
+    assert (told["decision"], told["reason"], told["wait"]) == ("pass", "not_safe", None)
+
+
+@pytest.mark.parametrize(
+    ("failure", "decision", "because"),
+    [("refused", "retry", "never_sent"), ("resolve", "retry", "never_sent"), ("reset", "pass", None)],
+)
+def test_a_failure_before_the_send_is_safe_for_any_method(failure: str, decision: str, because: str | None) -> None:
+    told = explain("POST", "http://x.example/", "--failure", failure)
+    assert (told["decision"], told["safe_because"]) == (decision, because)
+
+
+@pytest.mark.parametrize(
+    ("url", "upstream"),
+    [
+        ("http://api.meshqu.example/v1/x", "meshqu"),
+        ("https://API.meshqu.example/v1/x", "meshqu"),
+        ("http://api.meshqu.example:8443/v1/x", "unknown"),
+        ("http://127.0.0.1:8080/meshqu/v1/x", "meshqu"),
+        ("http://localhost:8080/meshqu", "meshqu"),
+        ("http://127.0.0.1:8080/meshqu/deep/x", "deep"),
+        ("http://127.0.0.1:8080/meshquito", "unknown"),
+        ("http://other.example:8443/", "other"),
+        ("http://[::1]/", "other"),
+    ],
+)
+def test_the_url_finds_the_upstream_by_host_or_by_mount(site: Path, url: str, upstream: str) -> None:
+    assert explain("GET", url, "--status", "500", "-c", str(site))["upstream"] == upstream
+
+
+def test_a_name_finds_it_too_and_routes_count(site: Path) -> None:
+    url = "http://x.example/v1/telemetry/a"
+    told = explain("POST", url, "--status", "429", "--upstream", "meshqu", "-c", str(site))
+    assert (told["policy"], told["attempts_left"]) == ("telemetry", 1)
+    assert explain("GET", url, "--status", "429", "--upstream", "meshqu", "-c", str(site))["policy"] == "meshqu"
+
+
+def test_a_body_is_looked_into(site: Path, tmp_path: Path) -> None:
+    body = tmp_path / "body.json"
+    body.write_text('{"error": {"code": "insufficient_quota"}}')
+    flags = ("GET", "http://api.meshqu.example/", "--status", "429", "-c", str(site))
+    assert explain(*flags)["decision"] == "retry"
+    assert explain(*flags, "--body", str(body))["decision"] == "pass"
+
+
+def test_a_key_makes_it_safe_by_the_app_or_by_the_policy(site: Path) -> None:
+    flags = ("http://api.meshqu.example/", "--status", "503", "-c", str(site))
+    assert explain("POST", *flags)["reason"] == "not_safe"
+    assert explain("POST", *flags, "--request-header", "x-idempotency-key: a")["safe_because"] == "keyed"
+
+
+def test_dates_are_measured_against_the_given_time() -> None:
+    told = explain(
+        "GET",
+        "http://x.example/",
+        "--status",
+        "503",
+        "--header",
+        "Retry-After: Fri, 29 Sep 2023 16:26:47 GMT",
+        "--now",
+        "1696004797",
+    )
+    assert (told["wait"]["from"], told["wait"]["min_seconds"]) == ("hint", 10.0)
+
+
+def test_the_last_attempt_is_the_last() -> None:
+    told = explain("GET", "http://x.example/", "--status", "503", "--attempt", "5")
+    assert (told["decision"], told["reason"], told["attempts_left"]) == ("pass", "attempts", 0)
+
+
+def test_the_app_may_shorten_the_deadline() -> None:
+    flags = ("GET", "http://x.example/", "--status", "503", "--header", "Retry-After: 20")
+    assert explain(*flags, "--request-header", "Sidecar-Timeout: 5s")["reason"] == "deadline"
+
+
+def test_the_text_is_for_people() -> None:
+    result = run("GET", "http://x.example/", "--status", "503")
+    assert result.exit_code == 0
+    assert result.output.startswith("retry: send again\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("GET", "http://x.example/"),
+        ("GET", "http://x.example/", "--status", "503", "--failure", "reset"),
+        ("GET", "x.example", "--status", "503"),
+        ("GET", "http://[::1/", "--status", "503"),
+        ("GET", "http://x:99999/", "--status", "503"),
+        ("GET", "http://x.example/", "--status", "42"),
+        ("GET", "http://x.example/", "--failure", "timeout"),
+        ("GET", "http://x.example/", "--status", "503", "--header", "Retry-After"),
+        ("GET", "http://x.example/", "--status", "503", "--upstream", "nobody"),
+        ("GET", "http://x.example/", "--status", "503", "--body", "nowhere"),
+    ],
+)
+def test_what_makes_no_sense_is_a_matter_of_usage(arguments: tuple[str, ...]) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert "Traceback" not in result.output
