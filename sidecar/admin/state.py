@@ -1,0 +1,44 @@
+"""What the admin port is shown and what it may ask for: its only connection to the rest of the process."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from sidecar.observe.metrics import Metrics
+from sidecar.observe.ring import Recent
+
+__all__ = ["AdminState", "Check", "ReloadResult"]
+
+
+class Check(NamedTuple):
+    """One line of ``/readyz?verbose``. A check never asks an upstream."""
+
+    name: str
+    ok: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadResult:
+    ok: bool
+    message: str
+    """For people: what is in force now, or every error of the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdminState:
+    """Made once by ``app``; the callables are asked at every request."""
+
+    ready: Callable[[], Sequence[tuple[str, bool, str]]]
+    """The checks of readiness, each (name, ok, detail); a false one makes /readyz answer 503."""
+    metrics: Metrics
+    recent: Recent
+    config_text: Callable[[], str]
+    """The effective configuration as YAML, secrets hidden."""
+    reload: Callable[[], Awaitable[ReloadResult]]
+    token: str | None = None
+    """What ``Authorization: Bearer`` must carry to change anything; None: nothing can be changed."""
+    hosts: tuple[str, ...] = ()
+    """Further names under which the port may be asked: the configured admin host."""

@@ -1,0 +1,251 @@
+"""Every metric family, named once: its type, labels, meaning and the question that it answers.
+
+Names and labels are a contract with other people's dashboards. The table in ``docs/metrics.md`` is made from this
+list and held equal by a test. It counts nothing. The counterpart is ``metrics``, which does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sidecar.core.words import FailureKind, Outcome, Reason, WaitFrom
+
+__all__ = [
+    "DURATION_BUCKETS",
+    "FAMILIES",
+    "HELD_BY",
+    "METHODS",
+    "OTHER",
+    "OTHER_METHOD",
+    "OVERHEAD_BUCKETS",
+    "PROTOCOL_ERRORS",
+    "UNKNOWN",
+    "Family",
+    "label_values",
+    "reference_table",
+]
+
+UNKNOWN = "unknown"
+"""The upstream label of every host that the configuration does not name."""
+OTHER_METHOD = "_OTHER"
+"""The method label of every method outside ``METHODS`` (the word of OpenTelemetry's HTTP conventions)."""
+OTHER = "other"
+"""The result of a status outside 100..599."""
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY")
+HELD_BY = ("gate", "breaker", "wait", "connection")
+PROTOCOL_ERRORS = (
+    "request_line",
+    "version",
+    "method",
+    "target",
+    "host",
+    "header",
+    "framing",
+    "head_too_large",
+    "target_too_long",
+    "timeout",
+    OTHER,
+)
+"""Kinds of requests refused for their form: the words of ``wire`` and of the app's door."""
+
+# From a loopback answer to a long poll; dense around one second, where objectives usually stand.
+DURATION_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+# Our own share of a request: tens of microseconds when all is well; a millisecond is a finding.
+OVERHEAD_BUCKETS = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.01, 0.1)
+
+_PREFIX = "sidecar_"
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One metric family, as users see it."""
+
+    name: str
+    """With prefix and suffix, as in the classic text format."""
+    kind: Literal["counter", "gauge", "histogram", "info"]
+    labels: tuple[str, ...]
+    meaning: str
+    question: str
+    """What an operator learns from it."""
+
+
+def _family(
+    name: str,
+    kind: Literal["counter", "gauge", "histogram", "info"],
+    labels: tuple[str, ...],
+    meaning: str,
+    question: str,
+) -> Family:
+    return Family(_PREFIX + name, kind, labels, meaning, question)
+
+
+FAMILIES: tuple[Family, ...] = (
+    _family(
+        "requests_total",
+        "counter",
+        ("upstream", "method", "outcome"),
+        "Exchanges that ended, by how they ended.",
+        "Do the app's calls succeed, and how often only because of a retry?",
+    ),
+    _family(
+        "attempts_total",
+        "counter",
+        ("upstream", "result"),
+        "Sends, by status code or failure.",
+        "What does the upstream itself answer, and how much load does it get from us?",
+    ),
+    _family(
+        "retries_total",
+        "counter",
+        ("upstream", "cause"),
+        "Sends after the first, by the status code or failure that caused them.",
+        "What do we retry, and how much?",
+    ),
+    _family(
+        "retries_suppressed_total",
+        "counter",
+        ("upstream", "reason"),
+        "Errors that were not retried (again), by reason.",
+        "Why did it stop retrying?",
+    ),
+    _family(
+        "request_duration_seconds",
+        "histogram",
+        ("upstream", "outcome"),
+        "From the app's request head to the end of its answer, waits included.",
+        "How long does the app wait, and how long when a retry was needed?",
+    ),
+    _family(
+        "attempt_duration_seconds",
+        "histogram",
+        ("upstream",),
+        "From the first byte of one send to its response head or failure.",
+        "How fast is the upstream itself?",
+    ),
+    _family(
+        "wait_seconds",
+        "histogram",
+        ("upstream", "from"),
+        "Pauses before a retry, by where their length came from.",
+        "How long do we wait, and who says so: the upstream or our backoff?",
+    ),
+    _family(
+        "overhead_seconds",
+        "histogram",
+        (),
+        "The sidecar's own share of an exchange: its duration without sends and waits.",
+        "Is the sidecar itself slow?",
+    ),
+    _family(
+        "inflight_requests",
+        "gauge",
+        (),
+        "Exchanges that are open now.",
+        "How busy is it?",
+    ),
+    _family(
+        "held_requests",
+        "gauge",
+        ("upstream", "by"),
+        "Exchanges that are standing still now, by what holds them.",
+        "What is everybody waiting for?",
+    ),
+    _family(
+        "gate_closed",
+        "gauge",
+        ("upstream",),
+        "1 while the upstream has asked for quiet.",
+        "Are we rate limited right now?",
+    ),
+    _family(
+        "breaker_state",
+        "gauge",
+        ("upstream",),
+        "0 closed, 1 probing, 2 open.",
+        "Do we consider the upstream to be down?",
+    ),
+    _family(
+        "budget_tokens",
+        "gauge",
+        ("upstream",),
+        "Retries that the upstream's traffic has earned and not used.",
+        "Is the retry budget about to run out?",
+    ),
+    _family(
+        "buffered_bytes",
+        "gauge",
+        (),
+        "Request bodies held in memory for a replay.",
+        "What does the memory go into?",
+    ),
+    _family(
+        "tunnels_total",
+        "counter",
+        (),
+        "Connections relayed unseen (CONNECT, upgrades).",
+        "How much traffic passes without retries?",
+    ),
+    _family(
+        "protocol_errors_total",
+        "counter",
+        ("kind",),
+        "Requests refused because they were malformed or too large.",
+        "Does some client speak broken HTTP?",
+    ),
+    _family(
+        "log_dropped_total",
+        "counter",
+        (),
+        "Log lines lost because the output was blocked, full or closed.",
+        "Can the log be trusted to be complete?",
+    ),
+    _family(
+        "config_last_reload_successful",
+        "gauge",
+        (),
+        "1 if the last load of the configuration succeeded, 0 if the one before it is still in force.",
+        "Is the configuration that I wrote the one that runs?",
+    ),
+    _family(
+        "config_last_reload_success_timestamp_seconds",
+        "gauge",
+        (),
+        "Unix time of the last successful load.",
+        "Since when does this configuration run?",
+    ),
+    _family(
+        "build_info",
+        "info",
+        ("version", "python", "loop", "aiohttp"),
+        "1, with what is running as labels.",
+        "Which version is this?",
+    ),
+)
+
+_STATUS_OR_FAILURE = "a status code 100–599, `other`, " + ", ".join(f"`{word}`" for word in FailureKind)
+
+
+def label_values() -> dict[str, str]:
+    """Label -> the closed list of its values, in words, for the documentation."""
+    return {
+        "upstream": f"names in the configuration, and `{UNKNOWN}`",
+        "method": ", ".join(f"`{method}`" for method in (*METHODS, OTHER_METHOD)),
+        "outcome": ", ".join(f"`{outcome}`" for outcome in Outcome),
+        "reason": ", ".join(f"`{reason}`" for reason in Reason),
+        "result": _STATUS_OR_FAILURE,
+        "cause": _STATUS_OR_FAILURE,
+        "from": ", ".join(f"`{source}`" for source in WaitFrom),
+        "by": ", ".join(f"`{holder}`" for holder in HELD_BY),
+        "kind": ", ".join(f"`{kind}`" for kind in PROTOCOL_ERRORS),
+    }
+
+
+def reference_table() -> str:
+    """The Markdown table of all families for ``docs/metrics.md``."""
+    lines = ["| name | type | labels | meaning | the question it answers |", "|---|---|---|---|---|"]
+    for family in FAMILIES:
+        labels = ", ".join(f"`{label}`" for label in family.labels) or "–"
+        lines.append(f"| `{family.name}` | {family.kind} | {labels} | {family.meaning} | {family.question} |")
+    return "\n".join(lines)

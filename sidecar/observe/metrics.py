@@ -1,0 +1,320 @@
+"""The counters of the loop, and how Prometheus reads them.
+
+Counting is a few increments in plain lists and dicts: no lock, no label look-up, no object per request. Everything
+that ``prometheus_client`` needs is made when somebody scrapes. All of it belongs to the loop's thread; a scrape may
+read from another, since it only copies. Labels come from the configuration and the closed lists alone: nothing that
+a client or an upstream sends can add a series (docs/metrics.md). The counterpart is ``families``: the names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version as installed_version
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+)
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from sidecar import __version__
+from sidecar.core.words import FailureKind, Outcome, Reason, WaitFrom
+from sidecar.observe.families import (
+    DURATION_BUCKETS,
+    FAMILIES,
+    HELD_BY,
+    METHODS,
+    OTHER,
+    OTHER_METHOD,
+    OVERHEAD_BUCKETS,
+    PROTOCOL_ERRORS,
+    UNKNOWN,
+)
+
+__all__ = ["Metrics", "UpstreamMeters"]
+
+_FAILURES = frozenset(str(word) for word in FailureKind)
+
+Cells = list[float]
+"""A histogram: the count of each bucket, of everything above the last, and at the end the sum."""
+
+
+def _cells(buckets: Sequence[float]) -> Cells:
+    return [0] * (len(buckets) + 2)
+
+
+class UpstreamMeters:
+    """What is counted for one upstream. Bound once, when the configuration is read."""
+
+    __slots__ = (
+        "attempt_durations",
+        "attempts",
+        "breaker_state",
+        "budget_tokens",
+        "durations",
+        "gate_closed",
+        "held",
+        "name",
+        "read_budget",
+        "requests",
+        "retries",
+        "suppressions",
+        "waits",
+    )
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.requests = {outcome: dict.fromkeys((*METHODS, OTHER_METHOD), 0) for outcome in Outcome}
+        self.durations = {outcome: _cells(DURATION_BUCKETS) for outcome in Outcome}
+        self.attempts: dict[str, int] = {}
+        self.attempt_durations = _cells(DURATION_BUCKETS)
+        self.retries: dict[str, int] = {}
+        self.suppressions = dict.fromkeys(Reason, 0)
+        self.waits = {source: _cells(DURATION_BUCKETS) for source in WaitFrom}
+        self.held = dict.fromkeys(HELD_BY, 0)
+        """Exchanges standing still, by what holds them; the loop adds and subtracts."""
+        self.gate_closed: bool | int = 0
+        self.breaker_state = 0
+        """0 closed, 1 probing, 2 open."""
+        self.budget_tokens = 0.0
+        self.read_budget: Callable[[], float] | None = None
+        """If set, asked at every scrape in place of ``budget_tokens``; runs in the scraping thread."""
+
+    def finished(self, method: str, outcome: Outcome, duration_seconds: float) -> None:
+        """One exchange is over. Methods outside the closed list count as ``_OTHER``."""
+        counts = self.requests[outcome]
+        if method in counts:
+            counts[method] += 1
+        else:
+            counts[OTHER_METHOD] += 1
+        cells = self.durations[outcome]
+        cells[bisect_left(DURATION_BUCKETS, duration_seconds)] += 1
+        cells[-1] += duration_seconds
+
+    def attempted(self, result: str, duration_seconds: float) -> None:
+        """One send is over: its status code as text, or the word of its failure."""
+        counts = self.attempts
+        if result in counts:
+            counts[result] += 1
+        else:
+            _admit(counts, result)
+        cells = self.attempt_durations
+        cells[bisect_left(DURATION_BUCKETS, duration_seconds)] += 1
+        cells[-1] += duration_seconds
+
+    def retried(self, cause: str) -> None:
+        """A send after the first was decided upon, because of this status code or failure."""
+        _admit(self.retries, cause)
+
+    def suppressed(self, reason: Reason) -> None:
+        """An error was not retried (again)."""
+        self.suppressions[reason] += 1
+
+    def waited(self, source: WaitFrom, seconds: float) -> None:
+        """A pause before a retry is over, or was cut short after ``seconds``."""
+        cells = self.waits[source]
+        cells[bisect_left(DURATION_BUCKETS, seconds)] += 1
+        cells[-1] += seconds
+
+    def budget(self) -> float:
+        return self.budget_tokens if self.read_budget is None else self.read_budget()
+
+
+class Metrics(Collector):
+    """Everything that is counted in one process, registered as one collector.
+
+    ``registry`` is the caller's or a new one with the process's own figures (``process_*``) beside ours.
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.inflight = 0
+        self.buffered_bytes = 0
+        self.tunnels = 0
+        self.protocol_errors = dict.fromkeys(PROTOCOL_ERRORS, 0)
+        self.read_log_dropped: Callable[[], int] | None = None
+        """If set, asked at every scrape."""
+        self.config_ok = True
+        self.config_loaded_at = 0.0
+        """Unix seconds of the last successful load."""
+        self.build = _build()
+        self._overhead = _cells(OVERHEAD_BUCKETS)
+        self._upstreams: dict[str, UpstreamMeters] = {}
+        self.unknown = self.upstream(UNKNOWN)
+        """For every host that the configuration does not name."""
+        self.registry = registry if registry is not None else CollectorRegistry()
+        if registry is None:
+            ProcessCollector(registry=self.registry)
+        self.registry.register(self)
+
+    def upstream(self, name: str) -> UpstreamMeters:
+        """The meters of a configured upstream, made at first use. Call it when configuring, not per request.
+
+        Meters outlive a reload: a counter that vanished would read as a restart.
+        """
+        meters = self._upstreams.get(name)
+        if meters is None:
+            meters = self._upstreams[name] = UpstreamMeters(name)
+        return meters
+
+    def find(self, name: str) -> UpstreamMeters:
+        """The meters of ``name`` if it has been configured, else those of ``unknown``; never a new series."""
+        return self._upstreams.get(name, self.unknown)
+
+    def upstreams(self) -> list[UpstreamMeters]:
+        return list(self._upstreams.values())
+
+    def overhead(self, seconds: float) -> None:
+        """The sidecar's own share of one exchange."""
+        cells = self._overhead
+        cells[bisect_left(OVERHEAD_BUCKETS, seconds)] += 1
+        cells[-1] += seconds
+
+    def protocol_error(self, kind: str) -> None:
+        """One malformed request was refused; a kind outside the closed list counts as ``other``."""
+        self.protocol_errors[kind if kind in self.protocol_errors else OTHER] += 1
+
+    def reloaded(self, success: bool, at: float) -> None:
+        """The configuration was read (also at the start); ``at`` is unix seconds."""
+        self.config_ok = success
+        if success:
+            self.config_loaded_at = at
+
+    def log_dropped(self) -> int:
+        return 0 if self.read_log_dropped is None else self.read_log_dropped()
+
+    def describe(self) -> Iterator[Metric]:
+        """The families without samples, so that a second collector with one of our names is refused."""
+        return iter(_empty_families().values())
+
+    def collect(self) -> Iterator[Metric]:
+        """All families with their samples at this moment."""
+        families = _empty_families()
+        for meters in self.upstreams():
+            _collect_requests(meters, families)
+            _collect_attempts(meters, families)
+            _collect_state(meters, families)
+        self._collect_process(families)
+        return iter(families.values())
+
+    def _collect_process(self, families: dict[str, Metric]) -> None:
+        _histogram(families["overhead_seconds"], [], OVERHEAD_BUCKETS, self._overhead)
+        single: dict[str, float] = {
+            "inflight_requests": self.inflight,
+            "buffered_bytes": self.buffered_bytes,
+            "tunnels_total": self.tunnels,
+            "log_dropped_total": self.log_dropped(),
+            "config_last_reload_successful": int(self.config_ok),
+            "config_last_reload_success_timestamp_seconds": self.config_loaded_at,
+        }
+        for name, value in single.items():
+            _single(families[name], [], value)
+        for kind, count in self.protocol_errors.items():
+            if kind in PROTOCOL_ERRORS:
+                _single(families["protocol_errors_total"], [kind], count)
+        build = families["build_info"]
+        assert isinstance(build, InfoMetricFamily)  # noqa: S101 - for the type checker
+        build.add_metric([], self.build)
+
+
+def _admit(counts: dict[str, int], result: str) -> None:
+    """Counts a result that may be new; whatever is no status or failure counts as ``other``."""
+    word = str(result)
+    if word not in _FAILURES and not _is_status(word):
+        word = OTHER
+    counts[word] = counts.get(word, 0) + 1
+
+
+def _is_status(text: str) -> bool:
+    return len(text) == 3 and text.isascii() and text.isdigit() and "100" <= text <= "599"
+
+
+def _build() -> dict[str, str]:
+    return {
+        "version": __version__,
+        "python": platform.python_version(),
+        "loop": _loop_name(),
+        "aiohttp": installed_version("aiohttp"),
+    }
+
+
+def _loop_name() -> str:
+    try:
+        return type(asyncio.get_running_loop()).__module__.partition(".")[0]
+    except RuntimeError:
+        return "none"
+
+
+_MAKERS: dict[str, type[Metric]] = {
+    "counter": CounterMetricFamily,
+    "gauge": GaugeMetricFamily,
+    "histogram": HistogramMetricFamily,
+    "info": InfoMetricFamily,
+}
+
+
+def _empty_families() -> dict[str, Metric]:
+    """Short name -> an empty family, in the documented order."""
+    made: dict[str, Metric] = {}
+    for family in FAMILIES:
+        labels = [] if family.kind == "info" else family.labels
+        base = family.name.removesuffix("_info") if family.kind == "info" else family.name
+        made[family.name.removeprefix("sidecar_")] = _MAKERS[family.kind](base, family.meaning, labels=labels)  # type: ignore[call-arg]
+    return made
+
+
+def _collect_requests(meters: UpstreamMeters, families: dict[str, Metric]) -> None:
+    for outcome, counts in meters.requests.items():
+        for method, count in counts.items():
+            if count:
+                _single(families["requests_total"], [meters.name, method, str(outcome)], count)
+    for outcome, cells in meters.durations.items():
+        if any(cells):
+            _histogram(families["request_duration_seconds"], [meters.name, str(outcome)], DURATION_BUCKETS, cells)
+
+
+def _collect_attempts(meters: UpstreamMeters, families: dict[str, Metric]) -> None:
+    for result, count in list(meters.attempts.items()):
+        _single(families["attempts_total"], [meters.name, result], count)
+    for cause, count in list(meters.retries.items()):
+        _single(families["retries_total"], [meters.name, cause], count)
+    for reason, count in meters.suppressions.items():
+        _single(families["retries_suppressed_total"], [meters.name, str(reason)], count)
+    _histogram(families["attempt_duration_seconds"], [meters.name], DURATION_BUCKETS, meters.attempt_durations)
+    for source, cells in meters.waits.items():
+        if any(cells):
+            _histogram(families["wait_seconds"], [meters.name, str(source)], DURATION_BUCKETS, cells)
+
+
+def _collect_state(meters: UpstreamMeters, families: dict[str, Metric]) -> None:
+    for holder in HELD_BY:
+        _single(families["held_requests"], [meters.name, holder], meters.held.get(holder, 0))
+    _single(families["gate_closed"], [meters.name], int(meters.gate_closed))
+    _single(families["breaker_state"], [meters.name], meters.breaker_state)
+    _single(families["budget_tokens"], [meters.name], meters.budget())
+
+
+def _single(family: Metric, labels: list[str], value: float) -> None:
+    family.add_metric(labels, value)  # type: ignore[attr-defined]
+
+
+def _histogram(family: Metric, labels: list[str], bounds: Sequence[float], cells: Cells) -> None:
+    """Turns counts per bucket into Prometheus's running totals (``le``)."""
+    *counts, total = list(cells)
+    running = 0.0
+    buckets: list[tuple[str, float]] = []
+    for bound, count in zip([*map(_le, bounds), "+Inf"], counts, strict=True):
+        running += count
+        buckets.append((bound, running))
+    family.add_metric(labels, buckets, total)  # type: ignore[attr-defined]
+
+
+def _le(bound: float) -> str:
+    """The canonical number of OpenMetrics: always with a decimal point or an exponent."""
+    return repr(float(bound))

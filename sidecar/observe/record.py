@@ -1,0 +1,68 @@
+"""One frozen record per exchange, with all its attempts: what the log, the ring and the page are told.
+
+The loop makes it once, when the exchange is over, and never touches it again. It holds no body, no query string,
+no header and no credential, so no window can leak one. The counterpart is ``fields``: the record as plain data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sidecar.core.words import FailureKind, Outcome, Reason, WaitFrom
+
+__all__ = ["AttemptRecord", "ExchangeRecord"]
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """One send: a ``status`` or a ``failure``."""
+
+    number: int
+    """From 1."""
+    status: int | None = None
+    failure: FailureKind | None = None
+    waited_seconds: float = 0.0
+    """The wait before this attempt; 0 before the first."""
+    wait_from: WaitFrom | None = None
+    """Where the length of that wait came from; None before the first."""
+    duration_seconds: float = 0.0
+    written: bool = True
+    """False only if not one byte of the request was handed to a connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeRecord:
+    """One request of the app, with all its sends, until its answer."""
+
+    request_id: str
+    upstream: str
+    """Its configured name, or ``unknown``."""
+    policy: str
+    method: str
+    path: str
+    """As it came, without the query."""
+    outcome: Outcome
+    status: int | None
+    """What the app got; None if it left before."""
+    attempts: tuple[AttemptRecord, ...]
+    started_at: float
+    """Unix seconds."""
+    duration_seconds: float
+    reason: Reason | None = None
+    waited_seconds: float = 0.0
+    """Of all waits together."""
+    correlation_id: str = ""
+    trace_id: str = ""
+    """32 hexadecimal digits, or empty."""
+    host: str = ""
+    """The host that was asked for, if it is not a configured one. Never a metric label."""
+    error_code: str | None = None
+    error_message: str | None = None
+    """Code and message of the last error, read where the policy says."""
+    upstream_request_id: str | None = None
+    upstream_correlation_id: str | None = None
+    request_bytes: int = 0
+    response_bytes: int = 0
+    """Of the bodies, as they travelled."""
+    body_cut: bool = False
+    """The response broke off, and so did our connection to the app."""

@@ -1,0 +1,98 @@
+"""docs/metrics.md says what the code does: its generated parts are made here and compared.
+
+After a change to a family, a field or a word: ``python tests/observe/test_documentation.py`` writes them anew.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from sidecar.core.words import FailureKind, Outcome, Reason, WaitFrom
+from sidecar.observe.families import (
+    DURATION_BUCKETS,
+    FAMILIES,
+    HELD_BY,
+    OVERHEAD_BUCKETS,
+    label_values,
+    reference_table,
+)
+from sidecar.observe.fields import ATTEMPT_FIELDS, FIELDS
+
+PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
+
+
+def table(head: tuple[str, str], rows: dict[str, str]) -> str:
+    lines = [f"| {head[0]} | {head[1]} |", "|---|---|"]
+    return "\n".join([*lines, *(f"| `{name}` | {meaning} |" for name, meaning in rows.items())])
+
+
+def buckets(bounds: tuple[float, ...]) -> str:
+    return " ".join(f"{bound:.6f}".rstrip("0").rstrip(".") for bound in bounds)
+
+
+def generated(text: str) -> str:
+    """``text`` with every generated part as the code has it now."""
+    parts = {
+        "families": reference_table(),
+        "labels": table(("label", "values"), label_values()),
+        "fields": table(("field", "meaning"), FIELDS),
+        "attempt fields": table(("field", "meaning"), ATTEMPT_FIELDS),
+    }
+    for name, part in parts.items():
+        pattern = re.compile(rf"(<!-- {name}: generated[^\n]*-->\n).*?(<!-- end -->)", re.DOTALL)
+        text, count = pattern.subn(lambda match, part=part: f"{match[1]}\n{part}\n\n{match[2]}", text)  # type: ignore[misc]
+        assert count == 1, f"docs/metrics.md has no place for: {name}"
+    text = re.sub(r"(waits, in seconds: ).*", rf"\g<1>{buckets(DURATION_BUCKETS)}.", text)
+    return re.sub(r"(Buckets of `overhead_seconds`: ).*", rf"\g<1>{buckets(OVERHEAD_BUCKETS)}.", text)
+
+
+def test_generated_parts_of_the_page_are_current() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    assert text == generated(text), "run: python tests/observe/test_documentation.py"
+
+
+def test_every_family_says_what_it_means_and_which_question_it_answers() -> None:
+    for family in FAMILIES:
+        assert family.name.startswith("sidecar_")
+        assert family.meaning.endswith(".")
+        assert family.question.endswith("?")
+        assert (family.kind == "counter") == family.name.endswith("_total")
+
+
+def test_families_and_labels_are_those_of_the_contract() -> None:
+    assert {family.name: family.labels for family in FAMILIES} == {
+        "sidecar_requests_total": ("upstream", "method", "outcome"),
+        "sidecar_attempts_total": ("upstream", "result"),
+        "sidecar_retries_total": ("upstream", "cause"),
+        "sidecar_retries_suppressed_total": ("upstream", "reason"),
+        "sidecar_request_duration_seconds": ("upstream", "outcome"),
+        "sidecar_attempt_duration_seconds": ("upstream",),
+        "sidecar_wait_seconds": ("upstream", "from"),
+        "sidecar_overhead_seconds": (),
+        "sidecar_inflight_requests": (),
+        "sidecar_held_requests": ("upstream", "by"),
+        "sidecar_gate_closed": ("upstream",),
+        "sidecar_breaker_state": ("upstream",),
+        "sidecar_budget_tokens": ("upstream",),
+        "sidecar_buffered_bytes": (),
+        "sidecar_tunnels_total": (),
+        "sidecar_protocol_errors_total": ("kind",),
+        "sidecar_log_dropped_total": (),
+        "sidecar_config_last_reload_successful": (),
+        "sidecar_config_last_reload_success_timestamp_seconds": (),
+        "sidecar_build_info": ("version", "python", "loop", "aiohttp"),
+    }
+
+
+def test_closed_lists_are_those_of_words() -> None:
+    values = {label: set(re.findall(r"`([^`]+)`", text)) for label, text in label_values().items()}
+    assert values["outcome"] == {str(word) for word in Outcome}
+    assert values["reason"] == {str(word) for word in Reason}
+    assert values["from"] == {str(word) for word in WaitFrom}
+    assert values["result"] == values["cause"] == {"other", *(str(word) for word in FailureKind)}
+    assert values["by"] == set(HELD_BY) == {"gate", "breaker", "wait", "connection"}
+
+
+if __name__ == "__main__":
+    PAGE.write_text(generated(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

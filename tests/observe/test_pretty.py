@@ -1,0 +1,60 @@
+"""The line for people: its exact form, for each way in which an exchange can end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from sidecar.core.words import Outcome, Reason
+from sidecar.observe.pretty import coloured, pretty_line, seconds_text
+from sidecar.observe.record import AttemptRecord, ExchangeRecord
+from tests.observe.samples import FAILED, OK, RECOVERED, REJECTED
+
+PASSED = replace(
+    OK, outcome=Outcome.PASSED, reason=Reason.NOT_RETRYABLE, attempts=(AttemptRecord(1, status=404),), status=404
+)
+TOLD = replace(PASSED, error_code="gone", error_message="see http://x/?k=SECRET\nfake line")
+
+
+@pytest.mark.parametrize(
+    ("record", "line"),
+    [
+        (
+            RECOVERED,
+            "GET meshqu /v1/x → 503 ⟲ 0.26s → 503 ⟲ 0.61s → 200  recovered in 3 attempts, 1.1s  [req-1]",
+        ),
+        (OK, "GET meshqu /v1/x → 200  ok, 4.2ms  [req-1]"),
+        (FAILED, "POST meshqu /v1/x → reset  failed (not_safe), 502 to the app, 0.20s  [req-1]"),
+        (REJECTED, "POST meshqu /v1/x  rejected (gate), 503 to the app, 0.20s  [req-1]"),
+        (PASSED, "GET meshqu /v1/x → 404  passed (not_retryable), 4.2ms  [req-1]"),
+        (
+            TOLD,
+            'GET meshqu /v1/x → 404  passed (not_retryable), 4.2ms  "gone: see http://x/\\nfake line"  [req-1]',
+        ),
+        (replace(OK, body_cut=True), "GET meshqu /v1/x → 200  ok, body cut, 4.2ms  [req-1]"),
+        (replace(OK, upstream="unknown", host="h.example"), "GET h.example /v1/x → 200  ok, 4.2ms  [req-1]"),
+    ],
+)
+def test_the_line_tells_the_story(record: ExchangeRecord, line: str) -> None:
+    assert pretty_line(record) == line
+
+
+def test_foreign_text_cannot_begin_a_line_or_speak_to_the_terminal() -> None:
+    hostile = "\n\x1b[2J\x07"
+    record = replace(RECOVERED, path="/" + hostile, request_id=hostile, method="G" + hostile, host=hostile)
+    assert pretty_line(record).isprintable()
+
+
+def test_colour_only_wraps_the_words() -> None:
+    line = pretty_line(RECOVERED, coloured)
+    assert "\x1b[31m503\x1b[0m" in line
+    assert "\x1b[32m200\x1b[0m" in line
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.0004, "0.4ms"), (0.026, "26ms"), (0.26, "0.26s"), (1.1, "1.1s"), (61.25, "61.2s")],
+)
+def test_seconds_have_the_decimals_that_a_reader_needs(seconds: float, text: str) -> None:
+    assert seconds_text(seconds) == text
