@@ -1,0 +1,129 @@
+"""Upstreams and policies made ready for the path of a request: what would otherwise be computed each time.
+
+Made when a configuration is read, thrown away with it; a running exchange keeps the one it began with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass
+
+from multidict import istr
+
+from sidecar.core.budget import Budget, full_floor, refill, withdraw
+from sidecar.core.deployment import Origin
+from sidecar.core.policy import BudgetRule, Policy
+from sidecar.core.table import policy_looks_into_body, policy_passes
+from sidecar.observe.metrics import UpstreamMeters
+from sidecar.upstream.pool import Pool
+from sidecar.upstream.timers import Timers
+
+__all__ = ["Bound", "BoundRoute", "Destination", "Purse", "TimerShelf"]
+
+STATUSES = range(1000)
+
+
+class TimerShelf:
+    """``Timers`` by length: every policy with the same timeout shares one timer."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._by_seconds: dict[float, Timers] = {}
+
+    def of(self, seconds: float) -> Timers:
+        if seconds not in self._by_seconds:
+            self._by_seconds[seconds] = Timers(self._loop, seconds)
+        return self._by_seconds[seconds]
+
+    def close(self) -> None:
+        for timers in self._by_seconds.values():
+            timers.close()
+
+
+class Bound:
+    """A policy, compiled for the loop."""
+
+    __slots__ = (
+        "correlation_id",
+        "correlation_line",
+        "head_timers",
+        "looks",
+        "passes",
+        "policy",
+        "request_id",
+        "request_id_line",
+        "via_line",
+    )
+
+    def __init__(self, policy: Policy, timers: TimerShelf, via: str) -> None:
+        self.policy = policy
+        self.passes = tuple(policy_passes(policy, status) for status in STATUSES)
+        """By status: whether its answer goes to the app without a judgement."""
+        self.looks = tuple(policy_looks_into_body(policy, status) for status in STATUSES)
+        """By status: whether the judgement has to look into the body."""
+        self.request_id = istr(policy.ids.request.header)
+        self.request_id_line = policy.ids.request.header.encode("ascii") + b": "
+        self.correlation_id = istr(policy.ids.correlation.header)
+        self.correlation_line = policy.ids.correlation.header.encode("ascii") + b": "
+        self.via_line = b"Via: 1.1 " + via.encode("ascii") + b"\r\n"
+        self.head_timers = timers.of(min(policy.timeouts.head_seconds, policy.deadline_seconds))
+
+
+class Purse:
+    """The retry budget of an upstream: the core's value, and the requests counted since it was brought up to date."""
+
+    __slots__ = ("_budget", "_rule", "requests")
+
+    def __init__(self, rule: BudgetRule, now: float) -> None:
+        self._rule = rule
+        self._budget: Budget = full_floor(rule, now)
+        self.requests = 0
+
+    def tokens(self, now: float) -> float:
+        self._budget = refill(self._budget, self._rule, now, self.requests)
+        self.requests = 0
+        return self._budget.tokens
+
+    def peek(self, now: float) -> float:
+        """As ``tokens``, changing nothing: for a reader in another thread."""
+        return refill(self._budget, self._rule, now, self.requests).tokens
+
+    def pay(self, cost: float) -> None:
+        """After ``tokens`` has shown that there is enough."""
+        paid = withdraw(self._budget, cost)
+        if paid is not None:
+            self._budget = paid
+
+
+@dataclass(slots=True)
+class BoundRoute:
+    methods: frozenset[str]
+    pattern: re.Pattern[str]
+    bound: Bound
+
+
+@dataclass(slots=True)
+class Destination:
+    """Where an exchange goes."""
+
+    name: str
+    """For labels: the upstream's configured name, or ``unknown``."""
+    origin: Origin
+    pool: Pool
+    meters: UpstreamMeters
+    bound: Bound
+    purse: Purse
+    host_line: bytes
+    """Empty: the app's own ``Host`` is kept."""
+    base_path: str
+    routes: tuple[BoundRoute, ...] = ()
+    host: str = ""
+    """The host asked for, if it is not a configured one; for the record only."""
+
+    def policy_for(self, method: str, path: str) -> Bound:
+        """The first route that matches, else the upstream's own policy."""
+        for route in self.routes:
+            if (not route.methods or method in route.methods) and route.pattern.fullmatch(path):
+                return route.bound
+        return self.bound

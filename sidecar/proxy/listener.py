@@ -1,0 +1,242 @@
+"""The listening port: who is connected, who has stalled, and what happens to each request.
+
+It starts exchanges, tells the observers when they are over, and looks after every connection with one sweep
+in place of a timer for each. The counterpart inside a connection is ``front``; what is observed is made here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable
+from typing import Final
+
+from sidecar.core.deployment import Address, Limits
+from sidecar.core.words import Outcome
+from sidecar.observe.log import EventLog, ExchangeLog
+from sidecar.observe.record import ExchangeRecord
+from sidecar.observe.ring import Recent
+from sidecar.proxy.answering import give_own
+from sidecar.proxy.exchange import Exchange
+from sidecar.proxy.front import AppConnection
+from sidecar.proxy.preparation import own_ids
+from sidecar.proxy.recording import record_of
+from sidecar.proxy.replies import OwnAnswer
+from sidecar.proxy.routing import Router
+from sidecar.proxy.services import Services
+from sidecar.wire.heads import BadHead, RequestMessage
+
+__all__ = ["CannotListen", "Listener"]
+
+BACKLOG: Final = 1024
+STALL_SECONDS: Final = 60.0
+"""How long an app may leave our answer unread before we cut it."""
+
+
+class CannotListen(Exception):
+    """The address cannot be had; the text says why and what to do."""
+
+    @classmethod
+    def of(cls, exc: OSError, address: Address) -> CannotListen:
+        return cls(_why(exc, address))
+
+
+class Listener:
+    """One port of the data plane."""
+
+    def __init__(
+        self,
+        services: Services,
+        router: Router,
+        limits: Limits,
+        log: ExchangeLog,
+        events: EventLog,
+        recent: Recent,
+        on_record: Callable[[ExchangeRecord], None] | None = None,
+    ) -> None:
+        self._services = services
+        self.router = router
+        """Replaced by a reload; a running exchange keeps the one it began with."""
+        self.limits = limits
+        self._log = log
+        self._events = events
+        self._recent = recent
+        self._on_record = on_record
+        services.wants_attempts = True
+        self._connections: set[AppConnection] = set()
+        self._server: asyncio.Server | None = None
+        self._sweep_handle: asyncio.TimerHandle | None = None
+        self._idle: asyncio.Event = asyncio.Event()
+        self.exchanges = 0
+
+    @property
+    def draining(self) -> bool:
+        return self._services.draining
+
+    # -- the port ----------------------------------------------------------------------------------------
+
+    async def start(self, address: Address) -> Address:
+        """Listen; returns the address really bound (port 0 asks for any). Raises ``CannotListen``."""
+        loop = self._services.loop
+        try:
+            self._server = await loop.create_server(
+                lambda: AppConnection(loop, self), address.host, address.port, backlog=BACKLOG, reuse_address=True
+            )
+        except OSError as exc:
+            raise CannotListen.of(exc, address) from None
+        self._sweep()
+        bound = self._server.sockets[0].getsockname()
+        return Address(address.host, bound[1])
+
+    def stop_listening(self) -> None:
+        if self._server is not None:
+            self._server.close()
+
+    def drain(self) -> None:
+        """No new request is taken, waits are cut short, what is under way goes on."""
+        self._services.draining = True
+        self.stop_listening()
+        for app in list(self._connections):
+            app.cut_wait_short()
+            app.close_if_idle()
+        if not self._connections:
+            self._idle.set()
+
+    async def drained(self, seconds: float) -> int:
+        """Wait for the last connection; returns how many were cut after ``seconds``."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            pass
+        left = list(self._connections)
+        for app in left:
+            app.cut()
+        return len(left)
+
+    async def close(self) -> None:
+        """Cut whatever is left, and wait until it is gone."""
+        self.drain()
+        for app in list(self._connections):
+            app.cut()
+        await self._idle.wait()
+        if self._sweep_handle is not None:
+            self._sweep_handle.cancel()
+        if self._server is not None:
+            await self._server.wait_closed()
+
+    @property
+    def connections(self) -> int:
+        return len(self._connections)
+
+    # -- connections -------------------------------------------------------------------------------------
+
+    def joined(self, app: AppConnection) -> bool:
+        if self.draining or len(self._connections) >= self.limits.connections:
+            self._events.limited("connection_refused", connections=len(self._connections))
+            return False
+        self._connections.add(app)
+        return True
+
+    def left(self, app: AppConnection) -> None:
+        self._connections.discard(app)
+        if self.draining and not self._connections:
+            self._idle.set()
+
+    def _sweep(self) -> None:
+        """End what has stalled: heads, idle connections, answers that nobody reads (CWE-400)."""
+        limits = self.limits
+        now = self._services.loop.time()
+        for app in list(self._connections):
+            silent = now - app.active_at
+            if app.stalled_since and now - app.stalled_since > STALL_SECONDS:
+                app.cut()
+            elif not app.busy:
+                if app.intake.has_part:
+                    if silent > limits.head_seconds or now - app.part_since > limits.head_seconds:
+                        app.time_out("the request head did not come in time")
+                elif silent > limits.idle_seconds:
+                    app.close_if_idle()
+        shortest = min(limits.head_seconds, limits.idle_seconds, STALL_SECONDS)
+        self._sweep_handle = self._services.loop.call_later(min(5.0, max(0.02, shortest / 4)), self._sweep)
+
+    def crashed(self, exc: Exception) -> None:
+        """A fault of ours: one line with its kind and place, never its values."""
+        trace = exc.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        place = f"{trace.tb_frame.f_globals.get('__name__')}:{trace.tb_lineno}" if trace is not None else "?"
+        self._events.limited("internal_error", "error", error=type(exc).__name__, at=place)
+
+    # -- exchanges ---------------------------------------------------------------------------------------
+
+    async def exchange(self, app: AppConnection, message: RequestMessage) -> None:
+        services = self._services
+        metrics = services.metrics
+        exchange = Exchange(services, app, message)
+        metrics.inflight += 1
+        try:
+            await exchange.run(self.router)
+        except asyncio.CancelledError:
+            exchange.outcome = Outcome.CLIENT_GONE
+            exchange.reason = None
+            raise
+        finally:
+            metrics.inflight -= 1
+            self._over(exchange)
+
+    def _over(self, exchange: Exchange) -> None:
+        services = self._services
+        metrics = services.metrics
+        seconds = services.clock.monotonic() - exchange.started
+        outcome, reason = exchange.outcome, exchange.reason
+        self.exchanges += 1
+        prepared = exchange.prepared
+        meters = prepared.destination.meters if prepared is not None else metrics.unknown
+        meters.finished(exchange.message.method, outcome, seconds)
+        if reason is not None:
+            meters.suppressed(reason)
+        if prepared is not None:
+            metrics.overhead(max(0.0, seconds - exchange.upstream_seconds - exchange.waited_seconds))
+        status = exchange.status or 0
+        wanted = self._log.wants(outcome, len(exchange.attempts), seconds, services.chance(), status)
+        if not wanted and self._on_record is None:
+            return
+        record = record_of(exchange, services.clock.wall() - seconds, seconds)
+        if wanted:
+            self._recent.add(record)
+            self._log.write(record)
+        if self._on_record is not None:
+            self._on_record(record)
+
+    def refuse(self, app: AppConnection, bad: BadHead) -> None:
+        """What is not a request gets one short answer, then the connection ends. No upstream hears of it."""
+        metrics = self._services.metrics
+        metrics.protocol_error(bad.kind)
+        metrics.unknown.finished("", Outcome.REJECTED, 0.0)
+        self._events.limited("malformed_request", kind=bad.kind, status=bad.status, detail=bad.detail)
+        request_id, correlation_id, lines = own_ids(None, self.router.default)
+        answer = OwnAnswer(
+            bad.status,
+            bad.kind,
+            bad.detail,
+            "http_request_error",
+            Outcome.REJECTED,
+            request_id=request_id,
+            correlation_id=correlation_id,
+        )
+        give_own(app, None, None, answer, lines, self._services.clock.wall())
+
+
+def _why(exc: OSError, address: Address) -> str:
+    place = f"{address.host}:{address.port}"
+    if exc.errno == errno.EADDRINUSE:
+        return f"cannot listen on {place}: the port is in use; stop what uses it, or choose another"
+    if exc.errno == errno.EACCES:
+        return f"cannot listen on {place}: no permission; choose a port above 1023"
+    if exc.errno == errno.EADDRNOTAVAIL:
+        return f"cannot listen on {place}: this machine has no such address"
+    if isinstance(exc, socket.gaierror):
+        return f"cannot listen on {place}: the name does not resolve"
+    return f"cannot listen on {place}: {exc.strerror or type(exc).__name__}"

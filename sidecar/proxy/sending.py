@@ -1,0 +1,208 @@
+"""One attempt: a connection, the request on it, and its head or its failure.
+
+It counts nothing and decides nothing; it knows only how to send, and for how long to wait. Every foreign error
+has become a ``FailureKind`` here. The counterpart is ``exchange``: the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from sidecar.core.words import IDEMPOTENT_METHODS, FailureKind
+from sidecar.proxy.body import Body
+from sidecar.proxy.front import AppConnection
+from sidecar.proxy.preparation import Prepared
+from sidecar.proxy.replies import PROXY_STATUS
+from sidecar.proxy.services import Services
+from sidecar.upstream.connection import Connection
+from sidecar.upstream.failures import NotConnected
+from sidecar.wire.heads import ResponseMessage
+
+__all__ = ["Sending"]
+
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+CONTINUE_SECONDS: Final = 1.0
+"""How long an upstream may be silent about ``Expect: 100-continue`` before we let the app go on (RFC 9110 10.1.1)."""
+
+
+class Sending:
+    """The request of one exchange, sent as often as asked.
+
+    After ``attempt``: ``message`` and the live ``connection``, or ``failure`` with ``detail`` and ``error``
+    (RFC 9209); ``written`` and ``pooled`` as the core wants to know them.
+    """
+
+    __slots__ = (
+        "_app",
+        "_body",
+        "_method",
+        "_payload",
+        "_prepared",
+        "_services",
+        "_timers",
+        "connection",
+        "detail",
+        "error",
+        "failure",
+        "message",
+        "pooled",
+        "written",
+    )
+
+    def __init__(
+        self,
+        services: Services,
+        app: AppConnection,
+        prepared: Prepared,
+        method: str,
+        payload: bytes,
+        body: Body | None,
+    ) -> None:
+        self._services = services
+        self._app = app
+        self._prepared = prepared
+        self._method = method
+        self._payload = payload
+        self._body = body
+        self._timers: list[asyncio.TimerHandle] = []
+        self.connection: Connection | None = None
+        self.message: ResponseMessage | None = None
+        self.failure: FailureKind | None = None
+        self.detail = ""
+        self.error = ""
+        self.written = False
+        self.pooled = False
+
+    async def attempt(self, number: int, left_seconds: float, *, last: bool) -> ResponseMessage | None:
+        """Send once. ``left_seconds`` is what remains of the deadline; the ``last`` attempt may use all of it."""
+        self.connection = self.message = self.failure = None
+        self.written = self.pooled = False
+        connection = self._send_on_idle(number, left_seconds)
+        if connection is None:
+            connection = await self._send_on_new(number, left_seconds)
+            if connection is None:
+                return None
+        self.connection = connection
+        self.written = True
+        timers = self._prepared.bound.head_timers
+        if number == 1 and self._body is None and left_seconds >= timers.seconds and not last:
+            timers.start(connection)
+            try:
+                message = await connection.head()
+            finally:
+                timers.stop(connection)
+        else:
+            message = await self._head_with_own_timers(connection, number, left_seconds, last=last)
+        self.message = message
+        failure = connection.failure
+        if failure is not None:
+            self.message = None
+            self._failed(failure, connection.detail, PROXY_STATUS[failure])
+            self.pooled = connection.reused
+        return self.message
+
+    def _send_on_idle(self, number: int, left_seconds: float) -> Connection | None:
+        """Over a pooled connection, if there is one that lives. A dead one costs nothing: not a byte was written."""
+        pool = self._prepared.destination.pool
+        careful = self._method not in IDEMPOTENT_METHODS
+        while (connection := pool.take_idle(careful=careful)) is not None:
+            if self._write(connection, number, left_seconds):
+                return connection
+        return None
+
+    async def _send_on_new(self, number: int, left_seconds: float) -> Connection | None:
+        pool = self._prepared.destination.pool
+        seconds = self._prepared.bound.policy.timeouts.connect_seconds
+        meters = self._prepared.destination.meters
+        waits = pool.size >= pool.limit
+        if waits:
+            meters.held["connection"] += 1
+        try:
+            async with asyncio.timeout(max(0.0, left_seconds)):
+                connection = await pool.connect(seconds)
+        except TimeoutError:
+            self._failed(FailureKind.CONNECT_TIMEOUT, "no connection in time", "connection_timeout")
+            return None
+        except NotConnected as exc:
+            error = "tls_certificate_error" if exc.certificate else PROXY_STATUS[exc.kind]
+            self._failed(exc.kind, exc.detail, error)
+            return None
+        finally:
+            if waits:
+                meters.held["connection"] -= 1
+        if self._write(connection, number, left_seconds):
+            return connection
+        self._failed(FailureKind.CLOSED, "the upstream closed at once", "connection_terminated")
+        return None
+
+    def _write(self, connection: Connection, number: int, left_seconds: float) -> bool:
+        body = self._body
+        expects = body is not None and self._app.intake.expects_continue
+        head = self._prepared.head(number, left_seconds, expects_continue=expects)
+        if body is None:
+            return connection.send(head + self._payload if self._payload else head, self._method, whole=True)
+        if not connection.send(head, self._method, whole=False):
+            return False
+        if expects:
+            connection.on_interim = self._interim
+            self._timers.append(self._services.loop.call_later(CONTINUE_SECONDS, self._continue))
+        return True
+
+    def _interim(self, message: ResponseMessage) -> None:
+        if message.code == 100:
+            self._continue()
+
+    def _continue(self) -> None:
+        """Tell the app, once, to send its body."""
+        if self._app.intake.expects_continue:
+            self._app.intake.expects_continue = False
+            self._app.active_at = self._services.loop.time()
+            self._app.interim(CONTINUE)
+
+    async def _head_with_own_timers(
+        self, connection: Connection, number: int, left_seconds: float, *, last: bool
+    ) -> ResponseMessage | None:
+        """The general way: a body that is still being sent, a later attempt, a short deadline."""
+        loop = self._services.loop
+        head_seconds = left_seconds if last else min(self._prepared.bound.policy.timeouts.head_seconds, left_seconds)
+        try:
+            if self._body is None:
+                self._timers.append(loop.call_later(max(0.0, head_seconds), connection.timed_out))
+            else:
+                self._timers.append(loop.call_later(max(0.0, left_seconds), connection.timed_out))
+
+                def sent() -> None:
+                    self._timers.append(loop.call_later(max(0.0, head_seconds), connection.timed_out))
+
+                self._body.attach(connection, sent)
+            return await connection.head()
+        finally:
+            self.stop_timers()
+
+    def stop_timers(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+
+    def _failed(self, kind: FailureKind, detail: str, error: str) -> None:
+        self.failure = kind
+        self.detail = detail
+        self.error = error
+
+    def let_go(self) -> None:
+        """The attempt is over: the connection goes back to the pool if it can serve again, else it is cut."""
+        connection, self.connection = self.connection, None
+        if self._body is not None:
+            self._body.detach()
+        if connection is not None:
+            connection.release()
+
+    def abandon(self) -> None:
+        """Nobody wants the answer any more."""
+        self.stop_timers()
+        connection, self.connection = self.connection, None
+        if self._body is not None:
+            self._body.detach()
+        if connection is not None:
+            connection.abort()

@@ -1,0 +1,99 @@
+"""What was never sent may always be sent: DESIGN section 3, the first permission and its narrow edge."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.behaviour.conftest import Make
+from tests.support.upstream import Step, Upstream, close, refused_port, reset, say
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_refused_connection_is_tried_again_with_any_method(make: Make, method: str) -> None:
+    port = refused_port()
+    sidecar = await make(port)
+    sidecar.clock.hold()
+    asking = asyncio.create_task(sidecar.ask(method, "/api/x", body=b"one"))
+    await sidecar.clock.sleeping()
+    async with Upstream.start(port=port) as upstream:
+        upstream.script(say(201, b"made"))
+        sidecar.clock.release()
+        answer = await asking
+        assert (answer.status, answer.body) == (201, b"made")
+        assert len(upstream.requests) == 1
+        assert bytes(upstream.requests[0].body) == b"one"
+    record = await sidecar.record()
+    assert record.outcome == "recovered"
+    assert (record.attempts[0].failure, record.attempts[0].written) == ("refused", False)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_pooled_connection_closed_while_idle_costs_nothing(make: Make, upstream: Upstream, method: str) -> None:
+    sidecar = await make(upstream)
+    assert (await sidecar.ask("GET", "/api/first")).status == 200
+    await upstream.close_idle()
+    answer = await sidecar.ask(method, "/api/second", body=b"one")
+    assert answer.status == 200
+    assert [request.target for request in upstream.requests] == ["/first", "/second"]
+    assert len(upstream.connections) == 2
+
+
+async def test_a_pooled_connection_reset_while_idle_costs_nothing(make: Make, upstream: Upstream) -> None:
+    sidecar = await make(upstream)
+    await sidecar.ask("GET", "/api/first")
+    await upstream.close_idle("reset")
+    for _ in range(20):  # the sidecar's end learns of the RST in its next turns of the loop
+        await asyncio.sleep(0)
+    assert (await sidecar.ask("POST", "/api/second", body=b"one")).status == 200
+    assert upstream.effects["/second"] == 1
+
+
+@pytest.mark.parametrize("dying", [close("nothing"), reset("nothing"), close("head"), reset("head")])
+async def test_a_pooled_connection_that_dies_under_a_get_is_replaced(
+    make: Make, upstream: Upstream, dying: Step
+) -> None:
+    sidecar = await make(upstream)
+    upstream.script(say(200), dying, say(200, b"again"))
+    await sidecar.ask("GET", "/api/first")
+    answer = await sidecar.ask("GET", "/api/second")
+    assert (answer.status, answer.body) == (200, b"again")
+
+
+@pytest.mark.parametrize("dying", [close("nothing"), reset("nothing"), close("head"), reset("head")])
+async def test_a_pooled_connection_that_dies_under_a_written_post_is_not(
+    make: Make, upstream: Upstream, dying: Step
+) -> None:
+    sidecar = await make(upstream)
+    upstream.script(say(200), dying, say(200))
+    await sidecar.ask("GET", "/api/first")
+    answer = await sidecar.ask("POST", "/api/second", body=b"one")
+    assert answer.status == 502
+    assert "reason=not_safe" in (answer.headers.get("Sidecar") or "")
+    assert len(upstream.connections) == 1
+    assert (await sidecar.record(2)).attempts[0].written
+
+
+async def test_connections_are_kept_and_reused(make: Make, upstream: Upstream) -> None:
+    sidecar = await make(upstream)
+    for _ in range(5):
+        await sidecar.ask("POST", "/api/x", body=b"one")
+    assert len(upstream.connections) == 1
+
+
+async def test_a_connection_whose_answer_said_close_is_not_reused(make: Make, upstream: Upstream) -> None:
+    sidecar = await make(upstream)
+    upstream.script(say(200, headers=[("Connection", "close")]), say(200))
+    await sidecar.ask("GET", "/api/x")
+    assert (await sidecar.ask("POST", "/api/x", body=b"one")).status == 200
+    assert len(upstream.connections) == 2
+
+
+async def test_a_name_that_does_not_resolve_was_never_sent(make: Make, upstream: Upstream) -> None:
+    sidecar = await make(upstream, policies={"default": "attempts: 2\nbackoff: {base: 10ms, jitter: none}"})
+    answer = await sidecar.ask("POST", "http://no-such-host.invalid/x", body=b"1", host="no-such-host.invalid")
+    assert answer.status == 502
+    record = await sidecar.record()
+    assert {str(attempt.failure) for attempt in record.attempts} == {"resolve"}
+    assert not any(attempt.written for attempt in record.attempts)

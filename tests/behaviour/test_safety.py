@@ -1,0 +1,169 @@
+"""No effect is ever doubled: DESIGN section 3, the five permissions and everything outside them."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.behaviour.conftest import Make
+from tests.support.upstream import Connection, Step, Upstream, close, hang, reset, say
+
+KEYED = "idempotency: {header: Idempotency-Key, methods: [POST, PATCH], format: uuid}"
+
+
+async def test_500_unkeyed_posts_with_one_reset_in_five_act_at_most_once(make: Make, upstream: Upstream) -> None:
+    sidecar = await make(upstream)
+
+    def one_in_five(connection: Connection) -> Step:
+        return reset("request") if len(upstream.requests) % 5 == 4 else say(201, b"made")
+
+    upstream.otherwise = one_in_five
+    answers = [await sidecar.ask("POST", f"/api/orders/{number}", body=b"one") for number in range(500)]
+    assert len(upstream.effects) == 500
+    assert set(upstream.effects.values()) == {1}
+    failed = [answer for answer in answers if answer.status != 201]
+    assert len(failed) == 100
+    assert {answer.status for answer in failed} == {502}
+    assert all("reason=not_safe" in (answer.headers.get("Sidecar") or "") for answer in failed)
+
+
+async def test_posts_on_one_kept_connection_act_at_most_once(make: Make, upstream: Upstream) -> None:
+    sidecar = await make(upstream)
+    turns = iter([say(201), say(201), reset(), say(201), close(), say(201), reset("head"), say(201)])
+    upstream.otherwise = lambda _: next(turns)
+    async with sidecar.client() as client:
+        answers = [await client.ask("POST", f"/api/{number}", body=b"one") for number in range(8)]
+    statuses = [answer.status for answer in answers]
+    assert statuses == [201, 201, 502, 201, 502, 201, 502, 201]
+    assert set(upstream.effects.values()) == {1}
+    assert len(upstream.requests) == 8
+
+
+@pytest.mark.parametrize("failing", [reset("nothing"), reset("head"), reset(), close(), close("head"), hang()])
+async def test_a_post_that_may_have_been_applied_is_not_sent_again(
+    make: Make, upstream: Upstream, failing: Step
+) -> None:
+    sidecar = await make(upstream)
+    upstream.script(failing, say(201))
+    answer = await sidecar.ask("POST", "/api/x", body=b"one")
+    assert answer.status in (502, 504)
+    assert len(upstream.requests) <= 1
+    assert len(upstream.connections) == 1
+    record = await sidecar.record()
+    assert (record.outcome, record.reason) == ("failed", "not_safe")
+
+
+@pytest.mark.parametrize("status", [408, 500, 502, 503, 504])
+async def test_a_post_with_an_error_answer_is_handed_over(make: Make, upstream: Upstream, status: int) -> None:
+    sidecar = await make(upstream)
+    upstream.script(say(status, b"broken"), say(201))
+    answer = await sidecar.ask("POST", "/api/x", body=b"one")
+    assert (answer.status, answer.body) == (status, b"broken")
+    record = await sidecar.record()
+    assert (record.outcome, record.reason) == ("exhausted", "not_safe")
+    assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "QUERY"])
+async def test_idempotent_methods_are_sent_again(make: Make, upstream: Upstream, method: str) -> None:
+    sidecar = await make(upstream)
+    upstream.script(reset(), say(503), say(200))
+    body = b"state" if method in ("PUT", "QUERY") else None
+    assert (await sidecar.ask(method, "/api/x", body=body)).status == 200
+    assert [request.method for request in upstream.requests] == [method] * 3
+    assert len({bytes(request.body) for request in upstream.requests}) == 1
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH"])
+async def test_other_methods_are_not(make: Make, upstream: Upstream, method: str) -> None:
+    sidecar = await make(upstream)
+    upstream.script(reset(), say(200))
+    assert (await sidecar.ask(method, "/api/x", body=b"one")).status == 502
+    assert len(upstream.requests) == 1
+
+
+async def test_the_apps_own_key_allows_a_retry(make: Make, upstream: Upstream) -> None:
+    sidecar = await make(upstream, KEYED)
+    upstream.script(reset(), say(503), say(201, b"made"))
+    answer = await sidecar.ask("POST", "/api/x", [("idempotency-key", "order-7")], b"one")
+    assert (answer.status, answer.body) == (201, b"made")
+    assert [request.headers.get("Idempotency-Key") for request in upstream.requests] == ["order-7"] * 3
+
+
+async def test_a_key_of_our_own_is_the_same_on_every_attempt(make: Make, upstream: Upstream) -> None:
+    sidecar = await make(upstream, KEYED)
+    upstream.script(reset(), say(503), say(201), say(201))
+    assert (await sidecar.ask("POST", "/api/x", body=b"one")).status == 201
+    assert (await sidecar.ask("POST", "/api/x", body=b"one")).status == 201
+    keys = [request.headers.get("Idempotency-Key") for request in upstream.requests]
+    assert len(set(keys[:3])) == 1
+    assert keys[0] is not None
+    assert len(keys[0]) == 36
+    assert keys[3] not in keys[:3]
+
+
+async def test_a_quoted_key_is_a_structured_string(make: Make, upstream: Upstream) -> None:
+    sidecar = await make(upstream, KEYED.replace("uuid", "quoted"))
+    await sidecar.ask("POST", "/api/x", body=b"one")
+    key = upstream.requests[0].headers.get("Idempotency-Key")
+    assert key is not None
+    assert (key[0], key[-1], len(key)) == ('"', '"', 38)
+
+
+async def test_a_key_that_the_upstream_does_not_honour_allows_nothing(make: Make, upstream: Upstream) -> None:
+    sidecar = await make(upstream)
+    upstream.script(reset(), say(201))
+    answer = await sidecar.ask("POST", "/api/x", [("Idempotency-Key", "order-7")], b"one")
+    assert answer.status == 502
+    assert len(upstream.requests) == 1
+
+
+async def test_a_key_that_connection_takes_away_allows_nothing_on_its_own(make: Make, upstream: Upstream) -> None:
+    """Either the upstream gets a key on every attempt, or there is one attempt."""
+    sidecar = await make(upstream, KEYED)
+    upstream.script(reset(), say(201))
+    sent = [("Connection", "Idempotency-Key"), ("Idempotency-Key", "order-7")]
+    await sidecar.ask("POST", "/api/x", sent, b"one")
+    keys = [request.headers.get("Idempotency-Key") for request in upstream.requests]
+    assert len(keys) == 1 or (keys[0] is not None and len(set(keys)) == 1)
+
+
+async def test_an_empty_key_is_no_key(make: Make, upstream: Upstream) -> None:
+    sidecar = await make(upstream, KEYED)
+    upstream.script(reset(), say(201))
+    await sidecar.ask("POST", "/api/x", [("Idempotency-Key", "")], b"one")
+    keys = [request.headers.all("Idempotency-Key") for request in upstream.requests]
+    assert keys[0] not in ([], [""])
+    assert all(len(each) == 1 for each in keys)
+    assert len({each[0] for each in keys}) == 1
+
+
+async def test_a_429_states_that_nothing_was_done(make: Make, upstream: Upstream) -> None:
+    sidecar = await make(upstream)
+    upstream.script(say(429), say(201))
+    assert (await sidecar.ask("POST", "/api/x", body=b"one")).status == 201
+
+
+async def test_a_row_may_state_that_nothing_was_done(make: Make, upstream: Upstream) -> None:
+    sidecar = await make(upstream, "table: [{status: 409, then: retry, processed: false}]")
+    upstream.script(say(409), say(201))
+    assert (await sidecar.ask("POST", "/api/x", body=b"one")).status == 201
+
+
+async def test_the_operator_may_take_the_risk(make: Make, upstream: Upstream) -> None:
+    sidecar = await make(upstream, "resend_methods: [POST]")
+    upstream.script(reset(), say(201))
+    assert (await sidecar.ask("POST", "/api/x", body=b"one")).status == 201
+    assert (await sidecar.ask("PATCH", "/api/x", body=b"one")).status == 200
+
+
+async def test_the_upstreams_verdict_overrules_the_row_but_not_safety(make: Make, upstream: Upstream) -> None:
+    sidecar = await make(upstream, 'verdict: {header: x-should-retry, yes: "true", no: "false"}')
+    upstream.script(say(503, headers=[("X-Should-Retry", "false")]))
+    answer = await sidecar.ask("GET", "/api/x")
+    assert answer.status == 503
+    assert (await sidecar.record(1)).reason == "server_says_no"
+    upstream.script(say(409, headers=[("x-should-retry", "true")]), say(200))
+    assert (await sidecar.ask("GET", "/api/x")).status == 200
+    upstream.script(say(409, headers=[("x-should-retry", "true")]))
+    assert (await sidecar.ask("POST", "/api/x", body=b"one")).status == 409
+    assert (await sidecar.record(3)).reason == "not_safe"
