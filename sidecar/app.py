@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import IO
 
 from aiohttp import http_parser
@@ -16,27 +16,41 @@ from aiohttp.web import AppRunner, TCPSite
 
 from sidecar.admin import AdminState, ReloadResult, make_admin, make_runner
 from sidecar.core.deployment import Address, Deployment
+from sidecar.core.policy import Policy
+from sidecar.intercept.door import CannotIntercept, contexts_for
 from sidecar.observe.libraries import listen_to_libraries
 from sidecar.observe.lines import LineWriter
 from sidecar.observe.log import EventLog, ExchangeLog
-from sidecar.observe.metrics import Metrics
+from sidecar.observe.metrics import Metrics, UpstreamMeters
 from sidecar.observe.record import ExchangeRecord
 from sidecar.observe.ring import Recent
+from sidecar.outbox.items import OutboxError
+from sidecar.outbox.keeper import Keeper
 from sidecar.proxy.clock import Clock, SystemClock, dice
+from sidecar.proxy.courier import Courier
 from sidecar.proxy.destinations import TimerShelf
+from sidecar.proxy.holding import Holding, Ticker
 from sidecar.proxy.ids import new_id
 from sidecar.proxy.listener import CannotListen, Listener
+from sidecar.proxy.notices import Notices
+from sidecar.proxy.opening import Contexts, Opener
 from sidecar.proxy.routing import Router
 from sidecar.proxy.services import Services
+from sidecar.proxy.spool import Spool
+from sidecar.upstream.login import Credentials
 from sidecar.upstream.pool import Pools
+from sidecar.upstream.resolve import Lookup
 
-__all__ = ["CannotListen", "Sidecar"]
+__all__ = ["CannotListen", "OutboxError", "Sidecar"]
 
 RECENT_EXCHANGES = 500
 
 
 class Sidecar:
-    """One running sidecar. ``clock`` and ``chance`` are for tests; ``on_record`` sees every exchange's record."""
+    """One running sidecar.
+
+    ``clock``, ``chance`` and ``lookup`` (of names) are for tests; ``on_record`` sees every exchange's record.
+    """
 
     def __init__(
         self,
@@ -49,6 +63,7 @@ class Sidecar:
         config_text: Callable[[], str] | None = None,
         reload: Callable[[], Awaitable[ReloadResult]] | None = None,
         token: str | None = None,
+        lookup: Lookup | None = None,
     ) -> None:
         self.deployment = deployment
         self._clock = clock or SystemClock()
@@ -58,13 +73,15 @@ class Sidecar:
         self._config_text = config_text or (lambda: "")
         self._reload = reload or _cannot_reload
         self._token = token
+        self._lookup = lookup
         self.address = deployment.listen
         """Where apps find us; the port that was really bound, once started."""
         self.admin_address = deployment.admin
         self._admin: AppRunner | None = None
+        self._courier: Courier | None = None
 
     async def start(self) -> None:
-        """Build and start everything. Raises ``CannotListen``; then nothing is left running."""
+        """Build and start everything. Raises ``CannotListen`` or ``OutboxError``; then nothing is left running."""
         loop = asyncio.get_running_loop()
         deployment = self.deployment
         _require_c_parser()
@@ -76,9 +93,16 @@ class Sidecar:
         self.metrics.read_log_dropped = lambda: self._writer.dropped
         self.metrics.reloaded(True, self._clock.wall())
         self.recent = Recent(RECENT_EXCHANGES)
-        self._pools = Pools(loop)
+        self._pools = Pools(loop, self._lookup)
         self._timers = TimerShelf(loop)
-        self.services = Services(loop, self._clock, self._chance, self.metrics, via=f"sidecar-{new_id()[:12]}")
+        via = f"sidecar-{new_id()[:12]}"
+        clock = self._clock
+        self._spool = Spool()
+        self.services = Services(
+            loop, clock, self._chance, self.metrics, via, self.crashed, clock.monotonic, self._spool
+        )
+        self.services.notices = Notices(self.events)
+        self._credentials = Credentials(self._pools, self._clock.monotonic, self.events)
         self.listener = Listener(
             self.services,
             self._router(deployment, None),
@@ -88,18 +112,70 @@ class Sidecar:
             self.recent,
             self._on_record,
         )
+        self.opener = Opener(loop, self.listener, self.events)
+        self.services.interceptor = self.opener
+        self._ticker = Ticker(loop, self._clock, self._holdings)
+        self._ticker.start()
         try:
+            self.opener.apply(deployment, self._contexts(deployment))
+            await self._open_outbox(deployment)
             self.address = await self.listener.start(deployment.listen)
             await self._start_admin(deployment.admin)
             self._pools.own_port = self.address.port
+            self._pools.guard.open_door = self.listener.is_open
             self._pools.own_ports.update((self.address.port, self.admin_address.port))
-        except CannotListen:
+            if self._courier is not None:
+                self._courier.start()
+        except (CannotListen, OutboxError):
             await self._tear_down()
             raise
 
+    def _contexts(self, deployment: Deployment) -> Contexts | None:
+        """Raises ``CannotListen``."""
+        rule = deployment.intercept
+        try:
+            return contexts_for(rule.folder, rule.hosts, self._clock.wall) if rule is not None else None
+        except CannotIntercept as exc:
+            raise CannotListen(str(exc)) from None
+
+    async def _open_outbox(self, deployment: Deployment) -> None:
+        """Raises ``OutboxError``: requests that were accepted must not be forgotten in silence."""
+        if deployment.outbox is None:
+            return
+        keeper = Keeper(deployment.outbox)
+        await keeper.open()
+        self.services.outbox = keeper
+        self.metrics.has_outbox = True
+        listener = self.listener
+        self._courier = Courier(self.services, keeper, lambda: listener.router, self.events, listener.told)
+
+    def crashed(self, exc: Exception) -> None:
+        """A fault of ours ended one exchange: one line with its kind and place, never its values."""
+        trace = exc.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        place = f"{trace.tb_frame.f_globals.get('__name__')}:{trace.tb_lineno}" if trace is not None else "?"
+        self.events.limited("internal_error", "error", error=type(exc).__name__, at=place)
+
     def _router(self, deployment: Deployment, before: Router | None) -> Router:
         services = self.services
-        return Router(deployment, self._pools, self.metrics, self._timers, services.via, services.loop, before)
+        return Router(
+            deployment,
+            self._pools,
+            self.metrics,
+            self._timers,
+            services.via,
+            services.loop,
+            before,
+            self._credentials,
+            hold=self._hold,
+        )
+
+    def _holdings(self) -> Iterator[Holding]:
+        return self.listener.router.holdings()
+
+    def _hold(self, policy: Policy, meters: UpstreamMeters) -> Holding:
+        return Holding(self.services.loop, self._clock, self._chance, policy, meters)
 
     async def _start_admin(self, address: Address) -> None:
         state = AdminState(
@@ -108,6 +184,7 @@ class Sidecar:
             recent=self.recent,
             config_text=self._config_text,
             reload=self._reload,
+            report=lambda wanted: self.listener.reports.find(wanted, self.recent),
             token=self._token,
             hosts=(address.host,),
         )
@@ -121,6 +198,7 @@ class Sidecar:
 
     def _checks(self) -> Sequence[tuple[str, bool, str]]:
         draining = self.services.draining
+        outbox = () if self._courier is None else (("outbox", True, self._courier.state()),)
         return (
             ("listening", not draining, "draining: shutting down" if draining else ""),
             (
@@ -128,24 +206,37 @@ class Sidecar:
                 True,
                 "" if self.metrics.config_ok else "the last reload failed; the old one is in force",
             ),
+            *outbox,
         )
 
     def apply(self, deployment: Deployment) -> tuple[str, ...]:
         """Take over another deployment. Running exchanges keep theirs. Returns what needs a restart to take effect."""
         self.listener.router = self._router(deployment, self.listener.router)
         self.listener.limits = deployment.limits
+        opened = True
+        try:
+            self.opener.apply(deployment, self._contexts(deployment))
+        except CannotListen as exc:
+            opened = False
+            self.events.event("intercept_failed", "error", message=str(exc))
         old, self.deployment = self.deployment, deployment
         later = {
             "listen": old.listen != deployment.listen,
             "admin": old.admin != deployment.admin,
             "log": old.logging != deployment.logging,
+            "outbox": old.outbox != deployment.outbox,
+            "intercept": not opened,
         }
         return tuple(name for name, differs in later.items() if differs)
 
     async def drain(self, seconds: float) -> int:
         """Stop taking requests, finish those under way; returns how many connections had to be cut."""
         self.listener.drain()
-        return await self.listener.drained(seconds)
+        if self._courier is None:
+            return await self.listener.drained(seconds)
+        self._courier.drain()
+        cut, _ = await asyncio.gather(self.listener.drained(seconds), self._courier.drained(seconds))
+        return cut
 
     async def stop(self) -> None:
         """End everything now."""
@@ -156,9 +247,19 @@ class Sidecar:
         if self._admin is not None:
             await self._admin.cleanup()
             self._admin = None
+        await self.opener.close()
         await self.listener.close()
+        if self._courier is not None:
+            await self._courier.close()
+        if self.services.outbox is not None:
+            await self.services.outbox.close()
+        self._ticker.close()
+        for holding in self.listener.router.holdings():
+            holding.close()
         self._timers.close()
+        await self._credentials.close()
         await self._pools.close()
+        self._spool.close()
         self._writer.close()
 
 

@@ -14,8 +14,9 @@ from typing import Final
 
 from sidecar.admin import ReloadResult
 from sidecar.app import Sidecar
-from sidecar.config.files import digest_of
-from sidecar.config.load import ConfigError, Loaded
+from sidecar.config.apart import Judged, NotJudged
+from sidecar.config.contents import digest_of
+from sidecar.config.problems import ConfigError
 
 __all__ = ["Life"]
 
@@ -26,10 +27,10 @@ WATCH_SECONDS: Final = 2.0
 class Life:
     """Runs one sidecar from its first configuration to its end."""
 
-    def __init__(self, load: Callable[[], Loaded], *, token: str | None = None) -> None:
+    def __init__(self, loaded: Judged, load: Callable[[], Judged], *, token: str | None = None) -> None:
         self._load = load
-        self._token = token
-        self._loaded = load()
+        self._loaded = loaded
+        self._watched = loaded.files
         self._digest = self._loaded.digest
         self._ending = asyncio.Event()
         self._at_once = asyncio.Event()
@@ -40,7 +41,7 @@ class Life:
             token=token,
         )
 
-    async def run(self, announce: Callable[[Sidecar, Loaded], None]) -> None:
+    async def run(self, announce: Callable[[Sidecar, Judged], None]) -> None:
         """Until a signal ends it. Raises ``CannotListen``."""
         sidecar = self.sidecar
         await sidecar.start()
@@ -97,9 +98,9 @@ class Life:
                 await self.reload()
 
     async def _reload_if_changed(self) -> None:
-        if not self._loaded.files:
+        if not self._watched:
             return
-        digest = await asyncio.to_thread(digest_of, self._loaded.files)
+        digest = await asyncio.to_thread(digest_of, self._watched)
         if digest != self._digest:
             self._digest = digest
             await self.reload()
@@ -110,12 +111,17 @@ class Life:
         wall = sidecar.services.clock.wall()
         try:
             loaded = await asyncio.to_thread(self._load)
-        except ConfigError as exc:
+        except (ConfigError, NotJudged, OSError) as exc:
+            if isinstance(exc, ConfigError) and exc.files:
+                # Also the files that are only named now: their correction must not go unnoticed.
+                self._watched = exc.files
+                self._digest = exc.digest
             sidecar.metrics.reloaded(False, wall)
             sidecar.events.event("reload_failed", "error", message=str(exc), kept=self._loaded.digest[:12])
             return ReloadResult(ok=False, message=str(exc))
         later = sidecar.apply(loaded.deployment)
         self._loaded = loaded
+        self._watched = loaded.files
         self._digest = loaded.digest
         sidecar.metrics.reloaded(True, wall)
         sidecar.events.event("reloaded", digest=loaded.digest[:12], needs_restart=", ".join(later) or None)

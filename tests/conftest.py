@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections import defaultdict
 from typing import Any
+
+import pytest
 
 
 def _loopback_only(event: str, arguments: tuple[Any, ...]) -> None:
@@ -15,3 +18,21 @@ def _loopback_only(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 sys.addaudithook(_loopback_only)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The table of clients, from what each test has found (``tests/clients``)."""
+    found: dict[str, dict[str, str]] = defaultdict(dict)
+    for report in terminalreporter.stats.get("passed", []):
+        for name, value in report.user_properties:
+            if name == "client":
+                client, way, cell = value
+                found[client][way] = cell
+    if not found:
+        return
+    ways = list(dict.fromkeys(way for cells in found.values() for way in cells))
+    terminalreporter.section("real clients, through each way in")
+    terminalreporter.write_line("".join(f"{word:24}" for word in ("client", *ways)).rstrip())
+    for client, cells in sorted(found.items()):
+        row = (client, *(cells.get(way, "") for way in ways))
+        terminalreporter.write_line("".join(f"{word:24}" for word in row).rstrip())

@@ -17,7 +17,7 @@ from aiohttp.typedefs import Middleware
 
 from sidecar.admin.state import AdminState
 
-__all__ = ["PROBES", "admit", "authorise", "guard", "host_name", "sign"]
+__all__ = ["PROBES", "admit", "authorise", "guard", "host_name", "is_local", "sign"]
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -92,6 +92,15 @@ async def sign(_request: web.Request, response: web.StreamResponse) -> None:
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)
     response.headers["Server"] = "sidecar"
+
+
+def is_local(remote: str | None) -> bool:
+    """Whether a peer's address is this machine's own loopback."""
+    try:
+        address = ip_address((remote or "").partition("%")[0])
+    except ValueError:
+        return False
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def host_name(host: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -38,6 +38,8 @@ class AdminState:
     config_text: Callable[[], str]
     """The effective configuration as YAML, secrets hidden."""
     reload: Callable[[], Awaitable[ReloadResult]]
+    report: Callable[[str], Mapping[str, object] | None]
+    """What is known of the exchange with this id, redacted."""
     token: str | None = None
     """What ``Authorization: Bearer`` must carry to change anything; None: nothing can be changed."""
     hosts: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from sidecar.admin.guard import authorise
+from sidecar.admin.guard import authorise, is_local
 from sidecar.admin.state import AdminState, Check
 from sidecar.observe.fields import fields_of
 from sidecar.observe.snapshot import snapshot
@@ -78,6 +78,18 @@ class Views:
         """What the page draws: counters, states, readiness."""
         checks = [Check(*check)._asdict() for check in self._state.ready()]
         return _json({"checks": checks, **snapshot(self._state.metrics)})
+
+    async def report(self, request: web.Request) -> web.Response:
+        """What is known of the exchange with the id ``id``; to this machine alone, since it may hold bodies."""
+        if not is_local(request.remote):
+            return _text("Reports are told on this machine alone: run `sidecar report` beside the sidecar.", status=403)
+        wanted = request.query.get("id", "")
+        if not wanted:
+            return _text("name the request: ?id=REQUEST_ID", status=400)
+        report = self._state.report(wanted)
+        if report is None:
+            return _text("nothing is known of a request with this id (any more)", status=404)
+        return _json(report)
 
     async def reload(self, request: web.Request) -> web.Response:
         """Reads the configuration again: 200 if it is in force, 422 if the old one stays."""

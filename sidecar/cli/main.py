@@ -32,8 +32,10 @@ VERBS = {
     "show": "Print the effective configuration, and where each value comes from.",
     "schema": "Print the JSON Schema of the configuration, for editors.",
     "env": "Print the lines that point a runtime at the sidecar.",
+    "ca": "Make the authority of interception, and say how apps trust it.",
     "doctor": "Say in plain words what is wrong with a set-up.",
     "health": "Ask a running sidecar whether it lives; for HEALTHCHECK.",
+    "outbox": "Look into the outbox; send dead letters again, or drop them.",
     "report": "Bundle what is known of one failed exchange.",
 }
 """Verb -> its line in the help: the list can be printed without opening a single one."""

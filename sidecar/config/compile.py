@@ -11,15 +11,16 @@ from pathlib import Path
 
 from sidecar.config.fields import Block
 from sidecar.config.library import Chain, overlay
+from sidecar.config.loginmodels import compile_login
 from sidecar.config.models import IdBlock, PolicyBlock
 from sidecar.config.places import compile_path
 from sidecar.config.rowmodels import BackoffBlock, ConditionBlock, RereadBlock, RowBlock, WaitBlock
-from sidecar.config.sitemodels import RouteBlock, SiteBlock, UpstreamBlock
+from sidecar.config.sitemodels import InterceptBlock, OutboxBlock, RouteBlock, SiteBlock, UpstreamBlock
 from sidecar.core import policy as core
-from sidecar.core.deployment import Deployment, Limits, Logging, Origin, Route, Upstream
+from sidecar.core.deployment import Deployment, Intercept, Limits, Logging, Origin, OutboxRule, Route, Upstream
 from sidecar.core.rows import Backoff, Condition, HintSource, Place, Reread, Row
 from sidecar.core.table import Table
-from sidecar.core.words import Unit
+from sidecar.core.words import Unit, Verb
 
 __all__ = ["compile_conditions", "compile_deployment", "compile_policy", "compile_row"]
 
@@ -52,6 +53,8 @@ def compile_policy(chain: Chain) -> core.Policy:
         gate=core.GateRule(tuple(block.gate.key), block.gate.queue),
         attempt_header=block.attempt_header,
         deadline_header=block.deadline_header,
+        stored_shape=block.stored_shape,
+        report=_report(block),
     )
 
 
@@ -71,11 +74,16 @@ def compile_row(row: RowBlock, policy: PolicyBlock, file: str) -> Row:
         over_max=row.over_max,
         processed=row.processed,
         gate=row.gate,
-        cost=row.cost,
+        cost=_cost(row),
         reread=_reread(row.reread),
         file=file,
         line=mark.line + 1 if mark else 0,
     )
+
+
+def _cost(row: RowBlock) -> float:
+    """Resending after a login is no sign of an overloaded upstream, and happens once: free unless the row says more."""
+    return 0.0 if row.then is Verb.LOGIN and not row.sets("cost") else row.cost
 
 
 def compile_conditions(blocks: list[ConditionBlock] | None) -> tuple[Condition, ...]:
@@ -136,7 +144,11 @@ def _backoff(block: BackoffBlock) -> Backoff:
 
 
 def _reread(block: RereadBlock | None) -> Reread | None:
-    return Reread(block.path, compile_conditions(block.resend_when)) if block else None
+    return (
+        Reread(block.path, compile_conditions(block.resend_when), compile_conditions(block.answer_when), block.times)
+        if block
+        else None
+    )
 
 
 def _idempotency(block: PolicyBlock) -> core.Idempotency | None:
@@ -149,12 +161,17 @@ def _verdict(block: PolicyBlock) -> core.Verdict | None:
     return core.Verdict(rule.header, rule.yes, rule.no) if rule else None
 
 
+def _report(block: PolicyBlock) -> core.ReportRule | None:
+    rule = block.report
+    return core.ReportRule(rule.bodies, tuple(rule.redact), rule.keep) if rule else None
+
+
 def _id(block: IdBlock) -> core.IdRule:
     return core.IdRule(block.header, tuple(block.from_response), tuple(block.from_body))
 
 
 def _errors(block: PolicyBlock, rows: tuple[Row, ...]) -> core.Errors:
-    """Only codes that a row names may become a metric label: whatever else an upstream writes is unbounded."""
+    """Only codes that the policy names may become a metric label: whatever else an upstream writes is unbounded."""
     pointers = tuple(block.errors.code)
     conditions = [condition for row in rows for condition in row.when]
     known = {
@@ -163,7 +180,8 @@ def _errors(block: PolicyBlock, rows: tuple[Row, ...]) -> core.Errors:
         if condition.place == "body" and condition.name in pointers
         for value in condition.values
     }
-    return core.Errors(pointers, tuple(block.errors.message), block.errors.shape, frozenset(known))
+    named = frozenset(known).union(block.errors.known)
+    return core.Errors(pointers, tuple(block.errors.message), block.errors.shape, named)
 
 
 def compile_deployment(site: SiteBlock, policies: Mapping[str, core.Policy], source: str) -> Deployment:
@@ -178,8 +196,20 @@ def compile_deployment(site: SiteBlock, policies: Mapping[str, core.Policy], sou
         unknown_hosts=site.unknown_hosts,
         limits=Limits(limits.head, limits.headers, limits.head_timeout, limits.idle, limits.drain, limits.connections),
         logging=Logging(log.format, log.sample, log.slow),
+        outbox=_outbox(site.outbox, folder),
+        intercept=_intercept(site.intercept, folder),
         source=source,
     )
+
+
+def _intercept(block: InterceptBlock | None, folder: Path) -> Intercept | None:
+    return None if block is None else Intercept(tuple(block.hosts), str(folder / block.ca))
+
+
+def _outbox(block: OutboxBlock | None, folder: Path) -> OutboxRule | None:
+    if block is None:
+        return None
+    return OutboxRule(str(folder / block.file), block.max_bytes, block.max_count, block.max_age)
 
 
 def _upstream(
@@ -194,6 +224,7 @@ def _upstream(
         routes=tuple(_route(route, policies) for route in block.routes),
         host=block.host,
         connections=block.connections,
+        login=compile_login(block.login, _origin(block, folder), folder),
     )
 
 
@@ -204,4 +235,5 @@ def _origin(block: UpstreamBlock, folder: Path) -> Origin:
 
 
 def _route(block: RouteBlock, policies: Mapping[str, core.Policy]) -> Route:
-    return Route(policies[block.policy], frozenset(block.methods or ()), block.path, compile_path(block.path))
+    methods, pattern = frozenset(block.methods or ()), compile_path(block.path)
+    return Route(policies[block.policy], methods, block.path, pattern, store_first=block.store == "always")

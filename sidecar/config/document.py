@@ -14,12 +14,11 @@ from typing import NoReturn
 
 import yaml
 
+from sidecar.config.contents import MAX_BYTES
 from sidecar.config.problems import Code, Problem
 
 __all__ = ["Document", "Listing", "Mark", "Table", "Value", "parse", "plain", "resolve"]
 
-MAX_BYTES = 1 << 20
-"""A policy of 500 rows is about 60 KiB."""
 MAX_DEPTH = 32
 MAX_VALUES = 50_000
 """With aliases expanded: nine lines of anchors can otherwise stand for a billion values."""

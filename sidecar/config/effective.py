@@ -83,13 +83,18 @@ def _value(block: Block, key: str, above: tuple[str, ...], mark_of: MarkOf) -> I
     mark = mark_of(keys)
     if value is None and mark is None:
         return  # left out, and nothing stands for it
-    yield Setting(keys, _flow(_dump_key(block, key)), mark.place if mark else "default")
+    yield Setting((*above, _written(block, key)), _flow(_dump_key(block, key)), mark.place if mark else "default")
 
 
 def _own_mark(block: Block, keys: tuple[str, ...]) -> Mark | None:
     for key in keys[:-1]:
         block = getattr(block, key)
-    return block.value_mark(keys[-1]) if block.sets(keys[-1]) else None
+    return block.value_mark(_written(block, keys[-1])) if block.sets(keys[-1]) else None
+
+
+def _written(block: Block, key: str) -> str:
+    """The key as the YAML has it."""
+    return type(block).model_fields[key].alias or key
 
 
 def _dump_key(block: Block, key: str) -> object:

@@ -33,6 +33,7 @@ __all__ = [
     "Block",
     "Duration",
     "HeaderName",
+    "LongDuration",
     "Method",
     "Pattern",
     "Pointer",
@@ -46,6 +47,7 @@ __all__ = [
 ]
 
 MAX_SECONDS = 24 * 3600.0
+MAX_LONG_SECONDS = 365 * 24 * 3600.0
 MAX_SIZE_BYTES = 1 << 40
 MAX_RATE = 1e6
 
@@ -150,12 +152,21 @@ def _above_zero(value: float) -> float:
 
 
 _read_duration = _quantity("a duration", "`250ms`, `2s`, `5m` or `1h`", quantities.parse_duration, MAX_SECONDS, "24h")
+_read_long_duration = _quantity(
+    "a duration", "`30m`, `12h` or `72h`", quantities.parse_duration, MAX_LONG_SECONDS, "8760h"
+)
 _read_size = _quantity("a size", "`64KiB`, `1MiB` or `10KB`", quantities.parse_size, MAX_SIZE_BYTES, "1024GiB")
 _read_rate = _quantity("a rate", "`10/s` or `600/m`", quantities.parse_rate, MAX_RATE, "1000000/s")
 
 Duration = Annotated[
     float,
     BeforeValidator(lambda value: _above_zero(_read_duration(value))),
+    PlainSerializer(quantities.write_duration, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": quantities.DURATION_PATTERN, "title": "duration"}),
+]
+LongDuration = Annotated[
+    float,
+    BeforeValidator(lambda value: _above_zero(_read_long_duration(value))),
     PlainSerializer(quantities.write_duration, return_type=str),
     WithJsonSchema({"type": "string", "pattern": quantities.DURATION_PATTERN, "title": "duration"}),
 ]

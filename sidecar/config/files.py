@@ -5,16 +5,14 @@ Says in a sentence why a file cannot be read. What stands in it is judged elsewh
 
 from __future__ import annotations
 
-import hashlib
 import os
-import stat
-from collections.abc import Iterable
 from pathlib import Path
 
-from sidecar.config.document import MAX_BYTES, Document, parse
+from sidecar.config.contents import digest, read
+from sidecar.config.document import Document, parse
 from sidecar.config.problems import Code, Problem
 
-__all__ = ["Files", "digest_of", "name_of", "shipped_policies"]
+__all__ = ["Files", "name_of", "shipped_policies"]
 
 
 class Files:
@@ -32,17 +30,14 @@ class Files:
     @property
     def digest(self) -> str:
         """Of the names and contents of everything read: equal digests, equal configuration."""
-        digest = hashlib.sha256()
-        for path, data in sorted(self._contents.items()):
-            digest.update(f"{path}\0{len(data)}\0".encode(errors="surrogateescape") + data)
-        return digest.hexdigest()
+        return digest(self._contents)
 
     def read(self, path: Path) -> bytes | Problem:
         """Its bytes (at most one more than is allowed), or why not."""
         self._looked_for[path] = None
         if path not in self._contents:
             try:
-                self._contents[path] = _read(path)
+                self._contents[path] = read(path)
             except OSError as error:
                 return Problem(Code.UNREADABLE, _why(error), name_of(path))
             except ValueError:
@@ -55,14 +50,6 @@ class Files:
         if isinstance(data, Problem):
             return Document(name_of(path), problems=[data])
         return parse(name_of(path), data)
-
-
-def digest_of(paths: Iterable[Path]) -> str:
-    """The digest that reading these files again would give now; one that cannot be read counts as gone."""
-    files = Files()
-    for path in paths:
-        files.read(path)
-    return files.digest
 
 
 def name_of(path: Path) -> str:
@@ -78,17 +65,6 @@ def shipped_policies() -> Path:
     package = Path(__file__).parent.parent
     installed = package / "shipped" / "policies"
     return installed if installed.is_dir() else package.parent / "config" / "policies"
-
-
-def _read(path: Path) -> bytes:
-    # Opened without blocking and judged before reading: a FIFO or a device would never end.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    mode = os.fstat(descriptor).st_mode
-    if not stat.S_ISREG(mode):
-        os.close(descriptor)
-        raise OSError("it is a directory" if stat.S_ISDIR(mode) else "it is not a regular file")
-    with os.fdopen(descriptor, "rb") as file:
-        return file.read(MAX_BYTES + 1)
 
 
 def _why(error: OSError) -> str:

@@ -7,7 +7,7 @@ old one stays as it is. Its counterparts are ``sidecar.app``, which runs a deplo
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sidecar.config.compile import compile_deployment, compile_policy
@@ -15,7 +15,10 @@ from sidecar.config.document import Document, Mark
 from sidecar.config.effective import policy_settings, render, site_settings
 from sidecar.config.environment import lay_over
 from sidecar.config.files import Files
+from sidecar.config.gateway import read_gateway
+from sidecar.config.interception import review_intercept
 from sidecar.config.library import Chain, Library
+from sidecar.config.outboxreview import review_outbox
 from sidecar.config.problems import ConfigError, Problem, sorted_problems
 from sidecar.config.review import review_policies, review_site
 from sidecar.config.sitemodels import SiteBlock
@@ -92,12 +95,21 @@ def load_deployment(
     if site is not None:
         chains = {name: library.chain(name, mark) for name, mark in _policy_names(site)}
         problems += review_site(site, files, folder)
+        gateway, found = read_gateway(site, environ, files, folder)
+        problems += found
+        problems += review_outbox(site, filter(None, chains.values()))
+        problems += review_intercept(site, files, folder)
     problems += [*library.problems, *review_policies(library.chains)]
     _raise_if_wrong(problems, files)
     policies = {name: compile_policy(chain) for name, chain in chains.items() if chain is not None}
     assert site is not None  # noqa: S101 - without a site there was a problem
     return Loaded(
-        deployment=compile_deployment(site, policies, str(path) if path else ""),
+        deployment=replace(
+            compile_deployment(site, policies, str(path) if path else ""),
+            access=gateway.access,
+            tunnels=gateway.tunnels,
+            outbound=gateway.outbound,
+        ),
         warnings=sorted_problems(problems),
         files=files.paths,
         digest=files.digest,
@@ -128,4 +140,4 @@ def _policy_names(site: SiteBlock) -> Iterator[tuple[str, Mark | None]]:
 
 def _raise_if_wrong(problems: list[Problem], files: Files) -> None:
     if any(not problem.is_warning for problem in problems):
-        raise ConfigError(problems, files.paths)
+        raise ConfigError(problems, files.paths, files.digest)

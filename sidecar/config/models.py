@@ -7,7 +7,7 @@ are those of its keys here, unless ``extends`` names another policy to inherit f
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -41,6 +41,7 @@ __all__ = [
     "IdempotencyBlock",
     "IdsBlock",
     "PolicyBlock",
+    "ReportBlock",
     "VerdictBlock",
 ]
 
@@ -55,6 +56,7 @@ SHAPE_WORDS = (
     "service",
     "attempts",
 )
+STORED_WORDS = ("stored", "request_id", "correlation_id", "timestamp", "service")
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 FRAMING_HEADERS = frozenset(
@@ -153,13 +155,18 @@ class IdsBlock(Block):
     correlation: CorrelationBlock = Field(CorrelationBlock.model_construct(), description="The correlation id.")
 
 
-def _read_shape(value: object) -> object:
-    shape = plain(value)
-    for text in _texts(shape):
-        for word in _PLACEHOLDER.findall(text):
-            if word not in SHAPE_WORDS:
-                raise refuse(Code.UNKNOWN_WORD, f"`{{{word}}}` is not known to a shape", nearest(word, SHAPE_WORDS))
-    return shape
+def _shape_reader(known: tuple[str, ...]) -> Callable[[object], object]:
+    """A validator of JSON templates over these words."""
+
+    def read(value: object) -> object:
+        shape = plain(value)
+        for text in _texts(shape):
+            for word in _PLACEHOLDER.findall(text):
+                if word not in known:
+                    raise refuse(Code.UNKNOWN_WORD, f"`{{{word}}}` is not known to a shape", nearest(word, known))
+        return shape
+
+    return read
 
 
 def _texts(value: object) -> Iterator[str]:
@@ -181,7 +188,10 @@ class ErrorsBlock(Block):
 
     code: Pointers = Field([], description="JSON pointers to the error code, first one found; for the record.")
     message: Pointers = Field([], description="JSON pointers to the message, first one found; for the record.")
-    shape: Annotated[Any, BeforeValidator(_read_shape)] = Field(
+    known: list[str] = Field(
+        [], description="Codes that may become a metric label, beside those that rows name; the rest count as `other`."
+    )
+    shape: Annotated[Any, BeforeValidator(_shape_reader(SHAPE_WORDS))] = Field(
         None,
         description="Our own answers, as the upstream would write them: any JSON, with "
         + " ".join(f"{{{word}}}" for word in SHAPE_WORDS)
@@ -234,6 +244,18 @@ class GateBlock(Block):
     queue: int = Field(1000, ge=0, le=1_000_000, description="At most this many exchanges wait behind it.")
 
 
+class ReportBlock(Block):
+    """What is kept of failed exchanges, in memory, for `sidecar report`."""
+
+    noun: ClassVar[str] = "the block `report`"
+
+    bodies: bool = Field(False, description="Also the bodies of request and response, redacted before they are kept.")
+    redact: Pointers = Field(
+        [], description="JSON pointers to values in bodies that are never kept; a step `*` is any key or item."
+    )
+    keep: int = Field(50, ge=1, le=10_000, description="The last so many failed exchanges of this policy.")
+
+
 class PolicyBlock(Block):
     """What is allowed toward an upstream, or toward one of its routes."""
 
@@ -278,6 +300,17 @@ class PolicyBlock(Block):
     deadline_header: WritableHeader | None = Field(
         None, description="A request header that tells it the whole milliseconds left. `null`: none."
     )
+    stored_shape: Annotated[Any, BeforeValidator(_shape_reader(STORED_WORDS))] = Field(
+        None,
+        description="The answer to a request that went into the outbox, as the upstream would write it: any JSON, with "
+        + " ".join(f"{{{word}}}" for word in STORED_WORDS)
+        + ". Left out: the receipt alone.",
+    )
+    report: ReportBlock | None = Field(
+        None, description="What is kept of failed exchanges, for `sidecar report`. `null`: only what the log has."
+    )
     table: list[RowBlock] = Field([], description="Top-down; the first row that matches decides; none: pass.")
 
-    nullable: ClassVar[frozenset[str]] = frozenset({"verdict", "idempotency", "attempt_header", "deadline_header"})
+    nullable: ClassVar[frozenset[str]] = frozenset(
+        {"verdict", "idempotency", "attempt_header", "deadline_header", "stored_shape", "report"}
+    )

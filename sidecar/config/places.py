@@ -17,6 +17,7 @@ from sidecar.core.deployment import Address, Origin
 __all__ = [
     "HostPort",
     "compile_path",
+    "judge_path",
     "parse_address",
     "parse_host",
     "parse_mount",
@@ -80,7 +81,7 @@ def parse_origin(value: object) -> Origin:
     host = parts.netloc if port is None else parts.netloc.rpartition(":")[0]
     base = parts.path.rstrip("/")
     if base:
-        _judge_path(base, "a base path")
+        judge_path(base, "a base path")
     return Origin(scheme, _bare_host(host), port or (443 if scheme == "https" else 80), base)
 
 
@@ -132,7 +133,7 @@ def parse_mount(value: object) -> str:
         raise refuse(Code.BAD_VALUE, "a mount begins with a slash", f"write `/{clip(text)}`")
     if text.endswith("/"):
         raise refuse(Code.BAD_VALUE, "a mount does not end with a slash", f"write `{clip(text.rstrip('/') or '/')}`")
-    _judge_path(text, "a mount")
+    judge_path(text, "a mount")
     if "*" in text:
         raise refuse(Code.BAD_VALUE, "a mount has no wildcard", "patterns belong to `routes`")
     return text
@@ -143,7 +144,7 @@ def parse_path(value: object) -> str:
     text = _text(value, "a path pattern")
     if not text.startswith("/"):
         raise refuse(Code.BAD_VALUE, "a path begins with a slash", f"write `/{clip(text)}`")
-    _judge_path(text, "a path pattern")
+    judge_path(text, "a path pattern")
     if any("**" in segment and segment != "**" for segment in text.split("/")):
         raise refuse(Code.BAD_VALUE, "`**` stands alone between slashes", "as in `/v1/**` or `/**/status`")
     if text.count("**") > 4:
@@ -164,7 +165,8 @@ def compile_path(path: str) -> re.Pattern[str]:
     return re.compile(pattern)
 
 
-def _judge_path(text: str, what: str) -> None:
+def judge_path(text: str, what: str) -> None:
+    """Refuse what is no path of a URL, percent-encoded and without dot segments."""
     if not _PATH.fullmatch(text) or _BAD_ESCAPE.search(text):
         raise refuse(
             Code.BAD_VALUE, f"`{clip(text)}` cannot be {what}", "a path as it stands in a URL, percent-encoded"

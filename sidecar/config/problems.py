@@ -17,6 +17,12 @@ from pathlib import Path
 __all__ = ["Code", "ConfigError", "Problem", "nearest", "sorted_problems"]
 
 _USER_INFO = re.compile(r"//[^/\s@]{1,200}@")
+_SECRET = re.compile(
+    r"""((?:pass(?:word|wd|phrase)?|secret|token|api_?key|private_?key|assertion)["']?\s*:\s+)(?!["']?(?:env:|file:|/|$))"""
+    r"""("[^"]*"|'[^']*'|[^\s,}"'{\[]+)""",
+    re.IGNORECASE,
+)
+"""What its author put in place of a reference: a frame shows that something stands there, not what."""
 FRAME_COLUMNS = 110
 """Longer lines are cut around the caret."""
 
@@ -39,6 +45,7 @@ class Code(Enum):
     WRONG_SHAPE = ("E108", "wrong-shape")
     DEAD_ROW = ("E201", "dead-row")
     CONTRADICTION = ("E202", "contradiction")
+    OPEN_PROXY = ("E203", "open-proxy")
     REPEATED_NAME = ("E301", "repeated-name")
     UNKNOWN_POLICY = ("E302", "unknown-policy")
     EXTENDS_CYCLE = ("E303", "extends-cycle")
@@ -46,9 +53,8 @@ class Code(Enum):
     RESEND_METHODS = ("W201", "resend-methods")
     NO_EFFECT = ("W202", "no-effect")
     RETRIES_SUCCESS = ("W203", "retries-success")
-    NOT_YET = ("W204", "not-yet")
-    OPEN_PROXY = ("W205", "open-proxy")
     SLOW_PATTERN = ("W206", "slow-pattern")
+    CLEAR_LOGIN = ("W207", "clear-login")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +108,13 @@ class Problem:
 class ConfigError(Exception):
     """The configuration cannot be used. ``str()`` is the whole text for a person, frames included."""
 
-    def __init__(self, problems: Iterable[Problem], files: Iterable[Path] = ()) -> None:
+    def __init__(self, problems: Iterable[Problem], files: Iterable[Path] = (), digest: str = "") -> None:
         super().__init__()
         self.problems: tuple[Problem, ...] = sorted_problems(problems)
         self.files: tuple[Path, ...] = tuple(files)
         """Every file that was read or looked for, so that a watcher sees the correction."""
+        self.digest = digest
+        """Of their contents, as judged."""
 
     def __str__(self) -> str:
         errors = sum(not problem.is_warning for problem in self.problems)
@@ -134,4 +142,5 @@ def nearest(word: str, known: Iterable[str]) -> str:
 def _visible(text: str) -> str:
     """Control characters as escapes: a hostile file must not steer the reader's terminal. Passwords as stars."""
     hidden = _USER_INFO.sub(lambda match: "//" + "*" * (len(match[0]) - 3) + "@", text.expandtabs(1))
+    hidden = _SECRET.sub(lambda match: match[1] + "*" * len(match[2]), hidden)
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in hidden)

@@ -13,6 +13,7 @@ from pathlib import Path
 from sidecar.config.document import Mark
 from sidecar.config.files import Files
 from sidecar.config.library import Chain
+from sidecar.config.places import parse_origin
 from sidecar.config.problems import Code, Problem
 from sidecar.config.rowmodels import BackoffBlock
 from sidecar.config.rowreview import review_rows
@@ -131,7 +132,7 @@ def _emptiness(chain: Chain) -> Iterator[Problem]:
 def review_site(site: SiteBlock, files: Files, folder: Path) -> list[Problem]:
     """Names and addresses; ``folder`` is that of ``sidecar.yaml``."""
     problems: list[Problem] = []
-    for check in (_repeated, _ways_in, _routes, _addresses, _openness):
+    for check in (_repeated, _ways_in, _routes, _addresses, _openness, _clear_logins):
         problems += check(site)
     for upstream in site.upstreams:
         problems += _certificates(upstream, files, folder)
@@ -201,12 +202,29 @@ def _is_loopback(host: str) -> bool:
 
 def _openness(site: SiteBlock) -> Iterator[Problem]:
     mark = site.value_mark("listen")
-    if mark is not None and site.unknown_hosts == "pass" and not _is_loopback(site.listen.host):
+    access = site.access
+    closed = site.unknown_hosts == "refuse"
+    closed = closed or (access is not None and bool(access.credential or access.destinations or access.is_tainted))
+    if mark is not None and not closed and not _is_loopback(site.listen.host):
         yield mark.problem(
             Code.OPEN_PROXY,
-            "whoever reaches this address can reach any host through it",
-            "listen on loopback, or write `unknown_hosts: refuse`",
+            "whoever reaches this address could reach any host through it",
+            "listen on loopback, or write `unknown_hosts: refuse`, `access: {destinations: […]}` or "
+            "`access: {credential: env:NAME}`",
         )
+
+
+def _clear_logins(site: SiteBlock) -> Iterator[Problem]:
+    for upstream in site.upstreams:
+        login = upstream.login
+        mark = login.value_mark("url") if login is not None else None
+        if login is None or mark is None or upstream.is_tainted:
+            continue
+        place = upstream.origin if login.url.startswith("/") else parse_origin(login.url)
+        if place.scheme == "http" and not _is_loopback(place.host):
+            yield mark.problem(
+                Code.CLEAR_LOGIN, "this login sends its credentials unencrypted", "name an `https://` address"
+            )
 
 
 def _certificates(upstream: UpstreamBlock, files: Files, folder: Path) -> Iterator[Problem]:

@@ -23,30 +23,27 @@ from sidecar.config.fields import (
     kind_of,
     refuse,
 )
+from sidecar.config.matching import FailureSet, StatusSet
 from sidecar.config.problems import Code, nearest
 from sidecar.core.rows import Place
-from sidecar.core.words import FailureKind, Jitter, OverMax, Unit, Verb
+from sidecar.core.words import Jitter, OverMax, Unit, Verb
 
 __all__ = [
-    "ANY_STATUS",
     "BackoffBlock",
     "ConditionBlock",
-    "FailureSet",
     "RereadBlock",
     "RowBlock",
-    "StatusSet",
     "WaitBlock",
     "WaitEntries",
 ]
 
-ANY_STATUS = frozenset(range(100, 1000))
-"""Three digits (RFC 9110 section 15)."""
 PLACES: tuple[Place, ...] = ("header", "body", "body_text", "request_header", "method", "path", "query")
 TESTS = ("equals", "in", "matches", "present")
 SOURCES = ("header", "body", "constant")
 
-_STATUS_CLASS = re.compile(r"([1-9])xx", re.ASCII)
-_STATUS_RANGE = re.compile(r"([1-9][0-9]{2})-([1-9][0-9]{2})", re.ASCII)
+REREAD_WORDS = ("same", "parent")
+_REREAD_PATH = re.compile(r"(/([A-Za-z0-9._~!&'()*+,;=:@%-]|\$[1-9][0-9]?(?![0-9]))*)+")
+"""RFC 3986 section 3.3, with the segments of the request's own path as ``$1``, ``$2`` …."""
 
 
 def _words(enum: type[Verb] | type[Jitter] | type[OverMax] | type[Unit]) -> Any:
@@ -69,106 +66,6 @@ VerbWord = Annotated[Verb, _words(Verb)]
 JitterWord = Annotated[Jitter, _words(Jitter)]
 OverMaxWord = Annotated[OverMax, _words(OverMax)]
 UnitWord = Annotated[Unit, _words(Unit)]
-
-
-def _read_statuses(value: object) -> frozenset[int]:
-    items = value if isinstance(value, list) else [value]
-    if not items:
-        raise refuse(Code.BAD_VALUE, "an empty list matches nothing", "name at least one status, or `any`")
-    return frozenset().union(*(_read_status(item) for item in items))
-
-
-def _read_status(value: object) -> frozenset[int]:
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise refuse(Code.WRONG_TYPE, f"must be a status, not {kind_of(value)}", _STATUS_FORMS)
-    text = str(value)
-    if text == "any":
-        return ANY_STATUS
-    if match := _STATUS_CLASS.fullmatch(text):
-        first = int(match[1]) * 100
-        return frozenset(range(first, first + 100))
-    if match := _STATUS_RANGE.fullmatch(text):
-        return _read_range(text, int(match[1]), int(match[2]))
-    if text.isascii() and text.isdigit() and int(text[:9]) in ANY_STATUS and len(text) == 3:
-        return frozenset({int(text)})
-    raise refuse(Code.BAD_VALUE, f"`{clip(text)}` is not a status", _STATUS_FORMS)
-
-
-def _read_range(text: str, first: int, last: int) -> frozenset[int]:
-    if first > last:
-        raise refuse(Code.BAD_VALUE, f"the range `{text}` is empty", f"write `{last}-{first}`")
-    return frozenset(range(first, last + 1))
-
-
-_STATUS_FORMS = "a code from 100 to 999, a list of them, `5xx`, `500-504` or `any`"
-_STATUS_ITEM: dict[str, Any] = {
-    "anyOf": [
-        {"type": "integer", "minimum": 100, "maximum": 999},
-        {"type": "string", "pattern": "^([1-9]xx|[1-9][0-9]{2}(-[1-9][0-9]{2})?|any)$"},
-    ]
-}
-
-
-def _write_statuses(statuses: frozenset[int] | None) -> object:
-    """As short as it can be written: ``5xx``, ``500-504``, a code, or a list of these."""
-    if statuses is None or statuses == ANY_STATUS:
-        return statuses and "any"
-    runs: list[list[int]] = []
-    for status in sorted(statuses):
-        if runs and status == runs[-1][1] + 1 and status % 100:
-            runs[-1][1] = status
-        else:
-            runs.append([status, status])
-    items = [_write_run(first, last) for first, last in runs]
-    return items[0] if len(items) == 1 else items
-
-
-def _write_run(first: int, last: int) -> int | str:
-    if first == last:
-        return first
-    return f"{first // 100}xx" if last - first == 99 else f"{first}-{last}"
-
-
-def _write_failures(kinds: frozenset[FailureKind] | None) -> object:
-    if kinds is None or kinds == frozenset(FailureKind):
-        return kinds and "any"
-    words = [kind.value for kind in FailureKind if kind in kinds]
-    return words[0] if len(words) == 1 else words
-
-
-StatusSet = Annotated[
-    frozenset[int],
-    WrapValidator(lambda value, _handler: _read_statuses(value)),
-    PlainSerializer(_write_statuses),
-    WithJsonSchema({"anyOf": [*_STATUS_ITEM["anyOf"], {"type": "array", "minItems": 1, "items": _STATUS_ITEM}]}),
-]
-
-
-def _read_failures(value: object) -> frozenset[FailureKind]:
-    items = value if isinstance(value, list) else [value]
-    if not items:
-        raise refuse(Code.BAD_VALUE, "an empty list matches nothing", "name at least one failure, or `any`")
-    return frozenset().union(*(_read_failure(item) for item in items))
-
-
-def _read_failure(value: object) -> frozenset[FailureKind]:
-    known = [kind.value for kind in FailureKind]
-    if not isinstance(value, str):
-        raise refuse(Code.WRONG_TYPE, f"must be a failure, not {kind_of(value)}", f"one of {', '.join(known)}")
-    if value == "any":
-        return frozenset(FailureKind)
-    if value not in known:
-        raise refuse(Code.UNKNOWN_WORD, f"`{clip(value)}` is not a failure", nearest(value, [*known, "any"]))
-    return frozenset({FailureKind(value)})
-
-
-_FAILURE_ITEM: dict[str, Any] = {"enum": [*(kind.value for kind in FailureKind), "any"]}
-FailureSet = Annotated[
-    frozenset[FailureKind],
-    WrapValidator(lambda value, _handler: _read_failures(value)),
-    PlainSerializer(_write_failures),
-    WithJsonSchema({"anyOf": [_FAILURE_ITEM, {"type": "array", "minItems": 1, "items": _FAILURE_ITEM}]}),
-]
 
 
 def one_or_list(value: object) -> object:
@@ -361,13 +258,50 @@ class BackoffBlock(Block):
     ratio: Share = Field(0.25, description="r of the jitter `proportional`.")
 
 
+def _read_reread_path(value: object) -> str:
+    if not isinstance(value, str):
+        raise refuse(Code.WRONG_TYPE, f"must be `same`, `parent` or a path, not {kind_of(value)}")
+    if value not in REREAD_WORDS and not _REREAD_PATH.fullmatch(value):
+        raise refuse(
+            Code.BAD_VALUE,
+            f"`{clip(value)}` is no path to read again",
+            "`same`, `parent`, or a path such as `/v1/missions/$3`",
+        )
+    return value
+
+
+RereadPath = Annotated[
+    str,
+    BeforeValidator(_read_reread_path),
+    WithJsonSchema({"type": "string", "pattern": "^(same|parent|/.*)$", "title": "path"}),
+]
+
+
 class RereadBlock(Block):
     """Looking at the state before deciding, for `then: reread`."""
 
     noun: ClassVar[str] = "a reread"
 
-    path: str = Field("same", description="What to GET: `same`, or a path on the same upstream.")
-    resend_when: Conditions = Field(description="Send again only if all of this holds of what was read.")
+    path: RereadPath = Field(
+        "same",
+        description="What to GET: `same`, `parent` (without the last segment), or a path in which `$1` is the first "
+        "segment of the request's own, `$2` the second …",
+    )
+    resend_when: Conditions | None = Field(None, description="Send again if all of this holds of what was read.")
+    answer_when: Conditions | None = Field(
+        None, description="Answer with what was read, in place of the refusal, if all of this holds of it."
+    )
+    times: int = Field(1, ge=1, le=10, description="At most so often in one exchange.")
+
+    @model_validator(mode="after")
+    def _leads_somewhere(self) -> RereadBlock:
+        if self.resend_when is None and self.answer_when is None:
+            raise refuse(
+                Code.WRONG_SHAPE,
+                "a reread without `resend_when` and `answer_when` changes nothing",
+                "say in which state to send again: resend_when: {body: /status, in: [pending]}",
+            )
+        return self
 
 
 class RowBlock(Block):
@@ -396,7 +330,12 @@ class RowBlock(Block):
         description="Whether a hint here holds every exchange of this upstream. Left out: for 429, and for 503 "
         "with a hint.",
     )
-    cost: float = Field(1.0, ge=0, le=1000, description="Budget tokens that a retry by this row takes.")
+    cost: float = Field(
+        1.0,
+        ge=0,
+        le=1000,
+        description="Budget tokens that a retry by this row takes; left out with `then: login`: 0.",
+    )
     reread: RereadBlock | None = Field(None, description="For `then: reread`.")
 
     @model_validator(mode="after")

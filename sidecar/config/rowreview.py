@@ -20,9 +20,8 @@ from sidecar.core.words import FailureKind, Verb
 __all__ = ["Cover", "review_rows"]
 
 RESPONSE_PLACES = frozenset({"header", "body", "body_text"})
+ANSWER_VERBS = frozenset({Verb.LOGIN, Verb.REREAD})
 RETRY_KEYS = ("attempts", "backoff", "wait", "max_wait", "over_max", "processed", "cost")
-LATER_VERBS = frozenset({Verb.LOGIN, Verb.REREAD, Verb.STORE})
-"""Accepted, and handed over as they came until the sidecar can carry them out."""
 
 _NESTED_REPEAT = re.compile(r"\([^()]*[^\\()][+*][^()]*\)[+*{]")
 
@@ -112,6 +111,12 @@ def _of_itself(row: RowBlock, mark: Mark) -> Iterator[Problem]:
             "`processed: false` is something that an answer says; a failure is no answer",
             "failures before the request was sent are always repeated; for the rest see `resend_methods`",
         )
+    if row.failure is not None and row.then in ANSWER_VERBS:
+        yield (row.key_mark("then") or mark).problem(
+            Code.CONTRADICTION,
+            f"`then: {row.then}` is about what an answer says; a failure is no answer",
+            "name a `status`",
+        )
     if row.then is Verb.RETRY and row.attempts == 1:
         yield (row.key_mark("attempts") or mark).problem(
             Code.CONTRADICTION, "`then: retry` with `attempts: 1` never sends again", "write `then: pass`"
@@ -121,10 +126,6 @@ def _of_itself(row: RowBlock, mark: Mark) -> Iterator[Problem]:
             if row.sets(key):
                 text = f"`{key}` changes nothing where `then` is `pass`"
                 yield (row.key_mark(key) or mark).problem(Code.NO_EFFECT, text, "remove it")
-    if row.then in LATER_VERBS:
-        yield (row.key_mark("then") or mark).problem(
-            Code.NOT_YET, f"`then: {row.then}` is not carried out by this version: the answer is handed over"
-        )
 
 
 def _conditions(row: RowBlock) -> Iterator[Problem]:

@@ -13,16 +13,19 @@ from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 from sidecar.config.fields import (
     Block,
     Duration,
+    LongDuration,
     Method,
     PolicyName,
     Share,
     Size,
     UpstreamName,
 )
+from sidecar.config.gatewaymodels import AccessBlock, NoProxy, OutboundUrl, TunnelsBlock, UpstreamOutboundUrl
+from sidecar.config.loginmodels import LoginBlock
 from sidecar.config.places import HostPort, parse_address, parse_host, parse_mount, parse_origin, parse_path
 from sidecar.core.deployment import Address, Origin
 
-__all__ = ["LimitsBlock", "LogBlock", "RouteBlock", "SiteBlock", "UpstreamBlock"]
+__all__ = ["InterceptBlock", "LimitsBlock", "LogBlock", "OutboxBlock", "RouteBlock", "SiteBlock", "UpstreamBlock"]
 
 _PATH_SCHEMA = {"type": "string", "pattern": "^/"}
 
@@ -55,6 +58,9 @@ class RouteBlock(Block):
         "/**", description="For paths after the mount that match in full: `*` is one segment, `**` any number."
     )
     policy: PolicyName = Field(description="The name of their policy.")
+    store: Literal["always"] | None = Field(
+        None, description="`always`: into the outbox at once, in place of being sent while the app waits."
+    )
 
 
 class UpstreamBlock(Block):
@@ -81,6 +87,10 @@ class UpstreamBlock(Block):
         None, description="PEM file of certificates to trust in place of the system's; relative to this file."
     )
     connections: int = Field(1000, ge=1, le=100_000, description="At most this many at once; others wait.")
+    proxy: UpstreamOutboundUrl | None = Field(
+        None, description="The `http://` proxy that it is reached through; `direct`: none, whatever holds for all."
+    )
+    login: LoginBlock | None = Field(None, description="Where a token is had, for rows that say `then: login`.")
 
 
 class LimitsBlock(Block):
@@ -110,6 +120,37 @@ class LogBlock(Block):
     slow: Duration = Field(5.0, description="An exchange that takes longer is logged.")
 
 
+class OutboxBlock(Block):
+    """Where requests are kept that are delivered later: `then: store`, and routes with `store: always`."""
+
+    noun: ClassVar[str] = "the block `outbox`"
+
+    file: Annotated[str, Field(min_length=1)] = Field(
+        description="An SQLite file, made if it is missing; relative to this file. Its directory must exist."
+    )
+    max_bytes: Annotated[Size, Field(ge=1 << 10)] = Field(
+        256 << 20, description="Of everything in it; a request that does not fit is refused with 503."
+    )
+    max_count: int = Field(100_000, ge=1, le=10_000_000, description="The most requests in it.")
+    max_age: LongDuration = Field(
+        72 * 3600.0, description="What could not be delivered for so long becomes a dead letter."
+    )
+
+
+class InterceptBlock(Block):
+    """``https://`` hosts whose tunnels are opened, so that an unmodified app's calls are retried. Needs the extra
+    ``intercept``."""
+
+    noun: ClassVar[str] = "the block `intercept`"
+
+    hosts: Annotated[list[HostName], Field(min_length=1)] = Field(
+        description="`CONNECT` to these is answered with a certificate of our own; a port only where it is not 443."
+    )
+    ca: Annotated[str, Field(min_length=1)] = Field(
+        description="The folder that `sidecar ca init` has made; relative to this file."
+    )
+
+
 class SiteBlock(Block):
     """``sidecar.yaml``: where the sidecar listens, and what it stands in front of."""
 
@@ -125,5 +166,15 @@ class SiteBlock(Block):
     )
     default_policy: PolicyName = Field("default", description="For upstreams that name none, and for unknown hosts.")
     upstreams: list[UpstreamBlock] = Field([], description="The APIs that the app calls.")
+    access: AccessBlock | None = Field(None, description="Who may use the sidecar as a forward proxy.")
+    tunnels: TunnelsBlock = Field(TunnelsBlock(), description="Where `CONNECT` may lead.")
+    proxy: OutboundUrl | None = Field(
+        None, description="The `http://` proxy that the sidecar itself goes out through, with a user by reference only."
+    )
+    no_proxy: list[NoProxy] | None = Field(
+        None, description="Hosts that `proxy` does not hold for; left out: what `no_proxy` or `NO_PROXY` lists."
+    )
     limits: LimitsBlock = Field(LimitsBlock(), description="What an app may cost.")
     log: LogBlock = Field(LogBlock(), description="What is logged, and how.")
+    outbox: OutboxBlock | None = Field(None, description="Where requests are kept that are delivered later.")
+    intercept: InterceptBlock | None = Field(None, description="`https://` hosts whose tunnels are opened.")

@@ -26,10 +26,10 @@ from sidecar.core.hints import Hint, read_hint
 from sidecar.core.policy import Policy
 from sidecar.core.rows import Reread, Row
 from sidecar.core.safety import why_safe
-from sidecar.core.waits import Wait, plan_wait
-from sidecar.core.words import Outcome, Reason, Safe, Verb, WaitFrom
+from sidecar.core.waits import Wait, limits_of, plan_wait
+from sidecar.core.words import Outcome, OverMax, Reason, Safe, Verb, WaitFrom
 
-__all__ = ["Decision", "Wait", "decide", "outcome_of"]
+__all__ = ["Decision", "Wait", "decide", "holds_others", "outcome_of"]
 
 LEAST_ATTEMPT_SECONDS: Final = 0.02
 """An attempt with less time than this before the deadline is not begun: it could only add load."""
@@ -152,6 +152,14 @@ def _hint(policy: Policy, row: Row | None, verb: Verb, look: Look, now: Now) -> 
     return read_hint(sources, look.request, look.attempt, now, look)
 
 
+def holds_others(row: Row | None) -> bool:
+    """Whether an answer that this row matched may hold exchanges other than its own: not where it says ``gate: false``,
+    and by default not where it just hands over."""
+    if row is None:
+        return False
+    return row.verb is not Verb.PASS if row.gate is None else row.gate
+
+
 def _gate_until(case: Case) -> float | None:
     """When the quiet ends that this answer asked for; None if it asked nobody else to wait.
 
@@ -164,7 +172,13 @@ def _gate_until(case: Case) -> float | None:
     gated = None if row is None else row.gate
     if gated is None:
         gated = case.attempt.status in (429, 503) and hint.source is WaitFrom.HINT
-    return case.now.monotonic + min(hint.seconds, LONGEST_GATE_SECONDS) if gated else None
+    if not gated:
+        return None
+    max_wait, over_max = limits_of(case.policy, row)
+    if hint.seconds > max_wait and over_max is not OverMax.PASS:
+        # Who asks to come back sooner than told must not be held here for what was told.
+        return case.now.monotonic + max_wait if over_max is OverMax.CLAMP else None
+    return case.now.monotonic + min(hint.seconds, LONGEST_GATE_SECONDS)
 
 
 def _follow(case: Case, verb: Verb, draft: Decision) -> Decision:

@@ -6,12 +6,25 @@ A reload makes a new ``Deployment``; running exchanges keep the one that they be
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from sidecar.core.gateway import Access, Outbound, OutboundProxy, TunnelRule
 from sidecar.core.policy import Policy
 
-__all__ = ["Address", "Deployment", "Limits", "Logging", "Origin", "Route", "Upstream"]
+__all__ = [
+    "Address",
+    "Deployment",
+    "Intercept",
+    "Limits",
+    "Logging",
+    "Login",
+    "Origin",
+    "OutboxRule",
+    "Reference",
+    "Route",
+    "Upstream",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +45,8 @@ class Origin:
     """Prefixed to every path; no slash at its end."""
     ca_file: str | None = None
     """PEM file of certificates to trust in place of the system's. Verification cannot be turned off."""
+    proxy: OutboundProxy | None = None
+    """What it is reached through; None: direct."""
 
     @property
     def authority(self) -> str:
@@ -39,6 +54,37 @@ class Origin:
         host = f"[{self.host}]" if ":" in self.host else self.host
         default = 443 if self.scheme == "https" else 80
         return host if self.port == default else f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A secret by where it stands; the secret itself is read at each use and kept nowhere."""
+
+    kind: Literal["env", "file"]
+    name: str
+    """Of the variable, or the path of the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """How a token is had, and put on requests: for rows that say ``then: login``."""
+
+    origin: Origin
+    target: str
+    """The request target there; the origin's base path is not prefixed."""
+    method: str
+    body: object = field(hash=False)
+    """A JSON template; every ``Reference`` in it stands for a secret."""
+    encoding: Literal["json", "form"]
+    token: str
+    """JSON pointer (RFC 6901) into the answer."""
+    expires_in: str | None = None
+    """JSON pointer to the token's life in seconds; None: not known, renewed only when it is refused."""
+    header: str = "Authorization"
+    scheme: str = "Bearer"
+    replace: bool = False
+    """True: in place of what the app sent; False: only where it sent no such header."""
+    timeout_seconds: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +98,8 @@ class Route:
     """As written: ``*`` is one segment, ``**`` any number."""
     pattern: re.Pattern[str] = re.compile("")
     """``path`` compiled; matched in full against the path after the mount."""
+    store_first: bool = False
+    """Its requests go into the outbox in place of being sent while the app waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +116,7 @@ class Upstream:
     """What ``Host`` says toward the upstream."""
     connections: int = 1000
     """At most this many at once; further attempts wait for one."""
+    login: Login | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +141,28 @@ class Logging:
 
 
 @dataclass(frozen=True, slots=True)
+class OutboxRule:
+    """Where requests are kept that are delivered later, and how many."""
+
+    file: str
+    max_bytes: int = 256 << 20
+    """Of everything in it, dead letters included."""
+    max_count: int = 100_000
+    max_age_seconds: float = 72 * 3600.0
+    """What could not be delivered for so long becomes a dead letter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intercept:
+    """Which tunnels are opened, so that what is in them is retried as well."""
+
+    hosts: tuple[str, ...]
+    """Lower case; with a port where it is not 443."""
+    folder: str
+    """Where the authority's certificate and key are."""
+
+
+@dataclass(frozen=True, slots=True)
 class Deployment:
     listen: Address
     admin: Address
@@ -101,5 +172,10 @@ class Deployment:
     unknown_hosts: Literal["pass", "refuse"] = "pass"
     limits: Limits = Limits()
     logging: Logging = Logging()
+    outbox: OutboxRule | None = None
+    intercept: Intercept | None = None
+    access: Access = Access()
+    tunnels: TunnelRule = TunnelRule()
+    outbound: Outbound = Outbound()
     source: str = ""
     """The file that it was read from, or empty for the built-in one."""

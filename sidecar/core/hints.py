@@ -19,7 +19,7 @@ from sidecar.core.instants import duration, http_date, iso8601, json_number, num
 from sidecar.core.rows import HintSource
 from sidecar.core.words import Unit, WaitFrom
 
-__all__ = ["Hint", "read_hint"]
+__all__ = ["Hint", "members_of", "read_hint"]
 
 LONGEST_FIELD: Final = 8 << 10
 """Characters of a field with parameters; a longer one is garbage."""
@@ -161,7 +161,7 @@ def _field_texts(source: HintSource, look: Look) -> list[str]:
     members = [
         member
         for line in look.attempt.headers.all(source.name)
-        for member in _members(line)
+        for member in members_of(line)
         if source.field.lower() in member
     ]
     if len(members) > 1:
@@ -169,7 +169,7 @@ def _field_texts(source: HintSource, look: Look) -> list[str]:
     return [member[source.field.lower()] for member in members]
 
 
-def _members(line: str) -> list[dict[str, str]]:
+def members_of(line: str) -> list[dict[str, str]]:
     """The parameters of each comma-separated member, by lower-case name, without their quotes."""
     if len(line) > LONGEST_FIELD:
         return []

@@ -24,6 +24,7 @@ __all__ = [
     "Idempotency",
     "Ids",
     "Policy",
+    "ReportRule",
     "Timeouts",
     "Verdict",
 ]
@@ -115,6 +116,16 @@ class GateRule:
 
 
 @dataclass(frozen=True, slots=True)
+class ReportRule:
+    """What is kept of failed exchanges for ``sidecar report``."""
+
+    bodies: bool = False
+    redact: tuple[str, ...] = ()
+    """JSON pointers (RFC 6901; a step ``*`` is any) whose values are never kept."""
+    keep: int = 50
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """What is allowed toward one upstream (or one route of it)."""
 
@@ -142,3 +153,6 @@ class Policy:
     """Tells the upstream the number of the send."""
     deadline_header: str | None = None
     """Tells the upstream the whole milliseconds that are left."""
+    stored_shape: object = None
+    """A JSON template over ``{stored} {request_id} …`` for the answer to a stored request; None: the receipt alone."""
+    report: ReportRule | None = None

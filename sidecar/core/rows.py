@@ -65,8 +65,15 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True)
 class Reread:
+    """What to look at after a refusal, and what follows from it; where nothing holds, the refusal is handed over."""
+
     path: str = "same"
     resend_when: tuple[Condition, ...] = ()
+    """All of it holds of what was read: send again. Empty: never."""
+    answer_when: tuple[Condition, ...] = ()
+    """All of it holds: what was read is the answer. Empty: never."""
+    times: int = 1
+    """At most so often in one exchange."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from sidecar.core.policy import Policy
 from sidecar.core.rows import Backoff, Row
 from sidecar.core.words import Jitter, OverMax, WaitFrom
 
-__all__ = ["Wait", "hint_spread", "plan_wait"]
+__all__ = ["Wait", "hint_spread", "limits_of", "plan_wait"]
 
 SPREAD_SHARE: Final = 0.1
 """Of a hint: 20 s become 20 … 22 s."""
@@ -62,8 +62,7 @@ def plan_wait(policy: Policy, row: Row | None, hint: Hint | None, attempt: Attem
     ``over_max: clamp`` waits ``max_wait`` and no spread; ``backoff`` forgets the hint.
     """
     rule = policy.backoff if row is None or row.backoff is None else row.backoff
-    max_wait = policy.max_wait_seconds if row is None or row.max_wait_seconds is None else row.max_wait_seconds
-    over_max = policy.over_max if row is None or row.over_max is None else row.over_max
+    max_wait, over_max = limits_of(policy, row)
     if hint is not None and hint.seconds <= max_wait:
         return _hinted(rule, hint, attempt, chance)
     if hint is None or over_max is OverMax.BACKOFF:
@@ -71,6 +70,12 @@ def plan_wait(policy: Policy, row: Row | None, hint: Hint | None, attempt: Attem
     if over_max is OverMax.CLAMP:
         return Wait(hint.source, max_wait, max_wait, max_wait)
     return None
+
+
+def limits_of(policy: Policy, row: Row | None) -> tuple[float, OverMax]:
+    """The longest wait in seconds, and what to do about a longer hint: the row's own, else the policy's."""
+    max_wait = policy.max_wait_seconds if row is None or row.max_wait_seconds is None else row.max_wait_seconds
+    return max_wait, policy.over_max if row is None or row.over_max is None else row.over_max
 
 
 def hint_spread(rule: Backoff, hint_seconds: float, retry_number: int) -> tuple[float, float]:

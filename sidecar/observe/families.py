@@ -34,7 +34,7 @@ OTHER = "other"
 """The result of a status outside 100..599."""
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY")
-HELD_BY = ("gate", "breaker", "wait", "connection")
+HELD_BY = ("gate", "breaker", "wait", "login", "connection")
 PROTOCOL_ERRORS = (
     "request_line",
     "version",
@@ -109,6 +109,27 @@ FAMILIES: tuple[Family, ...] = (
         ("upstream", "reason"),
         "Errors that were not retried (again), by reason.",
         "Why did it stop retrying?",
+    ),
+    _family(
+        "upstream_errors_total",
+        "counter",
+        ("upstream", "code"),
+        "Error answers of upstreams whose policy says where their code stands (`errors.code`), by that code.",
+        "Which of its own errors does the API answer?",
+    ),
+    _family(
+        "logins_total",
+        "counter",
+        ("upstream",),
+        "Logins that were begun, for an upstream with a `login`.",
+        "How often is a token renewed: as often as it expires, or at every request?",
+    ),
+    _family(
+        "login_failures_total",
+        "counter",
+        ("upstream",),
+        "Logins that brought no token.",
+        "Are the credentials still good?",
     ),
     _family(
         "request_duration_seconds",
@@ -188,6 +209,13 @@ FAMILIES: tuple[Family, ...] = (
         "How much traffic passes without retries?",
     ),
     _family(
+        "open_tunnels",
+        "gauge",
+        (),
+        "Connections that are being relayed unseen now.",
+        "How many tunnels and upgraded connections stand open?",
+    ),
+    _family(
         "protocol_errors_total",
         "counter",
         ("kind",),
@@ -200,6 +228,41 @@ FAMILIES: tuple[Family, ...] = (
         (),
         "Log lines lost because the output was blocked, full or closed.",
         "Can the log be trusted to be complete?",
+    ),
+    _family(
+        "outbox_items",
+        "gauge",
+        ("upstream",),
+        "Requests in the outbox that wait for their delivery.",
+        "Does the outbox drain, or does it fill?",
+    ),
+    _family(
+        "outbox_dead_items",
+        "gauge",
+        ("upstream",),
+        "Dead letters in the outbox: expired or refused, kept for a person.",
+        "Is there something that somebody has to look at?",
+    ),
+    _family(
+        "outbox_oldest_age_seconds",
+        "gauge",
+        ("upstream",),
+        "Age of the oldest request that waits in the outbox.",
+        "For how long has nothing been delivered?",
+    ),
+    _family(
+        "outbox_delivered_total",
+        "counter",
+        ("upstream",),
+        "Requests delivered from the outbox.",
+        "Does what was stored arrive?",
+    ),
+    _family(
+        "outbox_dead_total",
+        "counter",
+        ("upstream",),
+        "Requests of the outbox that became dead letters.",
+        "Does the upstream refuse what the app was told is accepted?",
     ),
     _family(
         "config_last_reload_successful",
@@ -236,6 +299,7 @@ def label_values() -> dict[str, str]:
         "reason": ", ".join(f"`{reason}`" for reason in Reason),
         "result": _STATUS_OR_FAILURE,
         "cause": _STATUS_OR_FAILURE,
+        "code": f"codes that the policy names (in rows, and in `errors.known`), and `{OTHER}`",
         "from": ", ".join(f"`{source}`" for source in WaitFrom),
         "by": ", ".join(f"`{holder}`" for holder in HELD_BY),
         "kind": ", ".join(f"`{kind}`" for kind in PROTOCOL_ERRORS),

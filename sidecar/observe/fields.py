@@ -49,6 +49,7 @@ ATTEMPT_FIELDS: dict[str, str] = {
     "waited": "seconds waited before it",
     "from": "where that wait came from: `hint`, `constant` or `backoff`",
     "unsent": "`true` where not one byte had been written",
+    "then": "`login` or `reread`, where one was carried out after it",
 }
 """Field of one entry of ``attempts`` -> what it means."""
 
@@ -120,4 +121,6 @@ def _of_attempt(attempt: AttemptRecord) -> dict[str, object]:
         told["from"] = str(attempt.wait_from)
     if not attempt.written:
         told["unsent"] = True
+    if attempt.then is not None:
+        told["then"] = str(attempt.then)
     return told

@@ -47,8 +47,8 @@ class ExchangeLog:
     def __init__(self, settings: Logging, stream: IO[str] | LineWriter | None, clock: Clock) -> None:
         self._writer = _writer(stream)
         self._clock = clock
-        self._sample = settings.sample
-        self._slow_seconds = settings.slow_seconds
+        self.sample = settings.sample
+        self.slow_seconds = settings.slow_seconds
         self._pretty = _is_pretty(settings, self._writer)
         self._paint = _paint(self._writer)
 
@@ -60,15 +60,15 @@ class ExchangeLog:
     def wants(self, outcome: Outcome, attempts: int, duration_seconds: float, chance: float, status: int = 0) -> bool:
         """Whether to tell of an exchange: cheap, so that the record of one that nobody wants is never made.
 
-        Always: more than one attempt, slow, any outcome but ``ok``, ``passed`` and ``tunnelled``, a ``status``
-        of 500 and above. Of the rest a share: ``chance`` (0 … 1) below ``log.sample``.
+        Always: more than one attempt, slow (a long tunnel is not), any outcome but ``ok``, ``passed`` and
+        ``tunnelled``, a ``status`` of 500 and above. Of the rest a share: ``chance`` (0 … 1) below ``log.sample``.
         """
         return (
             attempts > 1
             or status >= 500
-            or duration_seconds >= self._slow_seconds
+            or (duration_seconds >= self.slow_seconds and outcome is not Outcome.TUNNELLED)
             or outcome in _ALWAYS
-            or chance < self._sample
+            or chance < self.sample
         )
 
     def write(self, record: ExchangeRecord) -> None:

@@ -50,6 +50,22 @@ def _cells(buckets: Sequence[float]) -> Cells:
     return [0] * (len(buckets) + 2)
 
 
+class OutboxMeters:
+    """What the outbox has of one upstream."""
+
+    __slots__ = ("dead", "delivered", "died", "oldest_age_seconds", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self.dead = 0
+        """Dead letters that are there now …"""
+        self.died = 0
+        """… and those that came to be since the start."""
+        self.delivered = 0
+        self.oldest_age_seconds = 0.0
+        """Of those that wait."""
+
+
 class UpstreamMeters:
     """What is counted for one upstream. Bound once, when the configuration is read."""
 
@@ -59,9 +75,13 @@ class UpstreamMeters:
         "breaker_state",
         "budget_tokens",
         "durations",
+        "errors",
         "gate_closed",
         "held",
+        "login_failures",
+        "logins",
         "name",
+        "outbox",
         "read_budget",
         "requests",
         "retries",
@@ -77,6 +97,11 @@ class UpstreamMeters:
         self.attempt_durations = _cells(DURATION_BUCKETS)
         self.retries: dict[str, int] = {}
         self.suppressions = dict.fromkeys(Reason, 0)
+        self.errors: dict[str, int] = {}
+        """Error answers by the upstream's own code."""
+        self.logins = 0
+        self.login_failures = 0
+        self.outbox = OutboxMeters()
         self.waits = {source: _cells(DURATION_BUCKETS) for source in WaitFrom}
         self.held = dict.fromkeys(HELD_BY, 0)
         """Exchanges standing still, by what holds them; the loop adds and subtracts."""
@@ -109,6 +134,18 @@ class UpstreamMeters:
         cells[bisect_left(DURATION_BUCKETS, duration_seconds)] += 1
         cells[-1] += duration_seconds
 
+    def usual_seconds(self) -> float:
+        """How long an attempt takes at the median, as finely as the buckets tell; 0 before the first."""
+        counts = self.attempt_durations[:-1]
+        half, seen = sum(counts) / 2, 0.0
+        if not half:
+            return 0.0
+        for bound, count in zip(DURATION_BUCKETS, counts, strict=False):
+            seen += count
+            if seen >= half:
+                return bound
+        return DURATION_BUCKETS[-1]
+
     def retried(self, cause: str) -> None:
         """A send after the first was decided upon, because of this status code or failure."""
         _admit(self.retries, cause)
@@ -116,6 +153,11 @@ class UpstreamMeters:
     def suppressed(self, reason: Reason) -> None:
         """An error was not retried (again)."""
         self.suppressions[reason] += 1
+
+    def erred(self, code: str | None, known: frozenset[str]) -> None:
+        """One error answer with this code of the upstream's own; one that the policy does not name is ``other``."""
+        word = code if code is not None and code in known else OTHER
+        self.errors[word] = self.errors.get(word, 0) + 1
 
     def waited(self, source: WaitFrom, seconds: float) -> None:
         """A pause before a retry is over, or was cut short after ``seconds``."""
@@ -134,12 +176,16 @@ class Metrics(Collector):
     """
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
-        self.inflight = 0
+        self.read_inflight: Callable[[], int] | None = None
+        """If set, asked at every scrape: exchanges that have begun and are not over."""
         self.buffered_bytes = 0
         self.tunnels = 0
+        self.open_tunnels = 0
         self.protocol_errors = dict.fromkeys(PROTOCOL_ERRORS, 0)
         self.read_log_dropped: Callable[[], int] | None = None
         """If set, asked at every scrape."""
+        self.has_outbox = False
+        """Whether the outbox's figures are told."""
         self.config_ok = True
         self.config_loaded_at = 0.0
         """Unix seconds of the last successful load."""
@@ -186,6 +232,11 @@ class Metrics(Collector):
         if success:
             self.config_loaded_at = at
 
+    @property
+    def inflight(self) -> int:
+        """Exchanges under way."""
+        return 0 if self.read_inflight is None else self.read_inflight()
+
     def log_dropped(self) -> int:
         return 0 if self.read_log_dropped is None else self.read_log_dropped()
 
@@ -200,6 +251,8 @@ class Metrics(Collector):
             _collect_requests(meters, families)
             _collect_attempts(meters, families)
             _collect_state(meters, families)
+            if self.has_outbox:
+                _collect_outbox(meters, families)
         self._collect_process(families)
         return iter(families.values())
 
@@ -209,6 +262,7 @@ class Metrics(Collector):
             "inflight_requests": self.inflight,
             "buffered_bytes": self.buffered_bytes,
             "tunnels_total": self.tunnels,
+            "open_tunnels": self.open_tunnels,
             "log_dropped_total": self.log_dropped(),
             "config_last_reload_successful": int(self.config_ok),
             "config_last_reload_success_timestamp_seconds": self.config_loaded_at,
@@ -286,6 +340,11 @@ def _collect_attempts(meters: UpstreamMeters, families: dict[str, Metric]) -> No
         _single(families["retries_total"], [meters.name, cause], count)
     for reason, count in meters.suppressions.items():
         _single(families["retries_suppressed_total"], [meters.name, str(reason)], count)
+    for code, count in list(meters.errors.items()):
+        _single(families["upstream_errors_total"], [meters.name, code], count)
+    if meters.logins:
+        _single(families["logins_total"], [meters.name], meters.logins)
+        _single(families["login_failures_total"], [meters.name], meters.login_failures)
     _histogram(families["attempt_duration_seconds"], [meters.name], DURATION_BUCKETS, meters.attempt_durations)
     for source, cells in meters.waits.items():
         if any(cells):
@@ -298,6 +357,15 @@ def _collect_state(meters: UpstreamMeters, families: dict[str, Metric]) -> None:
     _single(families["gate_closed"], [meters.name], int(meters.gate_closed))
     _single(families["breaker_state"], [meters.name], meters.breaker_state)
     _single(families["budget_tokens"], [meters.name], meters.budget())
+
+
+def _collect_outbox(meters: UpstreamMeters, families: dict[str, Metric]) -> None:
+    outbox = meters.outbox
+    _single(families["outbox_items"], [meters.name], outbox.waiting)
+    _single(families["outbox_dead_items"], [meters.name], outbox.dead)
+    _single(families["outbox_oldest_age_seconds"], [meters.name], outbox.oldest_age_seconds)
+    _single(families["outbox_delivered_total"], [meters.name], outbox.delivered)
+    _single(families["outbox_dead_total"], [meters.name], outbox.died)
 
 
 def _single(family: Metric, labels: list[str], value: float) -> None:

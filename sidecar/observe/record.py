@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sidecar.core.words import FailureKind, Outcome, Reason, WaitFrom
+from sidecar.core.words import FailureKind, Outcome, Reason, Verb, WaitFrom
 
 __all__ = ["AttemptRecord", "ExchangeRecord"]
 
@@ -28,6 +28,8 @@ class AttemptRecord:
     duration_seconds: float = 0.0
     written: bool = True
     """False only if not one byte of the request was handed to a connection."""
+    then: Verb | None = None
+    """``login`` or ``reread``, where one was carried out after it."""
 
 
 @dataclass(frozen=True, slots=True)

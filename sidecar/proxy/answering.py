@@ -10,15 +10,25 @@ from dataclasses import dataclass
 from typing import Final
 
 from sidecar.proxy.front import AppConnection
-from sidecar.proxy.headers import NO_NAMES, response_fields, status_line
+from sidecar.proxy.headers import (
+    CONNECTION,
+    DROP,
+    HARMLESS,
+    KEEP,
+    NO_NAMES,
+    careful_fields,
+    named_by_connection,
+    status_line,
+)
 from sidecar.proxy.preparation import Prepared
+from sidecar.proxy.receipts import Receipt
 from sidecar.proxy.replies import OwnAnswer
-from sidecar.upstream.connection import Connection
+from sidecar.upstream.connection import Connection, Sink
 from sidecar.wire.chunked import LAST_CHUNK, encode_chunk
 from sidecar.wire.framing import CHUNKED, UNTIL_CLOSE
 from sidecar.wire.heads import RequestMessage, ResponseMessage
 
-__all__ = ["Kept", "answer_head", "give_kept", "give_live", "give_own"]
+__all__ = ["Kept", "answer_head", "give_kept", "give_own", "give_stream", "give_whole"]
 
 _CLOSE: Final = b"Connection: close\r\n"
 _KEEP: Final = b"Connection: keep-alive\r\n"
@@ -43,14 +53,25 @@ def answer_head(
     app: AppConnection, request: RequestMessage, prepared: Prepared, message: ResponseMessage, length: int, line: bytes
 ) -> tuple[bytes, bool]:
     """The head for the app, and whether its body is to be chunked. ``line`` is the ``Sidecar`` field."""
-    parts = [status_line(message.code, message.reason)]
-    parts += response_fields(message, NO_LENGTH if message.code == 204 else NO_NAMES)
-    headers = message.headers
+    code = message.code
     bound = prepared.bound
-    if headers.get(bound.request_id) is None:
-        parts.append(prepared.id_line)
-    if headers.get(bound.correlation_id) is None:
-        parts.append(prepared.correlation_line)
+    rules = bound.response_rules
+    memory = rules.memory
+    parts = [status_line(code, message.reason)]
+    for name, value in message.raw_headers:
+        verdict = memory.get(name)
+        if verdict is None:
+            verdict = rules.judge(name)
+        if verdict == KEEP:
+            parts += (name, b": ", value, b"\r\n")
+        elif verdict > DROP and not (verdict == CONNECTION and value in HARMLESS):
+            parts = _careful_head(prepared, message)
+            break
+    else:
+        if code == 204:
+            parts = _careful_head(prepared, message)
+        else:
+            parts.append(prepared.id_lines)
     if prepared.key_line:
         parts.append(prepared.key_line)
     parts.append(line)
@@ -74,22 +95,40 @@ def answer_head(
     return b"".join(parts), chunked
 
 
-async def give_live(
-    app: AppConnection, connection: Connection, head: bytes, *, chunked: bool, idle_seconds: float
+def _careful_head(prepared: Prepared, message: ResponseMessage) -> list[bytes]:
+    """Of an answer with ids of its own, an unusual Connection, or no content."""
+    bound = prepared.bound
+    dropped = named_by_connection(message) | (NO_LENGTH if message.code == 204 else NO_NAMES)
+    parts = [status_line(message.code, message.reason), *careful_fields(message, bound.response_rules, dropped)]
+    if message.headers.get(bound.request_id) is None:
+        parts.append(bound.request_id_line + prepared.request_id.encode("ascii") + b"\r\n")
+    if message.headers.get(bound.correlation_id) is None:
+        parts.append(bound.correlation_line + prepared.correlation_id.encode("ascii") + b"\r\n")
+    return parts
+
+
+def give_whole(app: AppConnection, connection: Connection, head: bytes, *, chunked: bool) -> None:
+    """The answer of a live connection that has come to its end already."""
+    held = connection.held
+    body = held[0] if len(held) == 1 else b"".join(held)
+    if chunked:
+        app.respond(head + (encode_chunk(body) + LAST_CHUNK if body else LAST_CHUNK), len(body))
+    else:
+        app.respond(head + body, len(body))
+
+
+async def give_stream(
+    app: AppConnection,
+    connection: Connection,
+    head: bytes,
+    *,
+    chunked: bool,
+    idle_seconds: float,
+    sink: Sink | None = None,
 ) -> None:
-    """The answer of a live connection: at once if it is whole already, else as it comes."""
-    if connection.complete:
-        held = connection.held
-        body = held[0] if len(held) == 1 else b"".join(held)
-        if chunked:
-            body_bytes = len(body)
-            body = encode_chunk(body) + LAST_CHUNK if body else LAST_CHUNK
-            app.respond(head + body, body_bytes)
-        else:
-            app.respond(head + body, len(body))
-        return
+    """The answer of a live connection, as it comes; through ``sink``, if there is one."""
     app.start_response(head, connection, chunked=chunked)
-    connection.relay(app, idle_seconds)
+    connection.relay(app if sink is None else sink, idle_seconds)
     await app.response_done()
 
 
@@ -105,7 +144,7 @@ def give_own(
     app: AppConnection,
     request: RequestMessage | None,
     prepared: Prepared | None,
-    answer: OwnAnswer,
+    answer: OwnAnswer | Receipt,
     id_lines: bytes,
     wall: float,
 ) -> None:

@@ -7,19 +7,32 @@ behind the app: then reading from the app pauses. This room knows no policy beyo
 
 from __future__ import annotations
 
+import errno
 import os
-import tempfile
 from collections.abc import Callable
+from typing import Protocol
 
 from sidecar.core.policy import BodyLimits
-from sidecar.upstream.connection import Connection
+from sidecar.proxy.spool import Spool
 from sidecar.wire.chunked import LAST_CHUNK, encode_chunk
 from sidecar.wire.framing import CHUNKED
 
-__all__ = ["Body"]
+__all__ = ["Body", "Taker"]
 
 AHEAD_BYTES = 256 << 10
-PIECE_BYTES = 64 << 10
+PIECE_BYTES = 256 << 10
+MOST_PIECES = 512
+"""In one system call (IOV_MAX is 1,024)."""
+
+
+class Taker(Protocol):
+    """Who a body is written to: an upstream's connection, or whoever gathers it."""
+
+    writing_paused: bool
+    request_sent: bool
+    on_writable: Callable[[], None] | None
+
+    def write(self, data: bytes) -> None: ...
 
 
 class Body:
@@ -40,6 +53,7 @@ class Body:
         "_on_sent",
         "_pausing",
         "_set_reading",
+        "_spool",
         "_tail",
         "_tail_bytes",
         "complete",
@@ -50,8 +64,14 @@ class Body:
     )
 
     def __init__(
-        self, length: int, limits: BodyLimits, set_reading: Callable[[bool], None], account: Callable[[int], None]
+        self,
+        length: int,
+        limits: BodyLimits,
+        spool: Spool,
+        set_reading: Callable[[bool], None],
+        account: Callable[[int], None],
     ) -> None:
+        self._spool = spool
         self.length = length
         """Declared bytes, or ``CHUNKED``."""
         self._limits = limits
@@ -69,15 +89,25 @@ class Body:
         self._tail_bytes = 0
         self._offset = 0
         self._index = 0
-        self._connection: Connection | None = None
+        self._connection: Taker | None = None
         self._on_sent: Callable[[], None] | None = None
         self._pausing = False
         self._closed = False
 
     @property
+    def memory_bytes(self) -> int:
+        """What is held in memory."""
+        return self._tail_bytes
+
+    @property
     def can_be_sent(self) -> bool:
         """Whether an attempt that begins now would carry the whole body."""
         return self.held or not self.consumed
+
+    @property
+    def is_pausing(self) -> bool:
+        """Whether the app is held back because the upstream does not keep up."""
+        return self._pausing
 
     # -- from the app ------------------------------------------------------------------------------------
 
@@ -88,18 +118,26 @@ class Body:
         self._tail.append(data)
         self._tail_bytes += len(data)
         self._account(len(data))
+        # Sent first: what goes out at once need not be read back from the disk.
+        self._pump()
         if self.held and self._tail_bytes > self._limits.memory_bytes:
             self._spill()
-        self._pump()
         self._flow()
 
     def finish(self) -> None:
         self.complete = True
         self._pump()
 
+    def copy(self, limit_bytes: int) -> bytes:
+        """All of it, for whoever looks afterwards; nothing if it is not held whole, or is more than that."""
+        if not self.held or not self.complete or self.received_bytes > limit_bytes:
+            return b""
+        start = b"" if self._file is None else os.pread(self._file, self._file_bytes, 0)
+        return start + b"".join(self._tail)
+
     # -- to an upstream ----------------------------------------------------------------------------------
 
-    def attach(self, connection: Connection, on_sent: Callable[[], None]) -> None:
+    def attach(self, connection: Taker, on_sent: Callable[[], None]) -> None:
         """Send the body from its first byte over ``connection``; ``on_sent`` is called when all of it went out."""
         self._offset = 0
         self._index = 0
@@ -167,6 +205,9 @@ class Body:
 
     def _flow(self) -> None:
         """Pause the app when it is too far ahead of the upstream, let it go on when it is not."""
+        if self._closed:
+            # A connection that is lost only now still calls; the app's may be busy with something else by then.
+            return
         behind = self.received_bytes - (self._offset if self._connection is not None else 0)
         if self._connection is None and self.held:
             behind = self._tail_bytes
@@ -182,18 +223,14 @@ class Body:
         if self._file_bytes + self._tail_bytes > self._limits.disk_bytes:
             self._stop_holding()
             return
-        data = b"".join(self._tail)
         try:
             if self._file is None:
-                with tempfile.TemporaryFile(prefix="sidecar-") as file:
-                    self._file = os.dup(file.fileno())
-            written = 0
-            while written < len(data):
-                written += os.pwrite(self._file, data[written:] if written else data, self._file_bytes + written)
+                self._file = self._spool.take()
+            _write_all(self._file, self._tail, self._file_bytes)
         except OSError:
             self._stop_holding()
             return
-        self._file_bytes += len(data)
+        self._file_bytes += self._tail_bytes
         self._account(-self._tail_bytes)
         self._tail = []
         self._tail_bytes = 0
@@ -218,5 +255,15 @@ class Body:
 
     def _close_file(self) -> None:
         if self._file is not None:
-            os.close(self._file)
+            self._spool.give_back(self._file)
             self._file = None
+
+
+def _write_all(file: int, pieces: list[bytes], offset: int) -> None:
+    """As they are, without joining them first. Raises OSError (a full disk also tells itself by writing less)."""
+    for at in range(0, len(pieces), MOST_PIECES):
+        part = pieces[at : at + MOST_PIECES]
+        size = sum(map(len, part))
+        if os.pwritev(file, part, offset) != size:
+            raise OSError(errno.ENOSPC, "the disk is full")
+        offset += size

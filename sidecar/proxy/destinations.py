@@ -16,6 +16,9 @@ from sidecar.core.deployment import Origin
 from sidecar.core.policy import BudgetRule, Policy
 from sidecar.core.table import policy_looks_into_body, policy_passes
 from sidecar.observe.metrics import UpstreamMeters
+from sidecar.proxy.headers import request_rules, response_rules
+from sidecar.proxy.holding import Holding
+from sidecar.upstream.login import Credential
 from sidecar.upstream.pool import Pool
 from sidecar.upstream.timers import Timers
 
@@ -47,16 +50,23 @@ class Bound:
     __slots__ = (
         "correlation_id",
         "correlation_line",
+        "creates",
+        "has_lane",
         "head_timers",
         "looks",
         "passes",
         "policy",
         "request_id",
         "request_id_line",
+        "request_rules",
+        "response_rules",
+        "store_first",
+        "two_ids",
+        "varies",
         "via_line",
     )
 
-    def __init__(self, policy: Policy, timers: TimerShelf, via: str) -> None:
+    def __init__(self, policy: Policy, timers: TimerShelf, via: str, *, store_first: bool = False) -> None:
         self.policy = policy
         self.passes = tuple(policy_passes(policy, status) for status in STATUSES)
         """By status: whether its answer goes to the app without a judgement."""
@@ -67,7 +77,30 @@ class Bound:
         self.correlation_id = istr(policy.ids.correlation.header)
         self.correlation_line = policy.ids.correlation.header.encode("ascii") + b": "
         self.via_line = b"Via: 1.1 " + via.encode("ascii") + b"\r\n"
+        self.two_ids = self.request_id_line + b"%b\r\n" + self.correlation_line + b"%b\r\n"
+        """A template for both lines."""
+        self.creates = policy.trace == "create" or policy.idempotency is not None
+        """Whether a request may need a field that the app has not thought of."""
+        self.store_first = store_first
+        """Whether requests go into the outbox in place of being sent while the app waits."""
+        self.has_lane = policy.attempts > 1 and not store_first
+        """Whether a first send can do without a task (the last attempt has a timeout of its own)."""
+        self.varies = policy.attempt_header is not None or policy.deadline_header is not None
+        """Whether the head differs from attempt to attempt."""
+        ids = {policy.ids.request.header.lower().encode("ascii"), policy.ids.correlation.header.lower().encode("ascii")}
+        self.request_rules = request_rules(frozenset(ids | _rarities(policy)))
+        self.response_rules = response_rules(frozenset(ids))
         self.head_timers = timers.of(min(policy.timeouts.head_seconds, policy.deadline_seconds))
+
+
+def _rarities(policy: Policy) -> set[bytes]:
+    """Names of request fields that cannot just be passed on (lower case)."""
+    names = {b"sidecar-timeout", b"traceparent", b"via", b"max-forwards"}
+    own = (policy.attempt_header, policy.deadline_header)
+    names |= {name.lower().encode("ascii") for name in own if name is not None}
+    if policy.idempotency is not None:
+        names.add(policy.idempotency.header.lower().encode("ascii"))
+    return names
 
 
 class Purse:
@@ -114,12 +147,15 @@ class Destination:
     meters: UpstreamMeters
     bound: Bound
     purse: Purse
+    holding: Holding
     host_line: bytes
     """Empty: the app's own ``Host`` is kept."""
     base_path: str
     routes: tuple[BoundRoute, ...] = ()
     host: str = ""
     """The host asked for, if it is not a configured one; for the record only."""
+    credential: Credential | None = None
+    """Where the upstream has a ``login``."""
 
     def policy_for(self, method: str, path: str) -> Bound:
         """The first route that matches, else the upstream's own policy."""

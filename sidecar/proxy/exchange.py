@@ -1,119 +1,232 @@
-"""The loop: one request of the app, with all its sends, until its answer.
+"""One request of the app, from its head to the end of its answer.
 
-It acts; ``core.decide`` judges. Send → head or failure → judge → let the losing response go → wait → again;
-then hand over. What needs no judgement (``Bound.passes``) goes straight through, and costs nothing that a
-plain proxy would not pay. Nothing is ever sent again that the core has not allowed.
+What needs no judgement (``Bound.passes``) goes straight through, within the two calls that bring the request and
+its answer, and costs nothing that a plain proxy would not pay. Everything else goes through the loop (``attempts``),
+which says in the end what to hand over: the live answer, a kept one, or one of our own.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+import math
+from dataclasses import replace
+from typing import ClassVar, Final, Protocol
 
-from sidecar.core.decide import Decision, decide, outcome_of
-from sidecar.core.exchange import Attempt, Headers, Now, Pressure, Replay, Request
-from sidecar.core.words import Outcome, Reason, Verb
+from sidecar.core.decide import Decision, outcome_of
+from sidecar.core.exchange import Attempt
+from sidecar.core.words import IDEMPOTENT_METHODS, Outcome, Reason, Verb
 from sidecar.observe.record import AttemptRecord
-from sidecar.proxy.answering import Kept, answer_head, give_kept, give_live, give_own
+from sidecar.observe.redact import BODY_BYTES
+from sidecar.proxy.admission import admit
+from sidecar.proxy.answering import Kept, answer_head, give_kept, give_own, give_stream, give_whole
+from sidecar.proxy.attempts import STATUS_TEXT, Attempts
 from sidecar.proxy.body import Body
+from sidecar.proxy.codes import count_code
+from sidecar.proxy.copying import copies, copy_of
+from sidecar.proxy.destinations import Bound
 from sidecar.proxy.front import AppConnection
-from sidecar.proxy.looking import decoded
-from sidecar.proxy.preparation import Prepared, check, own_ids, prepare
+from sidecar.proxy.preparation import Prepared, own_ids, prepare
 from sidecar.proxy.replies import OwnAnswer, sidecar_field, status_for
 from sidecar.proxy.routing import Refused, Router
 from sidecar.proxy.sending import Sending
 from sidecar.proxy.services import Services
+from sidecar.proxy.storing import can_store, store
 from sidecar.proxy.trickle import Trickle
-from sidecar.upstream.connection import HELD_BYTES, Connection
+from sidecar.upstream.connection import Connection
 from sidecar.wire.framing import CHUNKED
 from sidecar.wire.heads import RequestMessage, ResponseMessage
 
 __all__ = ["Exchange"]
 
-KEEP_SECONDS: Final = 0.5
-"""How long a losing response may take to arrive whole, to be handed over in case all retries fail."""
-
-_STATUS_TEXT: Final = tuple(str(status) for status in range(1000))
 _OK_LINE: Final = sidecar_field(Outcome.OK, 1, 0.0, None)
 _PASSED_LINE: Final = sidecar_field(Outcome.PASSED, 1, 0.0, Reason.NOT_RETRYABLE)
 
+_ERRORS: Final = {"loop": "proxy_loop_detected", "address": "destination_ip_prohibited"}
+"""By the kind of a refusal: RFC 9209 section 2.3."""
+
+
+_TURNED_AWAY: Final = {
+    Reason.GATE: "the upstream has asked for quiet, and this request cannot wait so long",
+    Reason.BREAKER: "the upstream is down, and this request cannot wait until it is back",
+    Reason.DRAINING: "this proxy is shutting down",
+}
+
+
+class Over(Protocol):
+    """Who is told that an exchange is over; ``cut``: the app has left, or must not take this for an answer."""
+
+    def __call__(self, exchange: Exchange, cut: bool) -> None: ...
+
 
 class Exchange:
-    """One request of the app. After ``run``: ``outcome``, ``reason`` and what the record wants to know."""
+    """One request of the app. When it is over: ``outcome``, ``reason`` and what the record wants to know.
 
-    __slots__ = (
-        "_history",
-        "_kept",
-        "_sending",
-        "_services",
-        "app",
-        "attempts",
-        "body",
-        "host",
-        "ids",
-        "last_body",
-        "last_message",
-        "message",
-        "outcome",
-        "payload",
-        "prepared",
-        "reason",
-        "started",
-        "status",
-        "upstream_seconds",
-        "waited_seconds",
-    )
+    The first send goes out within the call that brought the request, if a pooled connection is there and the body
+    came whole; its answer goes back within the call that brings it, if it is whole and needs no judgement. Only
+    what is more than that gets a task.
+    """
 
-    def __init__(self, services: Services, app: AppConnection, message: RequestMessage) -> None:
+    # Defaults stand on the class: an untroubled exchange sets few of them.
+    prepared: Prepared | None = None
+    payload = b""
+    """The request body, where it was there at once."""
+    body: Body | None = None
+    """The request body, where it is recorded as it comes."""
+    outcome = Outcome.CLIENT_GONE
+    reason: Reason | None = None
+    status: int | None = None
+    """What the app got."""
+    waited_seconds = 0.0
+    upstream_seconds = 0.0
+    ids: tuple[str, str, bytes] = ("", "", b"")
+    """Of a request that was refused before it was prepared."""
+    last_message: ResponseMessage | None = None
+    """The upstream's head that the app got, and the body, if it was an error's that came at once."""
+    last_body = b""
+    attempts: tuple[AttemptRecord, ...] = ()
+    """Empty also for one untroubled attempt: see ``all_attempts``."""
+    decision: Decision | None = None
+    """The last judgement, where there was one."""
+    _lane: Connection | None = None
+    """The pooled connection of a first send that has no task."""
+    _sender: ClassVar[type[Sending]] = Sending
+    _sending: Sending | None = None
+    _task: asyncio.Task[None] | None = None
+
+    def __init__(self, services: Services, app: AppConnection, message: RequestMessage, over: Over) -> None:
         self._services = services
+        self._over = over
         self.app = app
         self.message = message
-        self.started = services.clock.monotonic()
-        self.prepared: Prepared | None = None
-        self.payload = b""
-        """The request body, where it was there at once."""
-        self.body: Body | None = None
-        """The request body, where it is recorded as it comes."""
-        self._sending: Sending | None = None
-        self._history: tuple[Attempt, ...] = ()
-        self._kept: Kept | None = None
-        self.attempts: list[AttemptRecord] = []
-        self.outcome = Outcome.CLIENT_GONE
-        self.reason: Reason | None = None
-        self.status: int | None = None
-        """What the app got."""
-        self.waited_seconds = 0.0
-        self.upstream_seconds = 0.0
-        self.ids: tuple[str, str, bytes] = ("", "", b"")
-        """Of a request that was refused before it was prepared."""
-        self.last_message: ResponseMessage | None = None
-        """The upstream's head that the app got, and the body, if it was an error's that came at once."""
-        self.last_body = b""
+        self.started = services.monotonic()
 
-    async def run(self, router: Router) -> None:
-        """From the request's head to the end of its answer. The app's leaving arrives as a cancellation."""
+    def start(self, router: Router) -> None:
+        """Begin; ``over`` is called when it is, perhaps before this returns."""
+        message = self.message
+        intake = self.app.intake
         try:
-            try:
-                check(self.message, self._services.via)
-                prepared = self.prepared = prepare(self.message, router, self.app.intake.length)
-            except Refused as refused:
-                self._reject(refused, router)
-                return
+            if router.credential is not None and not self.app.is_inside:
+                admit(message, router.credential)
+            prepared = self.prepared = prepare(message, router, intake.length)
+        except Refused as refused:
+            self._reject(refused, router.default)
+            self._over(self, False)
+            return
+        if intake.length:
             self._take_body(prepared)
-            prepared.destination.purse.requests += 1
-            self._sending = Sending(self._services, self.app, prepared, self.message.method, self.payload, self.body)
-            await self._send_until_answered(prepared, self._sending)
-        finally:
-            if self._sending is not None and self._sending.connection is not None:
-                self._sending.abandon()
-            if self.body is not None:
-                self.body.close()
+        destination, bound = prepared.destination, prepared.bound
+        destination.purse.requests += 1
+        timers, shield = bound.head_timers, destination.holding.shield
+        if self.body is None and bound.has_lane and shield.calm and prepared.deadline_seconds >= timers.seconds:
+            method = message.method
+            connection = destination.pool.take_idle(careful=method not in IDEMPOTENT_METHODS)
+            if connection is not None:
+                head = prepared.head(1, prepared.deadline_seconds, expects_continue=False)
+                if connection.send(head + self.payload if self.payload else head, method, whole=True):
+                    shield.sends += 1
+                    self._lane = connection
+                    connection.on_head = self._head_arrived
+                    timers.start(connection)
+                    return
+        self._go_on(prepared)
+
+    def _head_arrived(self) -> None:
+        """The answer to the first send, or its failure."""
+        connection, prepared = self._lane, self.prepared
+        if connection is None or prepared is None:
+            return
+        bound = prepared.bound
+        bound.head_timers.stop(connection)
+        message = connection.message
+        try:
+            if message is None or not connection.complete or not bound.passes[message.code]:
+                self._go_on(prepared)
+                return
+            code = message.code
+            seconds = self.upstream_seconds = self._services.monotonic() - self.started
+            prepared.destination.meters.attempted(STATUS_TEXT[code], seconds)
+            head, chunked = self._passed_head(prepared, connection, message, 1)
+            give_whole(self.app, connection, head, chunked=chunked)
+            self._lane = None
+            connection.release()
+            holding = prepared.destination.holding
+            holding.ended += 1
+            if code >= 500 or not holding.shield.calm:
+                holding.tell(None, self.message, message, seconds)
+        except Exception as exc:
+            self._services.crashed(exc)
+            self._clean_up()
+            self._over(self, True)
+        else:
+            self._over(self, False)
+
+    def _go_on(self, prepared: Prepared) -> None:
+        """The general way, with a task: from the first send, or from what came of it."""
+        sending = self._sender(self._services, self.app, prepared, self.message.method, self.payload, self.body)
+        self._sending = sending
+        lane, self._lane = self._lane, None
+        if lane is not None:
+            sending.adopt(lane)
+        if prepared.bound.store_first and can_store(self._services, self.app, self.message.method, prepared):
+            loop = store(self, self._services, prepared, 0)
+        else:
+            loop = Attempts(self._services, self, prepared, sending).until_answered(sent=lane is not None)
+        self._task = self._services.loop.create_task(loop)
+        self._task.add_done_callback(self._ended)
+
+    def cancel(self) -> None:
+        """The app has left, or may wait no longer."""
+        if self._task is not None:
+            self._task.cancel()
+        else:
+            self._clean_up()
+            self.outcome, self.reason = Outcome.CLIENT_GONE, None
+            self._over(self, True)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._clean_up()
+        fault = None if task.cancelled() else task.exception()
+        if isinstance(fault, Refused) and self.prepared is not None:
+            # Judged by the address: nothing was sent, and there is nothing to wait for.
+            self._reject(fault, self.prepared.bound)
+            fault = None
+        if isinstance(fault, Exception):
+            self._services.crashed(fault)
+        if task.cancelled() or fault is not None:
+            self.outcome, self.reason = Outcome.CLIENT_GONE, None
+            self._over(self, True)
+        else:
+            self._over(self, False)
+
+    def _clean_up(self) -> None:
+        lane, self._lane = self._lane, None
+        if lane is not None and self.prepared is not None:
+            self.prepared.bound.head_timers.stop(lane)
+            lane.on_head = None
+            lane.abort()
+            self.prepared.destination.holding.abandon(None)
+        if self._sending is not None and self._sending.connection is not None:
+            self._sending.abandon()
+        if self.body is not None:
+            if self.prepared is not None and copies(self.prepared.bound.policy, self.status):
+                self.payload = self.body.copy(BODY_BYTES)
+            self.body.close()
+
+    @property
+    def attempts_made(self) -> int:
+        """How many sends were made."""
+        return len(self.attempts) or int(self.upstream_seconds > 0)
+
+    @property
+    def all_attempts(self) -> tuple[AttemptRecord, ...]:
+        """Every attempt, the untroubled one too."""
+        if self.attempts or not self.upstream_seconds:
+            return self.attempts
+        return (AttemptRecord(1, self.status, duration_seconds=self.upstream_seconds),)
 
     def _take_body(self, prepared: Prepared) -> None:
         """Take over what has come of the body; record the rest as it comes."""
         intake = self.app.intake
-        if not intake.length:
-            return
         limits = prepared.bound.policy.body
         if not intake.is_receiving and intake.length != CHUNKED:
             pieces = intake.pieces
@@ -121,199 +234,58 @@ class Exchange:
             if len(payload) <= max(limits.memory_bytes, limits.disk_bytes):
                 self.payload = payload
                 return
-        self.body = Body(intake.length, limits, self.app.set_reading, self._account)
+        self.body = Body(intake.length, limits, self._services.spool, self.app.set_reading, self._account)
         intake.record(self.body)
         self.app.watch_body(prepared.bound.policy.timeouts.idle_seconds)
 
     def _account(self, change_bytes: int) -> None:
         self._services.metrics.buffered_bytes += change_bytes
 
-    # -- sending -----------------------------------------------------------------------------------------
-
-    async def _send_until_answered(self, prepared: Prepared, sending: Sending) -> None:
-        monotonic = self._services.clock.monotonic
-        deadline_at = self.started + prepared.deadline_seconds
-        attempts = prepared.bound.policy.attempts
-        passes = prepared.bound.passes
-        meters = prepared.destination.meters
-        waited, wait_from = 0.0, None
-        number = 0
-        while True:
-            number += 1
-            began = monotonic() if number > 1 else self.started
-            message = await sending.attempt(number, deadline_at - began, last=number >= attempts)
-            ended = monotonic()
-            self.upstream_seconds += ended - began
-            status = message.code if message is not None else None
-            meters.attempted(_STATUS_TEXT[status] if status else str(sending.failure), ended - began)
-            if number > 1 or status is None or not passes[status] or self._services.wants_attempts:
-                self.attempts.append(
-                    AttemptRecord(number, status, sending.failure, waited, wait_from, ended - began, sending.written)
-                )
-            if message is not None and status is not None and passes[status]:
-                await self._pass_on(prepared, sending, message, number)
-                return
-            decision = await self._judge(prepared, sending, message, number, began, ended, waited, deadline_at)
-            if decision.verb is not Verb.RETRY or decision.wait is None:
-                await self._hand_over(prepared, sending, decision)
-                return
-            waited = await self._let_go_and_wait(prepared, sending, decision)
-            wait_from = decision.wait.source
-            if self.app.woken:
-                self.app.woken = False
-                await self._hand_over(prepared, sending, Decision(Verb.PASS, Reason.DRAINING))
-                return
-
-    async def _judge(
-        self,
-        prepared: Prepared,
-        sending: Sending,
-        message: ResponseMessage | None,
-        number: int,
-        began: float,
-        ended: float,
-        waited: float,
-        deadline_at: float,
-    ) -> Decision:
-        look: bytes | None = None
-        connection = sending.connection
-        if message is not None and connection is not None and prepared.bound.looks[message.code]:
-            look = await self._look(prepared, connection, message, deadline_at - ended)
-            if connection.failure is not None:
-                sending.failure, sending.detail = connection.failure, connection.detail
-                message = None
-        attempt = Attempt(
-            number=number,
-            status=message.code if message is not None else None,
-            headers=Headers(message.raw_headers) if message is not None else Headers(),
-            body=look,
-            failure=sending.failure,
-            written=sending.written,
-            pooled=sending.pooled,
-            started_at=began,
-            ended_at=ended,
-            waited_seconds=waited,
-        )
-        self._history += (attempt,)
-        clock, services = self._services.clock, self._services
-        now = Now(clock.monotonic(), clock.wall())
-        return decide(
-            prepared.bound.policy,
-            self._facts(prepared, deadline_at),
-            self._history,
-            now,
-            services.chance(),
-            self._pressure(prepared, sending, now.monotonic),
-        )
-
-    async def _look(
-        self, prepared: Prepared, connection: Connection, message: ResponseMessage, left_seconds: float
-    ) -> bytes | None:
-        """The first 64 KiB of the body, decoded; or what has come of it in time."""
-        if not connection.complete:
-            seconds = min(prepared.bound.policy.timeouts.idle_seconds, max(0.0, left_seconds))
-            try:
-                async with asyncio.timeout(seconds):
-                    await connection.whole(HELD_BYTES)
-            except TimeoutError:
-                pass
-        return decoded(message, b"".join(connection.held))
-
-    def _facts(self, prepared: Prepared, deadline_at: float) -> Request:
-        path, _, query = prepared.target.partition("?")
-        path = path[len(prepared.destination.base_path) :]
-        headers = Headers(self.message.raw_headers)
-        return Request(self.message.method, path, query, headers, prepared.keyed, deadline_at)
-
-    def _pressure(self, prepared: Prepared, sending: Sending, now: float) -> Pressure:
-        services = self._services
-        return Pressure(
-            budget_tokens=prepared.destination.purse.tokens(now),
-            draining=services.draining,
-            switched_off=services.switched_off,
-            client_gone=self.app.is_leaving,
-            replay=self._replay(sending),
-        )
-
-    def _replay(self, sending: Sending) -> Replay:
-        connection = sending.connection
-        if sending.message is not None and connection is not None and not connection.request_sent:
-            # RFC 9112 section 9.3: the answer came before the request was whole; it is the answer.
-            return Replay.CONSUMED
-        if self.body is not None and not self.body.can_be_sent:
-            return Replay.TOO_LARGE
-        return Replay.HELD
-
-    async def _let_go_and_wait(self, prepared: Prepared, sending: Sending, decision: Decision) -> float:
-        """The losing response is released first, then the wait. Returns the seconds waited."""
-        clock = self._services.clock
-        meters = prepared.destination.meters
-        begun = clock.monotonic()
-        attempt = self._history[-1]
-        prepared.destination.purse.pay(decision.cost)
-        meters.retried(_STATUS_TEXT[attempt.status] if attempt.status is not None else str(attempt.failure))
-        await self._keep(sending)
-        sending.let_go()
-        wait = decision.wait
-        left = wait.seconds if wait is not None else 0.0
-        app = self.app
-        app.waiting = True
-        meters.held["wait"] += 1
-        try:
-            # A timer may ring a little early (uvloop counts in milliseconds); a hint must not be undercut.
-            while left > 0:
-                await clock.sleep(max(left, 0.001))
-                left = begun + wait.seconds - clock.monotonic() if wait is not None else 0.0
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if not app.woken or app.transport is None or task is None or task.uncancel() > 0:
-                raise
-        finally:
-            app.waiting = False
-            meters.held["wait"] -= 1
-            waited = clock.monotonic() - begun
-            self.waited_seconds += waited
-            if wait is not None:
-                meters.waited(wait.source, waited)
-        return waited
-
-    async def _keep(self, sending: Sending) -> None:
-        """Hold on to a losing response, if it is small and comes quickly: it may be the last one there is."""
-        connection = sending.connection
-        if connection is None or connection.message is None or connection.failure is not None:
-            return
-        if not connection.complete:
-            try:
-                async with asyncio.timeout(KEEP_SECONDS):
-                    await connection.whole(HELD_BYTES)
-            except TimeoutError:
-                return
-        if connection.complete:
-            self._kept = Kept(connection.message, b"".join(connection.held), connection.length)
-
     # -- answering ---------------------------------------------------------------------------------------
 
-    async def _pass_on(self, prepared: Prepared, sending: Sending, message: ResponseMessage, number: int) -> None:
-        """An answer that the table hands over whatever has happened before."""
-        if message.code >= 400:
-            outcome, reason = Outcome.PASSED, Reason.NOT_RETRYABLE
-            line = _PASSED_LINE
-            if sending.connection is not None and not sending.connection.request_sent:
-                reason = Reason.BODY_CONSUMED
-                line = sidecar_field(outcome, number, self.waited_seconds, reason)
+    def _passed_head(
+        self, prepared: Prepared, connection: Connection, message: ResponseMessage, number: int
+    ) -> tuple[bytes, bool]:
+        """The head of an answer that the table hands over whatever has happened before; and whether to chunk it."""
+        code = message.code
+        self.status = code
+        if code < 400:
+            self.outcome = Outcome.OK if number == 1 else Outcome.RECOVERED
+            line = _OK_LINE if number == 1 else sidecar_field(self.outcome, number, self.waited_seconds, None)
         else:
-            outcome, reason = Outcome.OK if number == 1 else Outcome.RECOVERED, None
-            line = _OK_LINE
-        if number > 1:
-            line = sidecar_field(outcome, number, self.waited_seconds, reason)
-        self.outcome, self.reason = outcome, reason
-        await self._give_live(prepared, sending, message, line)
+            early = not connection.request_sent
+            self.outcome = Outcome.PASSED
+            self.reason = Reason.BODY_CONSUMED if early else Reason.NOT_RETRYABLE
+            plain = number == 1 and not early
+            line = _PASSED_LINE if plain else sidecar_field(self.outcome, number, self.waited_seconds, self.reason)
+            if connection.complete:
+                self.last_body = b"".join(connection.held)
+            count_code(prepared, message, self.last_body)
+        self.last_message = message
+        return answer_head(self.app, self.message, prepared, message, connection.length, line)
 
-    async def _hand_over(self, prepared: Prepared, sending: Sending, decision: Decision) -> None:
+    async def pass_on(self, prepared: Prepared, sending: Sending, message: ResponseMessage, number: int) -> None:
+        connection = sending.connection
+        if connection is None:
+            return
+        if not connection.request_sent:
+            self._stop_sending_body(message)
+        head, chunked = self._passed_head(prepared, connection, message, number)
+        await self._give(prepared, sending, connection, message, head, chunked=chunked)
+
+    async def hand_over(
+        self, prepared: Prepared, sending: Sending, decision: Decision, history: tuple[Attempt, ...], kept: Kept | None
+    ) -> None:
         """What there is: the live answer, a kept one, or our own."""
-        history = self._history
+        self.decision = decision
+        number = history[-1].number if history else 0
+        if decision.verb is Verb.STORE:
+            if can_store(self._services, self.app, self.message.method, prepared):
+                sending.let_go()
+                await store(self, self._services, prepared, number)
+                return
+            decision = replace(decision, verb=Verb.PASS, reason=Reason.NOT_RETRYABLE)
         self.reason = decision.reason
-        number = history[-1].number
         live = sending.message
         if live is not None and sending.failure is None and sending.connection is not None:
             self.outcome = outcome_of(history, decision)
@@ -321,16 +293,19 @@ class Exchange:
             await self._give_live(prepared, sending, live, line)
             return
         sending.let_go()
-        kept = self._kept
-        if kept is not None:
-            self.outcome = Outcome.EXHAUSTED
+        if kept is not None and decision.reason is not Reason.NOT_SAFE:
+            # Not safe: an earlier answer said that nothing was done, which is no longer known to be true.
+            # With a status it is the last response itself, let go for a login or a reread.
+            self.outcome = outcome_of(history, decision) if history[-1].status else Outcome.EXHAUSTED
+            if kept.message.code < 400:
+                self.outcome = Outcome.RECOVERED
             line = sidecar_field(self.outcome, number, self.waited_seconds, self.reason)
             self._took(kept.message, kept.body)
             head, chunked = answer_head(self.app, self.message, prepared, kept.message, kept.length, line)
             give_kept(self.app, kept, head, chunked=chunked)
             return
         self.outcome = Outcome.FAILED
-        self._give_failure(prepared, sending)
+        self._give_failure(prepared, sending, number)
 
     async def _give_live(self, prepared: Prepared, sending: Sending, message: ResponseMessage, line: bytes) -> None:
         app, connection = self.app, sending.connection
@@ -338,13 +313,23 @@ class Exchange:
             return
         if not connection.request_sent:
             self._stop_sending_body(message)
-        self.status = message.code
-        self.last_message = message
-        if message.code >= 400 and connection.complete:
-            self.last_body = b"".join(connection.held)
+        self._took(message, b"".join(connection.held) if message.code >= 400 and connection.complete else b"")
+        count_code(prepared, message, self.last_body)
         head, chunked = answer_head(app, self.message, prepared, message, connection.length, line)
+        await self._give(prepared, sending, connection, message, head, chunked=chunked)
+
+    async def _give(
+        self,
+        prepared: Prepared,
+        sending: Sending,
+        connection: Connection,
+        message: ResponseMessage,
+        head: bytes,
+        *,
+        chunked: bool,
+    ) -> None:
         if connection.complete:
-            await give_live(app, connection, head, chunked=chunked, idle_seconds=0.0)
+            give_whole(self.app, connection, head, chunked=chunked)
         else:
             await self._relay(prepared, connection, message, head, chunked=chunked)
         sending.let_go()
@@ -364,11 +349,14 @@ class Exchange:
         app = self.app
         content_type = message.headers.get("Content-Type", "")
         is_stream = content_type.lower().startswith("text/event-stream")
+        copy = copy_of(app, prepared.bound.policy, message)
         idle_seconds = 0.0 if is_stream else prepared.bound.policy.timeouts.idle_seconds
         trickle = None if is_stream else Trickle(self._services, connection, self.started + prepared.deadline_seconds)
         try:
-            await give_live(app, connection, head, chunked=chunked, idle_seconds=idle_seconds)
+            await give_stream(app, connection, head, chunked=chunked, idle_seconds=idle_seconds, sink=copy)
         finally:
+            if copy is not None:
+                self.last_body = copy.body
             if trickle is not None:
                 trickle.stop()
         if app.broken is not None:
@@ -381,7 +369,7 @@ class Exchange:
         self.last_message = message
         self.last_body = body
 
-    def _give_failure(self, prepared: Prepared, sending: Sending) -> None:
+    def _give_failure(self, prepared: Prepared, sending: Sending, number: int) -> None:
         failure = sending.failure
         reason = self.reason
         code = str(failure or reason or "failed")
@@ -393,33 +381,59 @@ class Exchange:
                 detail=f"the upstream gave no usable answer: {sending.detail or code}",
                 error=sending.error or "proxy_internal_response",
                 outcome=self.outcome,
-                attempts=self._history[-1].number,
+                attempts=number,
                 waited_seconds=self.waited_seconds,
                 reason=reason,
                 request_id=prepared.request_id,
                 correlation_id=prepared.correlation_id,
                 service=prepared.destination.name,
             ),
-            prepared.id_line + prepared.correlation_line + prepared.key_line,
+            prepared.id_lines + prepared.key_line,
         )
 
-    def _reject(self, refused: Refused, router: Router) -> None:
+    @property
+    def request_bytes(self) -> int:
+        """Of the request body, as far as it came."""
+        return self.body.received_bytes if self.body is not None else len(self.payload)
+
+    def turn_away(self, prepared: Prepared, reason: Reason, retry_after_seconds: float) -> None:
+        """Never sent: the upstream has asked for quiet, is down, or we are shutting down."""
+        self.outcome, self.reason = Outcome.REJECTED, reason
+        answer = OwnAnswer(
+            status=status_for(None, reason),
+            code=str(reason),
+            detail=_TURNED_AWAY.get(reason, "the request could not be sent in time"),
+            error="http_request_denied" if reason is Reason.GATE else "destination_unavailable",
+            outcome=self.outcome,
+            waited_seconds=self.waited_seconds,
+            reason=reason,
+            request_id=prepared.request_id,
+            correlation_id=prepared.correlation_id,
+            service=prepared.destination.name,
+            retry_after_seconds=math.ceil(retry_after_seconds) if retry_after_seconds > 0 else None,
+        )
+        self._give_own(prepared, answer, prepared.id_lines + prepared.key_line)
+
+    def _reject(self, refused: Refused, bound: Bound) -> None:
         """Nothing was sent, and nothing will be."""
         self.outcome = Outcome.REJECTED
         if refused.kind in self._services.metrics.protocol_errors:
             self._services.metrics.protocol_error(refused.kind)
             self.app.keep_alive = False
-        ids = self.ids = own_ids(self.message, router.default)
+        prepared = self.prepared
+        ids = self.ids = own_ids(self.message, bound)
+        if prepared is not None:
+            ids = (prepared.request_id, prepared.correlation_id, prepared.id_lines)
         answer = OwnAnswer(
             status=refused.status,
             code=refused.kind,
             detail=refused.detail,
-            error="proxy_loop_detected" if refused.status == 508 else "http_request_denied",
+            error=_ERRORS.get(refused.kind, "http_request_denied"),
             outcome=Outcome.REJECTED,
             request_id=ids[0],
             correlation_id=ids[1],
         )
-        self._give_own(None, answer, ids[2])
+        self._give_own(prepared, answer, ids[2] + refused.lines)
 
     def _give_own(self, prepared: Prepared | None, answer: OwnAnswer, id_lines: bytes) -> None:
         self.status = answer.status

@@ -4,13 +4,14 @@ Bytes come in and become requests (``intake``), each is handed to the loop (``ex
 sends a second status line into a body: what goes wrong after a head has gone out cuts the connection. The
 counterpart is ``upstream.connection``.
 
-An untroubled request costs no task, no timer and no log line here: one task serves a connection, and one
-sweep (``listener``) looks after all that have stalled.
+An untroubled request costs no task, no timer and no log line here; one sweep (``listener``) looks after all
+connections that have stalled.
 """
 
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 import struct
 from typing import Protocol
@@ -39,11 +40,16 @@ class House(Protocol):
 
     @property
     def draining(self) -> bool: ...
-    async def exchange(self, app: AppConnection, message: RequestMessage) -> None: ...
+    def exchange(self, app: AppConnection, message: RequestMessage) -> None: ...
     def refuse(self, app: AppConnection, bad: BadHead) -> None: ...
     def joined(self, app: AppConnection) -> bool: ...
     def left(self, app: AppConnection) -> None: ...
-    def crashed(self, exc: Exception) -> None: ...
+
+
+class Current(Protocol):
+    """The exchange that is under way, as its connection sees it."""
+
+    def cancel(self) -> None: ...
 
 
 class AppConnection(asyncio.Protocol):
@@ -57,14 +63,16 @@ class AppConnection(asyncio.Protocol):
         "_leaving",
         "_loop",
         "_reading_paused",
-        "_ready",
         "_source",
-        "_task",
+        "_watch",
         "active_at",
         "broken",
-        "busy",
+        "current",
+        "heard",
         "intake",
         "keep_alive",
+        "leaving_since",
+        "part",
         "part_since",
         "response_bytes",
         "response_started",
@@ -75,27 +83,35 @@ class AppConnection(asyncio.Protocol):
         "woken",
     )
 
+    is_inside = False
+    """Whether it comes through an opened tunnel (``opening``), whose CONNECT has been admitted."""
+
     def __init__(self, loop: asyncio.AbstractEventLoop, house: House) -> None:
         self._loop = loop
         self._house = house
         self.transport: asyncio.Transport | None = None
-        self.intake = Intake(house.limits, self._wake, self._body_broke)
-        self._task: asyncio.Task[None] | None = None
-        self._ready: asyncio.Future[None] | None = None
+        self.intake = Intake(house.limits, self._begin_exchange, self._body_broke)
+        self.current: Current | None = None
+        """The exchange that is under way."""
         self._done: asyncio.Future[None] | None = None
         self._source: Connection | None = None
         self._chunked = False
         self._reading_paused = False
         self._half_closed = False
         self._leaving = False
+        self._watch: asyncio.TimerHandle | None = None
+        """Looks after a request body that is still coming; one at a time."""
+        self.leaving_since = 0.0
+        """When we began to close; what has not been flushed a while later never will be."""
         self.active_at = loop.time()
-        """When the last bytes came from the app."""
+        """When the last bytes came from the app; brought up to date by the sweep."""
+        self.heard = False
+        """Whether bytes have come since the last sweep."""
+        self.part = 0
         self.part_since = 0.0
-        """When the head that is not whole yet began."""
+        """Which unfinished head the sweep saw (``intake.parts``), and when it first did; 0: none."""
         self.stalled_since = 0.0
         """Since when the app has not been taking what we write; 0: it does."""
-        self.busy = False
-        """Whether an exchange is under way."""
         self.waiting = False
         """Whether that exchange stands still before a retry."""
         self.woken = False
@@ -115,22 +131,21 @@ class AppConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]  # a stream transport, always
-        if self._house.joined(self):
-            self._task = self._loop.create_task(self._serve())
-        else:
+        if not self._house.joined(self):
+            self._leaving = True
             transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
         self._house.left(self)
-        if self._task is not None and not self._task.done():
-            self._task.cancel()
+        if self.current is not None:
+            self.current.cancel()
 
     def eof_received(self) -> bool:
-        if not self.busy or self._leaving or self._task is None:
+        if self.current is None or self._leaving:
             return False
         if self.waiting or self.intake.is_receiving:
-            self._task.cancel()
+            self.current.cancel()
             return False
         self._half_closed = True
         self.keep_alive = False
@@ -144,84 +159,115 @@ class AppConnection(asyncio.Protocol):
 
     def give_up(self, seen_bytes: int = -1) -> None:
         """Stop what is under way for an app that has stopped sending, unless it goes on taking its answer."""
-        if not self.busy or self._task is None:
+        if self.current is None:
             return
         if self.response_started and self.response_bytes != seen_bytes:
             self._loop.call_later(HALF_CLOSED_SECONDS, self.give_up, self.response_bytes)
         else:
-            self._task.cancel()
+            self.current.cancel()
+
+    def note_activity(self) -> None:
+        """Bring ``active_at`` up to date. A flag on the path of every read, a clock here."""
+        if self.heard:
+            self.heard = False
+            self.active_at = self._loop.time()
 
     def watch_body(self, idle_seconds: float) -> None:
         """End the exchange if the app pauses longer than this in its request body."""
-        if self.intake.is_receiving and self.busy:
+        if self.intake.is_receiving and self.current is not None:
+            self.note_activity()
             held_back = self._reading_paused or self.intake.expects_continue
             silent = 0.0 if held_back else self._loop.time() - self.active_at
+            if self._watch is not None:
+                self._watch.cancel()
             if silent >= idle_seconds:
                 self.time_out("the request body stalled")
             else:
-                self._loop.call_later(idle_seconds - silent + 0.001, self.watch_body, idle_seconds)
+                self._watch = self._loop.call_later(idle_seconds - silent + 0.001, self.watch_body, idle_seconds)
 
     def cut_wait_short(self) -> None:
         """End the wait before a retry now, without the retry."""
-        if self.waiting and self._task is not None:
+        if self.waiting and self.current is not None:
             self.woken = True
-            self._task.cancel()
+            self.current.cancel()
 
     def _body_broke(self) -> None:
         """The request cannot be completed: the upstream must not see a whole one, nor the app an answer to it."""
         self.keep_alive = False
-        if self.busy and self.response_started:
+        if self.current is None:
+            return
+        if self.response_started:
             self.cut()
-        elif self.busy and self._task is not None:
-            self._task.cancel()
+        else:
+            self.current.cancel()
 
-    async def _serve(self) -> None:
+    def _begin_exchange(self) -> None:
+        """A request is there, or something that is none."""
         intake = self.intake
-        try:
-            while await self._request_is_there():
-                message = intake.message
-                if intake.bad is not None or message is None:
-                    break
-                self.busy = True
-                self.keep_alive = not message.should_close
-                await self._house.exchange(self, message)
-                self.busy = False
-                if not self.keep_alive or self._half_closed or intake.is_receiving or self._house.draining:
-                    break
-                self._begin()
+        message = intake.message
+        if intake.bad is not None or message is None:
+            self._refuse()
+        elif self.transport is not None:
+            self.keep_alive = not message.should_close
+            self._house.exchange(self, message)
+
+    def _begin_last(self) -> None:
+        """As ``_begin_exchange``, while shutting down: the answer says that it is the last."""
+        intake = self.intake
+        if intake.bad is not None or intake.message is None:
+            self._refuse()
+        elif self.transport is not None:
+            self.keep_alive = False
+            self._house.exchange(self, intake.message)
+
+    def _refuse(self) -> None:
+        if self._leaving:
+            return
+        if self.intake.bad is not None and self.transport is not None:
+            self._house.refuse(self, self.intake.bad)
+        self._leave()
+
+    def exchange_over(self, *, cut: bool) -> None:
+        """The exchange has ended: go on with the next request, or leave."""
+        self.current = None
+        intake = self.intake
+        if intake.bad is not None and not self.response_started:
+            self._refuse()
+        elif cut:
+            self.cut()
+        elif not self.keep_alive or self._half_closed or intake.is_receiving or self._house.draining:
+            self._leave()
+        else:
+            self._begin()
+            if self.stalled_since:
+                self.set_reading(False)
+            elif intake.behind:
+                # In turn: a client that pipelines must not keep the others waiting.
+                self._loop.call_soon(self._next)
+            else:
                 if self._reading_paused:
                     self.set_reading(True)
                 intake.next()
-            if intake.bad is not None and not self.response_started:
-                self._house.refuse(self, intake.bad)
-        except asyncio.CancelledError:
-            if intake.bad is not None and not self.response_started:
-                self._house.refuse(self, intake.bad)
-            else:
-                self.cut()
-        except Exception as exc:
-            self._house.crashed(exc)
-            self.cut()
-        finally:
-            self.busy = False
-            self._leave()
 
-    async def _request_is_there(self) -> bool:
+    def _next(self) -> None:
+        """Go on with what has come behind the last request; not while its answer is not being taken."""
+        if self._leaving or self.transport is None or self.current is not None:
+            return
+        if self.stalled_since:
+            self.set_reading(False)
+            return
+        # What it has sent has been waiting for us, not we for it.
+        self.active_at = self._loop.time()
+        self.intake.next()
+        if self._reading_paused and self._wants_more():
+            self.set_reading(True)
+
+    def _wants_more(self) -> bool:
+        """Whether reading may go on after a pause for the sake of what is behind, or of the answers."""
         intake = self.intake
-        while intake.message is None and intake.bad is None:
-            if self.transport is None or self._leaving:
-                return False
-            self._ready = ready = self._loop.create_future()
-            try:
-                await ready
-            finally:
-                self._ready = None
-        return True
-
-    def _wake(self) -> None:
-        ready = self._ready
-        if ready is not None and not ready.done():
-            ready.set_result(None)
+        if intake.is_receiving:
+            return intake.body is None or not intake.body.is_pausing
+        return intake.has_part or len(intake.behind) <= PIPELINED_BYTES
 
     def _leave(self) -> None:
         """Close so that the app can still read the answer, though it may be sending bytes that we shall not read."""
@@ -229,6 +275,7 @@ class AppConnection(asyncio.Protocol):
         if transport is None or self._leaving:
             return
         self._leaving = True
+        self.leaving_since = self._loop.time()
         intake = self.intake
         if (intake.is_receiving or intake.bad is not None or intake.behind) and transport.can_write_eof():
             self.set_reading(True)
@@ -240,10 +287,10 @@ class AppConnection(asyncio.Protocol):
     def time_out(self, detail: str) -> None:
         """The app is too slow with its request (RFC 9110 section 15.5.9)."""
         self.intake.bad = BadHead(408, "timeout", detail)
-        if self.busy:
+        if self.current is not None:
             self._body_broke()
         else:
-            self._wake()
+            self._refuse()
 
     def cut(self) -> None:
         """End it without a clean end, so that nobody takes half an answer for a whole one."""
@@ -256,9 +303,23 @@ class AppConnection(asyncio.Protocol):
             transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         transport.abort()
 
+    def close_after_last(self) -> None:
+        """Shutting down: what is under way is answered first, and what the kernel holds of a request already."""
+        self.keep_alive = False
+        self.intake.hand_to(self._begin_last)
+        transport = self.transport
+        if transport is None or self.current is not None or self.intake.has_part:
+            self.close_if_idle()
+            return
+        poller = select.poll()
+        poller.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+        if not poller.poll(0):
+            self.close_if_idle()
+
     def close_if_idle(self) -> None:
-        if not self.busy and self.transport is not None:
+        if self.current is None and self.transport is not None and not self._leaving:
             self._leaving = True
+            self.leaving_since = self._loop.time()
             self.transport.close()
 
     # -- requests ----------------------------------------------------------------------------------------
@@ -266,12 +327,10 @@ class AppConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._leaving:
             return
+        self.heard = True
         intake = self.intake
-        now = self.active_at = self._loop.time()
-        if not intake.has_part:
-            self.part_since = now
         intake.feed(data)
-        if len(intake.behind) > PIPELINED_BYTES and self.busy:
+        if len(intake.behind) > PIPELINED_BYTES and not intake.has_part:
             self.set_reading(False)
 
     @property
@@ -345,8 +404,13 @@ class AppConnection(asyncio.Protocol):
         self.stalled_since = self._loop.time()
         if self._source is not None:
             self._source.pause_reading()
+        elif self.current is None:
+            # Who does not take the answers that there are gets no further ones.
+            self.set_reading(False)
 
     def resume_writing(self) -> None:
         self.stalled_since = 0.0
         if self._source is not None:
             self._source.resume_reading()
+        elif self.current is None:
+            self._loop.call_soon(self._next)

@@ -7,12 +7,29 @@ away. A head is built by one walk over its fields with one dictionary look-up fo
 
 from __future__ import annotations
 
+from typing import Final
+
 from aiohttp import hdrs
 from multidict import istr
 
 from sidecar.wire.heads import RequestMessage, ResponseMessage
 
-__all__ = ["FORBIDDEN_TO_NAME", "NO_NAMES", "named_by_connection", "request_fields", "response_fields", "status_line"]
+__all__ = [
+    "ASK",
+    "CONNECTION",
+    "DROP",
+    "FORBIDDEN_TO_NAME",
+    "HARMLESS",
+    "HOST",
+    "KEEP",
+    "NO_NAMES",
+    "Rules",
+    "careful_fields",
+    "named_by_connection",
+    "request_rules",
+    "response_rules",
+    "status_line",
+]
 
 _CONNECTION = istr(hdrs.CONNECTION)
 
@@ -27,29 +44,65 @@ RESPONSE_DROPPED = frozenset(
 FORBIDDEN_TO_NAME = frozenset(b"host content-length transfer-encoding content-type".split())
 """What ``Connection`` cannot take away: framing, and what the body is."""
 
-NO_NAMES: frozenset[bytes] = frozenset()
-_HARMLESS = frozenset({"keep-alive", "Keep-Alive", "close"})
+NO_NAMES: Final[frozenset[bytes]] = frozenset()
+_HARMLESS: Final = frozenset({"keep-alive", "Keep-Alive", "close"})
+HARMLESS: Final = frozenset({b"keep-alive", b"Keep-Alive", b"close"})
+"""Values of ``Connection`` that name no further field."""
 
-_MEMORY = 4096
+KEEP, DROP, ASK, CONNECTION, HOST = range(5)
+"""What to do with a field, by its name: pass it on; leave it out; look closer; look closer at its value."""
+
+_MEMORY: Final = 4096
 """Spellings of field names that are remembered; a hostile peer's inventions are judged anew each time."""
-_request_verdicts: dict[bytes, bool] = {}
-_response_verdicts: dict[bytes, bool] = {}
+_MEMORY_LENGTH: Final = 64
+"""Of one of them: a longer one is an invention, whoever sends it."""
 _status_lines: dict[tuple[int, str], bytes] = {}
 
 
-def _drops_request(name: bytes) -> bool:
-    lower = name.lower()
-    verdict = lower in REQUEST_DROPPED or lower.startswith(b"sidecar-")
-    if len(_request_verdicts) < _MEMORY:
-        _request_verdicts[name] = verdict
-    return verdict
+class Rules:
+    """What to do with each field of a head, remembered by the spelling of its name.
+
+    ``asked`` (lower case): names that make a head worth a closer look.
+    """
+
+    __slots__ = ("_asked", "_dropped", "_own_prefix", "memory")
+
+    def __init__(self, dropped: frozenset[bytes], asked: frozenset[bytes], own_prefix: bytes = b"") -> None:
+        self._dropped = dropped
+        self._asked = asked
+        self._own_prefix = own_prefix
+        self.memory: dict[bytes, int] = {}
+
+    def judge(self, name: bytes) -> int:
+        """For a name that ``memory`` does not hold."""
+        lower = name.lower()
+        if lower in self._asked:
+            verdict = ASK
+        elif lower == b"connection":
+            verdict = CONNECTION
+        elif lower == b"host" and lower in self._dropped:
+            verdict = HOST
+        elif lower in self._dropped or (self._own_prefix and lower.startswith(self._own_prefix)):
+            verdict = DROP
+        else:
+            verdict = KEEP
+        if len(self.memory) < _MEMORY and len(name) <= _MEMORY_LENGTH:
+            self.memory[name] = verdict
+        return verdict
+
+    def is_ours(self, name: bytes) -> bool:
+        """Whether the field is meant for us alone, though it was worth a closer look."""
+        return bool(self._own_prefix) and name.lower().startswith(self._own_prefix)
 
 
-def _drops_response(name: bytes) -> bool:
-    verdict = name.lower() in RESPONSE_DROPPED
-    if len(_response_verdicts) < _MEMORY:
-        _response_verdicts[name] = verdict
-    return verdict
+def request_rules(asked: frozenset[bytes]) -> Rules:
+    """Of heads toward an upstream."""
+    return Rules(REQUEST_DROPPED, asked, b"sidecar-")
+
+
+def response_rules(asked: frozenset[bytes]) -> Rules:
+    """Of heads toward the app."""
+    return Rules(RESPONSE_DROPPED, asked)
 
 
 def named_by_connection(message: RequestMessage | ResponseMessage) -> frozenset[bytes]:
@@ -63,26 +116,18 @@ def named_by_connection(message: RequestMessage | ResponseMessage) -> frozenset[
     return frozenset(token.strip() for token in tokens) - FORBIDDEN_TO_NAME
 
 
-def request_fields(message: RequestMessage, dropped: frozenset[bytes]) -> list[bytes]:
-    """The app's fields as they go upstream, as pieces to be joined.
+def careful_fields(message: RequestMessage | ResponseMessage, rules: Rules, dropped: frozenset[bytes]) -> list[bytes]:
+    """The fields that travel, as pieces to be joined, for a head that is worth a closer look.
 
     ``dropped`` (lower case): what ``Connection`` names, and what the caller writes anew.
     """
     parts: list[bytes] = []
+    memory = rules.memory
     for name, value in message.raw_headers:
-        verdict = _request_verdicts.get(name)
-        if not (_drops_request(name) if verdict is None else verdict) and (not dropped or name.lower() not in dropped):
-            parts += (name, b": ", value, b"\r\n")
-    return parts
-
-
-def response_fields(message: ResponseMessage, dropped: frozenset[bytes]) -> list[bytes]:
-    """The upstream's fields as they go to the app, as pieces to be joined, without those ``dropped`` (lower case)."""
-    dropped |= named_by_connection(message)
-    parts: list[bytes] = []
-    for name, value in message.raw_headers:
-        verdict = _response_verdicts.get(name)
-        if not (_drops_response(name) if verdict is None else verdict) and (not dropped or name.lower() not in dropped):
+        verdict = memory.get(name)
+        if verdict is None:
+            verdict = rules.judge(name)
+        if verdict in (KEEP, ASK) and not (dropped and name.lower() in dropped) and not rules.is_ours(name):
             parts += (name, b": ", value, b"\r\n")
     return parts
 
@@ -92,6 +137,6 @@ def status_line(code: int, reason: str) -> bytes:
     line = _status_lines.get((code, reason))
     if line is None:
         line = b"HTTP/1.1 %d %b\r\n" % (code, reason.encode("utf-8", "surrogateescape"))
-        if len(_status_lines) < _MEMORY:
+        if len(_status_lines) < _MEMORY and len(reason) <= _MEMORY_LENGTH:
             _status_lines[code, reason] = line
     return line

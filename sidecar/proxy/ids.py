@@ -16,6 +16,7 @@ __all__ = ["idempotency_key", "new_id", "sane"]
 SANE = string.ascii_letters + string.digits + "-._~:/+=@!#$%&*()|^?"
 """Visible ASCII without what separates or quotes in logs, headers and shells: no space , ; " ' ` \\ < > [ ] { }."""
 LONGEST = 128
+PAGE_BYTES = 4096
 
 
 def sane(value: str | None) -> bool:
@@ -23,9 +24,26 @@ def sane(value: str | None) -> bool:
     return value is not None and 0 < len(value) <= LONGEST and not value.strip(SANE)
 
 
-def new_id() -> str:
-    """32 hexadecimal digits."""
-    return f"{random.getrandbits(128):032x}"
+class _Ids:
+    """Random digits, drawn by the page and cut off piece by piece: an eighth of the cost of drawing each."""
+
+    __slots__ = ("_at", "_digits")
+
+    def __init__(self) -> None:
+        self._digits = ""
+        self._at = 0
+
+    def next(self) -> str:
+        at = self._at
+        if at == len(self._digits):
+            self._digits = random.randbytes(PAGE_BYTES).hex()
+            at = 0
+        self._at = at + 32
+        return self._digits[at : at + 32]
+
+
+new_id = _Ids().next
+"""32 hexadecimal digits."""
 
 
 def idempotency_key(form: Literal["uuid", "quoted"]) -> str:

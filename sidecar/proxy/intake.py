@@ -6,11 +6,12 @@ is ``front``, which feeds it and acts on what it finds.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from typing import Any
 
 from aiohttp import hdrs
 from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.http_parser import HttpRequestParser
 
 from sidecar.core.deployment import Limits
 from sidecar.proxy.body import Body
@@ -22,6 +23,8 @@ __all__ = ["Intake"]
 
 EMPTY_LINES = 8
 """Of stray CRLFs before a request line (RFC 9112 section 2.2 asks for one)."""
+_METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}(?: |\Z)")
+"""A token (RFC 9110 section 9.1), or the beginning of one."""
 
 
 class Intake:
@@ -47,6 +50,7 @@ class Intake:
         "expects_continue",
         "length",
         "message",
+        "parts",
         "pieces",
     )
 
@@ -54,9 +58,11 @@ class Intake:
         self._limits = limits
         self._on_request = on_request
         self._on_broken = on_broken
-        self._probe: HttpRequestParser | None = None
+        self._probe: Any = None
         self._probed = 0
         self._empty_lines = 0
+        self.parts = 0
+        """How many heads have come in pieces: tells one that is not whole yet from the next."""
         self.behind = b""
         """Bytes behind the current request, or of a head that is not whole yet."""
         self.bad: BadHead | None = None
@@ -84,6 +90,10 @@ class Intake:
     def has_part(self) -> bool:
         """Whether a head has begun that is not whole yet."""
         return not self._busy and bool(self.behind)
+
+    def hand_to(self, on_request: Callable[[], None]) -> None:
+        """From now on requests go to another call."""
+        self._on_request = on_request
 
     def feed(self, data: bytes) -> None:
         if self._left or self._decoder is not None:
@@ -151,6 +161,8 @@ class Intake:
             else:
                 self._refuse(BadHead(431, "head_too_large", "the request head is too large"))
             return
+        if not self._probed:
+            self.parts += 1
         if self._probe is None:
             self._probe = request_probe(limit)
             self._probed = 0
@@ -236,5 +248,4 @@ class Intake:
 
 
 def _may_be_a_method(data: bytes) -> bool:
-    method = data.split(b" ", 1)[0]
-    return len(method) <= 64 and method.isascii() and not method.isspace() and b"\n" not in method
+    return _METHOD.match(data) is not None

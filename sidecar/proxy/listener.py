@@ -16,15 +16,21 @@ from sidecar.core.deployment import Address, Limits
 from sidecar.core.words import Outcome
 from sidecar.observe.log import EventLog, ExchangeLog
 from sidecar.observe.record import ExchangeRecord
+from sidecar.observe.reports import Reports
 from sidecar.observe.ring import Recent
 from sidecar.proxy.answering import give_own
 from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.front import AppConnection
+from sidecar.proxy.places import places
 from sidecar.proxy.preparation import own_ids
 from sidecar.proxy.recording import record_of
 from sidecar.proxy.replies import OwnAnswer
+from sidecar.proxy.reporting import report_of
 from sidecar.proxy.routing import Router
 from sidecar.proxy.services import Services
+from sidecar.proxy.tunnel import Tunnel
+from sidecar.proxy.upgrade import Upgrade, wanted_protocols
+from sidecar.upstream.addresses import is_loopback
 from sidecar.wire.heads import BadHead, RequestMessage
 
 __all__ = ["CannotListen", "Listener"]
@@ -62,13 +68,16 @@ class Listener:
         self._log = log
         self._events = events
         self._recent = recent
+        self.reports = Reports()
         self._on_record = on_record
-        services.wants_attempts = True
         self._connections: set[AppConnection] = set()
         self._server: asyncio.Server | None = None
         self._sweep_handle: asyncio.TimerHandle | None = None
         self._idle: asyncio.Event = asyncio.Event()
         self.exchanges = 0
+        """How many are over."""
+        self._begun = 0
+        services.metrics.read_inflight = lambda: self._begun - self.exchanges
 
     @property
     def draining(self) -> bool:
@@ -89,6 +98,11 @@ class Listener:
         bound = self._server.sockets[0].getsockname()
         return Address(address.host, bound[1])
 
+    @property
+    def is_open(self) -> bool:
+        """Whether others than this machine can reach the port."""
+        return self._server is not None and any(not is_loopback(sock.getsockname()[0]) for sock in self._server.sockets)
+
     def stop_listening(self) -> None:
         if self._server is not None:
             self._server.close()
@@ -99,7 +113,7 @@ class Listener:
         self.stop_listening()
         for app in list(self._connections):
             app.cut_wait_short()
-            app.close_if_idle()
+            app.close_after_last()
         if not self._connections:
             self._idle.set()
 
@@ -133,7 +147,7 @@ class Listener:
     # -- connections -------------------------------------------------------------------------------------
 
     def joined(self, app: AppConnection) -> bool:
-        if self.draining or len(self._connections) >= self.limits.connections:
+        if self.draining or len(self._connections) >= places(self.limits.connections):
             self._events.limited("connection_refused", connections=len(self._connections))
             return False
         self._connections.add(app)
@@ -147,68 +161,85 @@ class Listener:
     def _sweep(self) -> None:
         """End what has stalled: heads, idle connections, answers that nobody reads (CWE-400)."""
         limits = self.limits
-        now = self._services.loop.time()
-        for app in list(self._connections):
-            silent = now - app.active_at
-            if app.stalled_since and now - app.stalled_since > STALL_SECONDS:
-                app.cut()
-            elif not app.busy:
-                if app.intake.has_part:
-                    if silent > limits.head_seconds or now - app.part_since > limits.head_seconds:
-                        app.time_out("the request head did not come in time")
-                elif silent > limits.idle_seconds:
-                    app.close_if_idle()
         shortest = min(limits.head_seconds, limits.idle_seconds, STALL_SECONDS)
         self._sweep_handle = self._services.loop.call_later(min(5.0, max(0.02, shortest / 4)), self._sweep)
+        now = self._services.loop.time()
+        for app in list(self._connections):
+            app.note_activity()
+            if _is_stuck(app.stalled_since, now) or _is_stuck(app.leaving_since, now):
+                app.cut()
+            elif app.current is None and not app.leaving_since:
+                self._sweep_idle(app, now)
 
-    def crashed(self, exc: Exception) -> None:
-        """A fault of ours: one line with its kind and place, never its values."""
-        trace = exc.__traceback__
-        while trace is not None and trace.tb_next is not None:
-            trace = trace.tb_next
-        place = f"{trace.tb_frame.f_globals.get('__name__')}:{trace.tb_lineno}" if trace is not None else "?"
-        self._events.limited("internal_error", "error", error=type(exc).__name__, at=place)
+    def _sweep_idle(self, app: AppConnection, now: float) -> None:
+        """One that has no exchange under way."""
+        limits, intake = self.limits, app.intake
+        if not intake.has_part:
+            if now - app.active_at > limits.idle_seconds:
+                app.close_if_idle()
+        elif app.part != intake.parts:
+            app.part, app.part_since = intake.parts, now
+        elif now - app.part_since > limits.head_seconds:
+            app.time_out("the request head did not come in time")
 
     # -- exchanges ---------------------------------------------------------------------------------------
 
-    async def exchange(self, app: AppConnection, message: RequestMessage) -> None:
-        services = self._services
-        metrics = services.metrics
-        exchange = Exchange(services, app, message)
-        metrics.inflight += 1
-        try:
-            await exchange.run(self.router)
-        except asyncio.CancelledError:
-            exchange.outcome = Outcome.CLIENT_GONE
-            exchange.reason = None
-            raise
-        finally:
-            metrics.inflight -= 1
-            self._over(exchange)
+    def exchange(self, app: AppConnection, message: RequestMessage) -> None:
+        self._begun += 1
+        kind = Exchange if not message.upgrade else _kind_of(message)
+        exchange = kind(self._services, app, message, self._over)
+        app.current = exchange
+        exchange.start(self.router)
 
-    def _over(self, exchange: Exchange) -> None:
-        services = self._services
-        metrics = services.metrics
-        seconds = services.clock.monotonic() - exchange.started
+    def _over(self, exchange: Exchange, cut: bool) -> None:
+        services, log = self._services, self._log
+        seconds = services.monotonic() - exchange.started
         outcome, reason = exchange.outcome, exchange.reason
         self.exchanges += 1
         prepared = exchange.prepared
-        meters = prepared.destination.meters if prepared is not None else metrics.unknown
+        if prepared is not None:
+            meters = prepared.destination.meters
+            services.metrics.overhead(seconds - exchange.upstream_seconds - exchange.waited_seconds)
+        else:
+            meters = services.metrics.unknown
         meters.finished(exchange.message.method, outcome, seconds)
         if reason is not None:
             meters.suppressed(reason)
-        if prepared is not None:
-            metrics.overhead(max(0.0, seconds - exchange.upstream_seconds - exchange.waited_seconds))
-        status = exchange.status or 0
-        wanted = self._log.wants(outcome, len(exchange.attempts), seconds, services.chance(), status)
-        if not wanted and self._on_record is None:
+        chance = services.chance()
+        if outcome is not Outcome.OK or chance < log.sample or seconds >= log.slow_seconds or self._on_record:
+            try:
+                self._tell(exchange, seconds, chance, self._on_record)
+            except Exception as exc:
+                # Not to be told is no reason to leave the app waiting.
+                services.crashed(exc)
+        exchange.app.exchange_over(cut=cut)
+
+    def _tell(
+        self,
+        exchange: Exchange,
+        seconds: float,
+        chance: float,
+        on_record: Callable[[ExchangeRecord], None] | None = None,
+    ) -> None:
+        """For log, ring, reports and tests; an uneventful exchange is mostly not told."""
+        status, prepared = exchange.status or 0, exchange.prepared
+        wanted = self._log.wants(exchange.outcome, exchange.attempts_made, seconds, chance, status)
+        policy = prepared.bound.policy if prepared is not None and status >= 400 else None
+        rule = policy.report if policy is not None else None
+        if not wanted and rule is None and on_record is None:
             return
-        record = record_of(exchange, services.clock.wall() - seconds, seconds)
+        record = record_of(exchange, self._services.clock.wall() - seconds, seconds)
         if wanted:
             self._recent.add(record)
             self._log.write(record)
-        if self._on_record is not None:
-            self._on_record(record)
+        if policy is not None and rule is not None:
+            self.reports.add(policy.name, rule.keep, report_of(exchange, record, rule))
+        if on_record is not None:
+            on_record(record)
+
+    def told(self, exchange: Exchange) -> None:
+        """One round of delivery from the outbox. As a request of an app it was counted when it was stored."""
+        self._tell(exchange, self._services.monotonic() - exchange.started, self._services.chance())
 
     def refuse(self, app: AppConnection, bad: BadHead) -> None:
         """What is not a request gets one short answer, then the connection ends. No upstream hears of it."""
@@ -227,6 +258,17 @@ class Listener:
             correlation_id=correlation_id,
         )
         give_own(app, None, None, answer, lines, self._services.clock.wall())
+
+
+def _is_stuck(since: float, now: float) -> bool:
+    return since > 0 and now - since > STALL_SECONDS
+
+
+def _kind_of(message: RequestMessage) -> type[Exchange]:
+    """Of a request that asks for more than an answer."""
+    if message.method == "CONNECT":
+        return Tunnel
+    return Upgrade if wanted_protocols(message) else Exchange
 
 
 def _why(exc: OSError, address: Address) -> str:

@@ -15,39 +15,46 @@ from sidecar.core.instants import duration
 from sidecar.core.policy import Idempotency
 from sidecar.observe.trace import child, create
 from sidecar.proxy.destinations import Bound, Destination
-from sidecar.proxy.headers import NO_NAMES, named_by_connection, request_fields
+from sidecar.proxy.headers import (
+    CONNECTION,
+    DROP,
+    HARMLESS,
+    HOST,
+    KEEP,
+    NO_NAMES,
+    careful_fields,
+    named_by_connection,
+)
 from sidecar.proxy.ids import idempotency_key, new_id, sane
-from sidecar.proxy.routing import Refused, Router, check_host
+from sidecar.proxy.routing import Refused, Router, UserInfo, check_host, valid_hosts
+from sidecar.proxy.userinfo import Moved
+from sidecar.upstream.login import Credential
 from sidecar.wire.framing import CHUNKED
 from sidecar.wire.heads import RequestMessage
 
-__all__ = ["Prepared", "check", "own_ids", "prepare"]
+__all__ = ["Prepared", "own_ids", "prepare"]
 
 _HOST = hdrs.HOST
 _VIA = hdrs.VIA
-_UPGRADE = hdrs.UPGRADE
 _MAX_FORWARDS: Final = istr(hdrs.MAX_FORWARDS)
 _TIMEOUT: Final = istr("Sidecar-Timeout")
+_OURS: Final = frozenset({b"sidecar-timeout"})
 _TRACEPARENT: Final = istr("traceparent")
 
 
 class Prepared:
     """One request, ready to be sent any number of times."""
 
-    __slots__ = (
-        "bound",
-        "correlation_id",
-        "correlation_line",
-        "deadline_seconds",
-        "destination",
-        "id_line",
-        "key_line",
-        "keyed",
-        "prefix",
-        "request_id",
-        "target",
-        "trace",
-    )
+    # Defaults stand on the class: an untroubled request sets few of them.
+    key_line = b""
+    """The idempotency key that we made, to be told to the app too."""
+    keyed = False
+    """Whether the request carries a key that this upstream honours."""
+    trace: str | None = None
+    credential: Credential | None = None
+    """What is put on each send, where the upstream has a login and the app sent no credential of its own."""
+    credential_number = 0
+    """Which token the last send carried."""
 
     def __init__(self, destination: Destination, bound: Bound, target: str) -> None:
         self.destination = destination
@@ -58,22 +65,22 @@ class Prepared:
         """For the whole exchange, from its start."""
         self.request_id = ""
         self.correlation_id = ""
-        self.id_line = b""
-        self.correlation_line = b""
-        self.key_line = b""
-        """The idempotency key that we made, to be told to the app too."""
-        self.keyed = False
-        """Whether the request carries a key that this upstream honours."""
-        self.trace: str | None = None
+        self.id_lines = b""
+        """Both, as the app is told them."""
         self.prefix = b""
 
     def head(self, number: int, left_seconds: float, *, expects_continue: bool) -> bytes:
         """The request head of attempt ``number``."""
+        if not (self.bound.varies or expects_continue or self.trace is not None):
+            return self.prefix + b"\r\n"
         policy = self.bound.policy
         head = self.prefix
         if self.trace is not None:
             self.trace = child(self.trace, int(new_id()[:16], 16)) or self.trace
             head += b"traceparent: " + self.trace.encode("ascii") + b"\r\n"
+        if self.credential is not None:
+            head += self.credential.line()
+            self.credential_number = self.credential.number
         if policy.attempt_header is not None:
             head += f"{policy.attempt_header}: {number}\r\n".encode("ascii")
         if policy.deadline_header is not None:
@@ -83,74 +90,103 @@ class Prepared:
         return head + b"\r\n"
 
 
-def check(message: RequestMessage, via: str) -> None:
-    """What the parser lets through and we must not. Raises ``Refused``.
-
-    RFC 9110 sections 7.2 (Host), 7.6.3 (loops), 7.8 (Upgrade), 9.3.8 (TRACE), RFC 9112 section 3.2 (target).
-    """
-    headers = message.headers
-    host = headers.get(_HOST)
-    if host is not None:
-        check_host(host)
-    if message.upgrade:
-        _check_upgrade(message)
-    if message.method == "TRACE":
-        raise Refused(405, "method", "TRACE would echo credentials, and is not forwarded")
-    if message.method == "OPTIONS" and headers.get(_MAX_FORWARDS) == "0":
-        raise Refused(501, "method", "Max-Forwards ends here, and this proxy has no options of its own to tell")
-    if "#" in message.path:
-        raise Refused(400, "target", "a request target has no fragment")
-    if _VIA in headers and via in ",".join(headers.getall(_VIA)):
-        raise Refused(508, "loop", "this request has been here before: the upstream leads back to this proxy")
-
-
-def _check_upgrade(message: RequestMessage) -> None:
-    if message.method == "CONNECT":
-        raise Refused(501, "method", "CONNECT tunnels are not supported yet: use http:// URLs or a mount")
-    if message.headers.get(_UPGRADE, "").strip().lower() != "h2c":
-        raise Refused(501, "header", "Upgrade is not supported yet")
-
-
 def prepare(message: RequestMessage, router: Router, body_length: int) -> Prepared:
-    """Raises ``Refused``."""
-    destination, target = router.find(message.path)
+    """Raises ``Refused``.
+
+    The plain way is one walk over the fields. A field that is worth a closer look (an id, a trace, a key, a loop,
+    a deadline, an unusual Connection or Host) leads to the careful way.
+    """
+    path = message.path
+    method = message.method
+    if method == "TRACE":
+        raise Refused(405, "method", "TRACE would echo credentials, and is not forwarded")
+    if "#" in path:
+        raise Refused(400, "target", "a request target has no fragment")
+    try:
+        destination, target = router.find(path)
+    except UserInfo as found:
+        return prepare(Moved(message, found.target, found.user_info), router, body_length)
     bound = destination.bound
     if destination.routes:
-        path = target.partition("?")[0][len(destination.base_path) :]
-        bound = destination.policy_for(message.method, path)
+        bound = destination.policy_for(method, target.partition("?")[0][len(destination.base_path) :])
     prepared = Prepared(destination, bound, target)
-    headers = message.headers
+    rules = bound.request_rules
+    memory = rules.memory
+    line = f"{method} {target} HTTP/1.1\r\n".encode()  # the parser lets only ASCII through
+    parts = [line, destination.host_line]
+    if not destination.host_line or bound.creates:
+        return _prepare_carefully(prepared, message, router, line, body_length)
+    for name, value in message.raw_headers:
+        verdict = memory.get(name)
+        if verdict is None:
+            verdict = rules.judge(name)
+        if verdict == KEEP:
+            parts += (name, b": ", value, b"\r\n")
+        elif verdict > DROP and not (
+            (verdict == CONNECTION and value in HARMLESS) or (verdict == HOST and value in valid_hosts)
+        ):
+            return _prepare_carefully(prepared, message, router, line, body_length)
+    # Who sends neither id begins a chain: one id names both.
+    prepared.request_id = prepared.correlation_id = new = new_id()
+    encoded = new.encode("ascii")
+    prepared.id_lines = ids = bound.two_ids % (encoded, encoded)
+    parts += (bound.via_line, ids)
+    if body_length == CHUNKED:
+        parts.append(b"Transfer-Encoding: chunked\r\n")
+    prepared.prefix = b"".join(parts)
+    return prepared
+
+
+def _prepare_carefully(
+    prepared: Prepared, message: RequestMessage, router: Router, line: bytes, body_length: int
+) -> Prepared:
+    headers, bound, destination = message.headers, prepared.bound, prepared.destination
+    _check(message, router.via)
     asked = headers.get(_TIMEOUT)
     if asked is not None:
         shorter = duration(asked.strip())
         if shorter is None or shorter <= 0:
             raise Refused(400, "header", "Sidecar-Timeout is not a duration such as 5s or 250ms")
         prepared.deadline_seconds = min(prepared.deadline_seconds, shorter)
-    named = named_by_connection(message)
+    named = named_by_connection(message) if asked is None else named_by_connection(message) | _OURS
     prepared.request_id, keeps_request_id = _id(headers, bound.request_id, named)
     prepared.correlation_id, keeps_correlation_id = _id(headers, bound.correlation_id, named)
-    prepared.id_line = bound.request_id_line + prepared.request_id.encode("ascii") + b"\r\n"
-    prepared.correlation_line = bound.correlation_line + prepared.correlation_id.encode("ascii") + b"\r\n"
+    if not (keeps_request_id or bound.request_id in headers or bound.correlation_id in headers):
+        prepared.correlation_id = prepared.request_id
+    request_line = bound.request_id_line + prepared.request_id.encode("ascii") + b"\r\n"
+    correlation_line = bound.correlation_line + prepared.correlation_id.encode("ascii") + b"\r\n"
+    prepared.id_lines = request_line + correlation_line
     tail: list[bytes] = [bound.via_line]
     if not keeps_request_id:
-        tail.append(prepared.id_line)
+        tail.append(request_line)
         named = _without(named, message, bound.request_id)
     if not keeps_correlation_id:
-        tail.append(prepared.correlation_line)
+        tail.append(correlation_line)
         named = _without(named, message, bound.correlation_id)
     named = _take_rarer(prepared, message, named, tail)
     if body_length == CHUNKED:
         tail.append(b"Transfer-Encoding: chunked\r\n")
     host_line = destination.host_line or b"Host: " + headers.get(_HOST, "").encode("latin-1") + b"\r\n"
-    line = f"{message.method} {target} HTTP/1.1\r\n".encode("utf-8", "surrogateescape")
-    prepared.prefix = b"".join((line, host_line, *request_fields(message, named), *tail))
+    prepared.prefix = b"".join((line, host_line, *careful_fields(message, bound.request_rules, named), *tail))
     return prepared
+
+
+def _check(message: RequestMessage, via: str) -> None:
+    """Of a head that is worth a closer look: RFC 9110 sections 7.2 (Host), 7.6.2 and 7.6.3 (loops)."""
+    headers = message.headers
+    host = headers.get(_HOST)
+    if host is not None:
+        check_host(host)
+    if message.method == "OPTIONS" and headers.get(_MAX_FORWARDS) == "0":
+        raise Refused(501, "method", "Max-Forwards ends here, and this proxy has no options of its own to tell")
+    if _VIA in headers and via in ",".join(headers.getall(_VIA)):
+        raise Refused(508, "loop", "this request has been here before: the upstream leads back to this proxy")
 
 
 def own_ids(message: RequestMessage | None, bound: Bound) -> tuple[str, str, bytes]:
     """Request id, correlation id and their lines for an answer to a request that goes nowhere."""
-    if message is None:
-        request_id, correlation_id = new_id(), new_id()
+    if message is None or not (bound.request_id in message.headers or bound.correlation_id in message.headers):
+        request_id = correlation_id = new_id()
     else:
         request_id, _ = _id(message.headers, bound.request_id, NO_NAMES)
         correlation_id, _ = _id(message.headers, bound.correlation_id, NO_NAMES)
@@ -184,6 +220,8 @@ def _take_rarer(
             named = _without(named, message, _TRACEPARENT)
     if policy.idempotency is not None:
         named = _take_key(prepared, message, policy.idempotency, named, tail)
+    if prepared.destination.credential is not None:
+        named = _take_credential(prepared, message, prepared.destination.credential, named)
     forwards = message.headers.get(_MAX_FORWARDS)
     if forwards is not None and message.method == "OPTIONS" and forwards.isascii() and forwards.isdigit():
         # RFC 9110 section 7.6.2; zero has been answered here.
@@ -215,4 +253,15 @@ def _take_key(
         prepared.keyed = True
         prepared.key_line = f"{rule.header}: {idempotency_key(rule.format)}\r\n".encode("ascii")
         tail.append(prepared.key_line)
+    return _without(named, message, rule.header)
+
+
+def _take_credential(
+    prepared: Prepared, message: RequestMessage, credential: Credential, named: frozenset[bytes]
+) -> frozenset[bytes]:
+    """Ours, unless the app sent its own and the login does not replace it."""
+    rule = credential.rule
+    if not rule.replace and (message.headers.get(rule.header) or "").strip():
+        return named
+    prepared.credential = credential
     return _without(named, message, rule.header)

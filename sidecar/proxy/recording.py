@@ -31,7 +31,7 @@ def record_of(exchange: Exchange, started_at: float, duration_seconds: float) ->
         path=_path(message.path),
         outcome=exchange.outcome,
         status=exchange.status,
-        attempts=tuple(exchange.attempts),
+        attempts=exchange.all_attempts,
         started_at=started_at,
         duration_seconds=duration_seconds,
         reason=exchange.reason,
@@ -42,7 +42,7 @@ def record_of(exchange: Exchange, started_at: float, duration_seconds: float) ->
         error_message=codes[1],
         upstream_request_id=codes[2],
         upstream_correlation_id=codes[3],
-        request_bytes=exchange.body.received_bytes if exchange.body is not None else len(exchange.payload),
+        request_bytes=exchange.request_bytes,
         response_bytes=exchange.app.response_bytes,
         body_cut=exchange.app.broken is not None,
     )
@@ -51,6 +51,8 @@ def record_of(exchange: Exchange, started_at: float, duration_seconds: float) ->
 def _path(target: str) -> str:
     """Without query, fragment and credentials: all of them may hold secrets."""
     path = target.partition("?")[0].partition("#")[0]
+    if target[:1] != "/" and "://" not in path:
+        return path.rpartition("@")[2]
     scheme, separator, rest = path.partition("://")
     authority, slash, tail = rest.partition("/")
     return f"{scheme}://{authority.rpartition('@')[2]}{slash}{tail}" if separator else path

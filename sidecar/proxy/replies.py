@@ -18,7 +18,7 @@ import orjson
 from sidecar.core.policy import Policy
 from sidecar.core.words import FailureKind, Outcome, Reason
 
-__all__ = ["PROXY_STATUS", "OwnAnswer", "sidecar_field", "status_for"]
+__all__ = ["PROXY_STATUS", "OwnAnswer", "fill", "sidecar_field", "status_for"]
 
 PROXY_STATUS: Final = {
     FailureKind.RESOLVE: "dns_error",
@@ -81,7 +81,7 @@ class OwnAnswer:
         """Head (without the final empty line and without Connection) and body."""
         shape = policy.errors.shape if policy is not None else None
         media = b"application/problem+json" if shape is None else b"application/json"
-        document = self._problem() if shape is None else _fill(shape, self._values(wall))
+        document = self._problem() if shape is None else fill(shape, self._values(wall))
         body = orjson.dumps(document)
         phrase = HTTPStatus(self.status).phrase.encode("ascii")
         head = [
@@ -134,12 +134,12 @@ class OwnAnswer:
         }
 
 
-def _fill(shape: object, values: dict[str, object]) -> object:
+def fill(shape: object, values: dict[str, object]) -> object:
     """The template with its places filled; a place that stands alone keeps its type (``{status}`` is a number)."""
     if isinstance(shape, dict):
-        return {key: _fill(value, values) for key, value in shape.items()}
+        return {key: fill(value, values) for key, value in shape.items()}
     if isinstance(shape, list | tuple):
-        return [_fill(value, values) for value in shape]
+        return [fill(value, values) for value in shape]
     if not isinstance(shape, str):
         return shape
     if shape in values:

@@ -9,43 +9,52 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import NoReturn
 
-from sidecar.core.deployment import Deployment, Origin, Upstream
-from sidecar.observe.metrics import Metrics
+from sidecar.core.deployment import Deployment, Login, Origin, Upstream
+from sidecar.core.policy import Policy
+from sidecar.observe.metrics import Metrics, UpstreamMeters
+from sidecar.proxy.admission import Admission
 from sidecar.proxy.destinations import Bound, BoundRoute, Destination, Purse, TimerShelf
+from sidecar.proxy.holding import Holding
+from sidecar.proxy.refusals import Refused
+from sidecar.upstream.dialling import Dialler
+from sidecar.upstream.login import Credentials
 from sidecar.upstream.pool import Pools
+from sidecar.upstream.wayout import WayOut
 
-__all__ = ["Refused", "Router", "check_host"]
+__all__ = ["Refused", "Router", "UserInfo", "check_host", "valid_hosts"]
 
 UNKNOWN_HOSTS = 1000
 """Hosts without an upstream whose budget is remembered; the oldest is forgotten."""
 
+_ONE_SEGMENT = [1]
+
 OWN_NAMES = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0"})  # noqa: S104 - refused, not bound
 
 _HOST = re.compile(r"(?:[A-Za-z0-9._~%!$&'()*+;=-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?")
-_valid_hosts: set[str] = set()
+valid_hosts: set[bytes] = set()
+"""Values of ``Host`` that have been found valid; bounded."""
 
 
-class Refused(Exception):
-    """A request that goes nowhere. ``status`` is the answer for the app, ``kind`` a word for the counter."""
+class UserInfo(Exception):
+    """The target carries credentials; ``target`` is what it would be without them."""
 
-    def __init__(self, status: int, kind: str, detail: str) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.kind = kind
-        self.detail = detail
+    def __init__(self, target: str, user_info: str) -> None:
+        super().__init__()
+        self.target = target
+        self.user_info = user_info
 
 
 def check_host(value: str) -> None:
     """One host, an optional port, nothing else (RFC 9112 section 3.2, RFC 9110 section 7.2), else ``Refused`` (400)."""
-    if value in _valid_hosts:
-        return
     found = _HOST.fullmatch(value)
     if found is None or (found[1] is not None and not 0 < int(found[1]) < 65536):
         raise Refused(400, "host", "the Host field is not a host with an optional port")
-    if len(_valid_hosts) < 1024:
-        _valid_hosts.add(value)
+    if len(valid_hosts) < 1024:
+        valid_hosts.add(value.encode("ascii"))
 
 
 class Router:
@@ -60,50 +69,95 @@ class Router:
         via: str,
         loop: asyncio.AbstractEventLoop,
         before: Router | None = None,
+        credentials: Credentials | None = None,
+        *,
+        hold: Callable[[Policy, UpstreamMeters], Holding],
     ) -> None:
+        self._hold = hold
         self.deployment = deployment
         self._pools = pools
         self._timers = timers
-        self._via = via
+        self.via = via
         self._metrics = metrics
         self._loop = loop
-        self.default = Bound(deployment.default_policy, timers, via)
+        self._credentials = credentials
+        access = deployment.access
+        self.credential = access.credential.encode("utf-8") if access.credential is not None else None
+        """What users of the forward side must show; None: nothing."""
+        self._admission = Admission(deployment)
+        self._way_out = WayOut(deployment.outbound)
+        self._bounds: dict[tuple[int, bool, bool], Bound] = {}
+        self.default = self._bind(deployment.default_policy)
         self._mounts: dict[str, Destination] = {}
         self._hosts: dict[str, Destination] = {}
         self._unknown: OrderedDict[Origin, Destination] = OrderedDict()
         self.destinations: dict[str, Destination] = {}
         for upstream in deployment.upstreams:
             self._add(upstream, before)
-        self._depths = sorted({mount.count("/") for mount in self._mounts if mount != "/"}, reverse=True)
-        self._root = self._mounts.get("/")
+        # Apart from the others: the first segment of //x is empty, and yet it is not mounted at /.
+        self._root = self._mounts.pop("/", None)
+        self._depths = sorted({mount.count("/") for mount in self._mounts}, reverse=True)
+
+    def _bind(self, policy: Policy, *, logs_in: bool = False, store_first: bool = False) -> Bound:
+        """Each policy is compiled once, however many upstreams share it; apart for those with a login."""
+        key = (id(policy), logs_in, store_first)
+        bound = self._bounds.get(key)
+        if bound is None:
+            bound = self._bounds[key] = Bound(policy, self._timers, self.via, store_first=store_first)
+            if logs_in:
+                # The credential is put on each send: it may be another one by then.
+                bound.creates = bound.varies = True
+        return bound
 
     def _add(self, upstream: Upstream, before: Router | None) -> None:
-        origin = upstream.origin
+        origin, logs_in = upstream.origin, upstream.login is not None
+        origin = replace(origin, proxy=self._way_out.of_upstream(upstream.name, origin.host, origin.port))
         earlier = before.destinations.get(upstream.name) if before is not None else None
         rule = upstream.policy.budget
         # What has been earned and spent survives a reload, unless the rule itself changed.
         keep = earlier is not None and earlier.bound.policy.budget == rule
         purse = earlier.purse if earlier is not None and keep else Purse(rule, self._loop.time())
+        pool, meters = self._pools.configured(origin, upstream.connections), self._metrics.upstream(upstream.name)
         destination = Destination(
             name=upstream.name,
             origin=origin,
-            pool=self._pools.configured(origin, upstream.connections),
-            meters=self._metrics.upstream(upstream.name),
-            bound=Bound(upstream.policy, self._timers, self._via),
+            pool=pool,
+            meters=meters,
+            holding=self._holding(upstream.policy, meters, earlier),
+            bound=self._bind(upstream.policy, logs_in=logs_in),
             purse=purse,
-            host_line=b"" if upstream.host == "keep" else b"Host: " + origin.authority.encode("ascii") + b"\r\n",
-            base_path=origin.base_path,
+            host_line=b"" if upstream.host == "keep" and not _asks_proxy(origin) else _host_line(origin),
+            base_path=_before_path(origin),
             routes=tuple(
-                BoundRoute(route.methods, route.pattern, Bound(route.policy, self._timers, self._via))
+                BoundRoute(
+                    route.methods,
+                    route.pattern,
+                    self._bind(route.policy, logs_in=logs_in, store_first=route.store_first),
+                )
                 for route in upstream.routes
             ),
         )
         destination.meters.read_budget = lambda: purse.peek(self._loop.time())
+        if self._credentials is not None:
+            destination.credential = self._credentials.of(upstream.name, self._login(upstream), destination.meters)
         self.destinations[upstream.name] = destination
         if upstream.mount is not None:
             self._mounts[upstream.mount] = destination
         for host in upstream.hosts:
             self._hosts[host] = destination
+
+    def _login(self, upstream: Upstream) -> Login | None:
+        """The login goes out the same way as the requests. (One without TLS goes direct: nobody wants it seen.)"""
+        login = upstream.login
+        if login is None or login.origin.scheme == "http":
+            return login
+        way = self._way_out.of_upstream(upstream.name, login.origin.host, login.origin.port)
+        return replace(login, origin=replace(login.origin, proxy=way))
+
+    @property
+    def dialler(self) -> Dialler:
+        """Opens the way for tunnels, which no pool keeps."""
+        return self._pools.dialler
 
     def find(self, target: str) -> tuple[Destination, str]:
         """The destination of a request target and the target to send there. Raises ``Refused``."""
@@ -113,7 +167,24 @@ class Router:
             raise Refused(501, "target", "OPTIONS * asks about this proxy itself, which has no answer to it")
         return self._by_host(target)
 
+    def _holding(self, policy: Policy, meters: UpstreamMeters, earlier: Destination | None) -> Holding:
+        """What has been learnt of an upstream, and who waits for it, survives a reload that leaves the rules alone."""
+        if earlier is not None and earlier.meters is meters:
+            before = earlier.bound.policy
+            if (before.breaker, before.gate) == (policy.breaker, policy.gate):
+                return earlier.holding
+        return self._hold(policy, meters)
+
+    def holdings(self) -> Iterator[Holding]:
+        for destination in (*self.destinations.values(), *self._unknown.values()):
+            yield destination.holding
+
     def _by_mount(self, target: str) -> tuple[Destination, str]:
+        at = target.find("/", 1)
+        if at > 0 and self._depths == _ONE_SEGMENT:
+            destination = self._mounts.get(target[:at])
+            if destination is not None:
+                return destination, destination.base_path + target[at:]
         query = target.find("?")
         path = target if query < 0 else target[:query]
         for depth in self._depths:
@@ -139,7 +210,8 @@ class Router:
             raise Refused(400, "target", "only http:// and https:// targets are proxied")
         authority, path = _split(rest)
         if "@" in authority:
-            raise Refused(400, "target", "credentials in a URL are not accepted: send them as Authorization")
+            user_info, _, place = authority.rpartition("@")
+            raise UserInfo(f"{scheme}://{place}{path}", user_info)
         check_host(authority)
         authority = authority.lower()
         destination = self._hosts.get(authority)
@@ -152,34 +224,70 @@ class Router:
             destination = self._unknown_host(Origin("https" if scheme == "https" else "http", host, port))
         return destination, destination.base_path + path
 
+    def tunnel(self, host: str, port: int) -> Destination:
+        """Where a CONNECT leads. Raises ``Refused``.
+
+        The hosts of an upstream whose origin is https lead to that origin, as its other requests do.
+        """
+        self._admission.check_tunnel(host, port)
+        authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        found = self._hosts.get(authority)
+        if found is None and port == 443:
+            found = self._hosts.get(authority.rpartition(":")[0])
+        if found is not None and found.origin.scheme == "https":
+            return found
+        if port in self._pools.own_ports and host in OWN_NAMES:
+            self._refuse_own(port)
+        return self._unknown_host(Origin("https", host, port))
+
     def _refuse_own(self, port: int) -> NoReturn:
         if port == self._pools.own_port:
             raise Refused(508, "loop", "the target is this proxy itself")
         raise Refused(403, "own_port", "that is this sidecar's own admin port")
 
     def _unknown_host(self, origin: Origin) -> Destination:
-        if self.deployment.unknown_hosts == "refuse":
-            raise Refused(403, "host", "this host is not configured, and unknown_hosts is refuse")
         known = self._unknown.get(origin)
         if known is not None:
             self._unknown.move_to_end(origin)
             return known
+        self._admission.check_host(origin.host, origin.port)
+        plain, origin = origin, replace(origin, proxy=self._way_out.of_host(origin.host, origin.port))
         meters = self._metrics.unknown
+        pool = self._pools.unknown(origin)
         made = Destination(
             name=meters.name,
             origin=origin,
-            pool=self._pools.unknown(origin),
+            pool=pool,
             meters=meters,
+            holding=self._hold(self.default.policy, meters),
             bound=self.default,
             purse=Purse(self.default.policy.budget, self._loop.time()),
-            host_line=b"Host: " + origin.authority.encode("ascii") + b"\r\n",
-            base_path="",
+            host_line=_host_line(origin),
+            base_path=_before_path(origin),
             host=origin.authority,
         )
-        self._unknown[origin] = made
+        self._unknown[plain] = made
         if len(self._unknown) > UNKNOWN_HOSTS:
             self._unknown.popitem(last=False)
         return made
+
+
+def _host_line(origin: Origin) -> bytes:
+    """``Host``, and for an outbound proxy that reads this head our credential there."""
+    line = b"Host: " + origin.authority.encode("ascii") + b"\r\n"
+    if origin.proxy is None or not _asks_proxy(origin) or not origin.proxy.authorization:
+        return line
+    return line + b"Proxy-Authorization: " + origin.proxy.authorization.encode("ascii") + b"\r\n"
+
+
+def _before_path(origin: Origin) -> str:
+    """What stands before a path in the request line: an outbound proxy is asked in absolute-form (RFC 9112 3.2.2)."""
+    return f"http://{origin.authority}{origin.base_path}" if _asks_proxy(origin) else origin.base_path
+
+
+def _asks_proxy(origin: Origin) -> bool:
+    """Whether an outbound proxy reads the head itself; through TLS it sees nothing."""
+    return origin.proxy is not None and origin.scheme == "http"
 
 
 def _first_segments(path: str, depth: int) -> str:

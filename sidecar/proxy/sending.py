@@ -13,8 +13,10 @@ from sidecar.core.words import IDEMPOTENT_METHODS, FailureKind
 from sidecar.proxy.body import Body
 from sidecar.proxy.front import AppConnection
 from sidecar.proxy.preparation import Prepared
+from sidecar.proxy.refusals import Refused
 from sidecar.proxy.replies import PROXY_STATUS
 from sidecar.proxy.services import Services
+from sidecar.upstream.addresses import Forbidden
 from sidecar.upstream.connection import Connection
 from sidecar.upstream.failures import NotConnected
 from sidecar.wire.heads import ResponseMessage
@@ -33,22 +35,13 @@ class Sending:
     (RFC 9209); ``written`` and ``pooled`` as the core wants to know them.
     """
 
-    __slots__ = (
-        "_app",
-        "_body",
-        "_method",
-        "_payload",
-        "_prepared",
-        "_services",
-        "_timers",
-        "connection",
-        "detail",
-        "error",
-        "failure",
-        "message",
-        "pooled",
-        "written",
-    )
+    connection: Connection | None = None
+    message: ResponseMessage | None = None
+    failure: FailureKind | None = None
+    detail = ""
+    error = ""
+    written = False
+    pooled = False
 
     def __init__(
         self,
@@ -66,13 +59,27 @@ class Sending:
         self._payload = payload
         self._body = body
         self._timers: list[asyncio.TimerHandle] = []
-        self.connection: Connection | None = None
-        self.message: ResponseMessage | None = None
-        self.failure: FailureKind | None = None
-        self.detail = ""
-        self.error = ""
-        self.written = False
-        self.pooled = False
+
+    def adopt(self, connection: Connection) -> None:
+        """The first send was made elsewhere, and its head or failure is there."""
+        self.connection = connection
+        self.written = True
+        self.settle()
+
+    def settle(self) -> ResponseMessage | None:
+        """What came of the send: ``message``, or ``failure``."""
+        connection = self.connection
+        if connection is None:
+            return None
+        self._prepared.bound.head_timers.stop(connection)
+        failure = connection.failure
+        if failure is None:
+            self.message = connection.message
+        else:
+            self.message = None
+            self._failed(failure, connection.detail, PROXY_STATUS[failure])
+            self.pooled = connection.reused
+        return self.message
 
     async def attempt(self, number: int, left_seconds: float, *, last: bool) -> ResponseMessage | None:
         """Send once. ``left_seconds`` is what remains of the deadline; the ``last`` attempt may use all of it."""
@@ -80,27 +87,32 @@ class Sending:
         self.written = self.pooled = False
         connection = self._send_on_idle(number, left_seconds)
         if connection is None:
+            began = self._services.loop.time()
             connection = await self._send_on_new(number, left_seconds)
             if connection is None:
                 return None
+            left_seconds -= self._services.loop.time() - began
         self.connection = connection
         self.written = True
-        timers = self._prepared.bound.head_timers
-        if number == 1 and self._body is None and left_seconds >= timers.seconds and not last:
-            timers.start(connection)
-            try:
-                message = await connection.head()
-            finally:
-                timers.stop(connection)
-        else:
-            message = await self._head_with_own_timers(connection, number, left_seconds, last=last)
-        self.message = message
-        failure = connection.failure
-        if failure is not None:
-            self.message = None
-            self._failed(failure, connection.detail, PROXY_STATUS[failure])
-            self.pooled = connection.reused
-        return self.message
+        try:
+            self._start_timers(connection, left_seconds, last=last)
+            await connection.head()
+        finally:
+            self.stop_timers()
+        return self.settle()
+
+    def _start_timers(self, connection: Connection, left_seconds: float, *, last: bool) -> None:
+        bound = self._prepared.bound
+        if self._body is None and left_seconds >= bound.head_timers.seconds and not last:
+            bound.head_timers.start(connection)
+            return
+        loop = self._services.loop
+        head_seconds = max(0.0, left_seconds if last else min(bound.policy.timeouts.head_seconds, left_seconds))
+        if self._body is None:
+            self._timers.append(loop.call_later(head_seconds, connection.timed_out))
+            return
+        self._timers.append(loop.call_later(max(0.0, left_seconds), connection.timed_out))
+        self._body.attach(connection, lambda: self._timers.append(loop.call_later(head_seconds, connection.timed_out)))
 
     def _send_on_idle(self, number: int, left_seconds: float) -> Connection | None:
         """Over a pooled connection, if there is one that lives. A dead one costs nothing: not a byte was written."""
@@ -124,6 +136,8 @@ class Sending:
         except TimeoutError:
             self._failed(FailureKind.CONNECT_TIMEOUT, "no connection in time", "connection_timeout")
             return None
+        except Forbidden as exc:
+            raise Refused(403, "address", exc.detail) from None
         except NotConnected as exc:
             error = "tls_certificate_error" if exc.certificate else PROXY_STATUS[exc.kind]
             self._failed(exc.kind, exc.detail, error)
@@ -160,26 +174,6 @@ class Sending:
             self._app.active_at = self._services.loop.time()
             self._app.interim(CONTINUE)
 
-    async def _head_with_own_timers(
-        self, connection: Connection, number: int, left_seconds: float, *, last: bool
-    ) -> ResponseMessage | None:
-        """The general way: a body that is still being sent, a later attempt, a short deadline."""
-        loop = self._services.loop
-        head_seconds = left_seconds if last else min(self._prepared.bound.policy.timeouts.head_seconds, left_seconds)
-        try:
-            if self._body is None:
-                self._timers.append(loop.call_later(max(0.0, head_seconds), connection.timed_out))
-            else:
-                self._timers.append(loop.call_later(max(0.0, left_seconds), connection.timed_out))
-
-                def sent() -> None:
-                    self._timers.append(loop.call_later(max(0.0, head_seconds), connection.timed_out))
-
-                self._body.attach(connection, sent)
-            return await connection.head()
-        finally:
-            self.stop_timers()
-
     def stop_timers(self) -> None:
         for timer in self._timers:
             timer.cancel()
@@ -193,6 +187,8 @@ class Sending:
     def let_go(self) -> None:
         """The attempt is over: the connection goes back to the pool if it can serve again, else it is cut."""
         connection, self.connection = self.connection, None
+        # An upload that went on beside an early answer has started one since; the connection may serve another now.
+        self.stop_timers()
         if self._body is not None:
             self._body.detach()
         if connection is not None:
@@ -202,6 +198,9 @@ class Sending:
         """Nobody wants the answer any more."""
         self.stop_timers()
         connection, self.connection = self.connection, None
+        if connection is not None:
+            self._prepared.bound.head_timers.stop(connection)
+            connection.on_head = None
         if self._body is not None:
             self._body.detach()
         if connection is not None:

@@ -7,7 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sidecar.observe.metrics import Metrics
+from sidecar.outbox.keeper import Keeper
 from sidecar.proxy.clock import Clock
+from sidecar.proxy.interceptor import Interceptor
+from sidecar.proxy.notices import Notices
+from sidecar.proxy.spool import Spool
 
 __all__ = ["Services"]
 
@@ -21,8 +25,17 @@ class Services:
     metrics: Metrics
     via: str
     """Our own name in ``Via``: unlike any other instance's, so that only a real loop looks like one."""
+    crashed: Callable[[Exception], None]
+    """Told of a fault of ours that ended one exchange."""
+    monotonic: Callable[[], float]
+    """The clock's, bound once."""
+    spool: Spool
+    """Where bodies go that have outgrown memory."""
+    notices: Notices | None = None
+    """Told of tunnels."""
+    interceptor: Interceptor | None = None
+    """Takes tunnels over; None: all of them stay opaque."""
     draining: bool = False
-    wants_attempts: bool = False
-    """Whether even an untroubled exchange keeps a record of its attempt."""
+    outbox: Keeper | None = None
     switched_off: bool = False
     """Retries are turned off at run time."""

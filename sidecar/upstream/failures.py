@@ -30,9 +30,13 @@ def from_exception(exc: BaseException) -> NotConnected:
     if isinstance(exc, NotConnected):
         return exc
     if isinstance(exc, ssl.SSLCertVerificationError):
-        return NotConnected(FailureKind.TLS, f"certificate refused: {exc.verify_message}", certificate=True)
+        # Both attributes are there only if OpenSSL itself made the exception.
+        words = getattr(exc, "verify_message", None) or "it cannot be verified"
+        return NotConnected(FailureKind.TLS, f"certificate refused: {words}", certificate=True)
     if isinstance(exc, ssl.SSLError):
-        return NotConnected(FailureKind.TLS, f"TLS handshake failed: {exc.reason or 'protocol error'}")
+        return NotConnected(
+            FailureKind.TLS, f"TLS handshake failed: {getattr(exc, 'reason', None) or 'protocol error'}"
+        )
     if isinstance(exc, socket.gaierror):
         return NotConnected(FailureKind.RESOLVE, "the name does not resolve")
     if isinstance(exc, TimeoutError):

@@ -7,28 +7,29 @@ limit wait for their turn, in order. Idle ones are closed before the upstream is
 from __future__ import annotations
 
 import asyncio
-import ipaddress
+import socket
 import ssl
 from collections import OrderedDict, deque
-from collections.abc import Collection
 from functools import lru_cache
 
-import aiohappyeyeballs
+from aiohttp import hdrs
 
 from sidecar.core.deployment import Origin
 from sidecar.core.words import FailureKind
+from sidecar.upstream.addresses import AddressGuard
 from sidecar.upstream.connection import Connection
+from sidecar.upstream.dialling import Dialler
 from sidecar.upstream.failures import NotConnected, from_exception
-from sidecar.upstream.resolve import Resolver
+from sidecar.upstream.resolve import Lookup, Resolver
 
 __all__ = ["Pool", "Pools"]
 
 IDLE_SECONDS = 15.0
 """Common servers close after 5 (node, Apache) to 75 s (nginx); what a server announces goes before this."""
-HAPPY_EYEBALLS_SECONDS = 0.25
-"""RFC 8305 section 8: the recommended connection attempt delay."""
 UNKNOWN_HOST_CONNECTIONS = 100
 UNKNOWN_HOSTS = 1000
+
+_KEEP_ALIVE = hdrs.KEEP_ALIVE
 
 
 @lru_cache(maxsize=64)
@@ -36,6 +37,8 @@ def tls_context(ca_file: str | None) -> ssl.SSLContext:
     """Verified TLS, always; HTTP/1.1 only. ``ca_file`` replaces the system's trust."""
     context = ssl.create_default_context(cafile=ca_file)
     context.set_alpn_protocols(["http/1.1"])
+    # An end without close_notify is not the upstream's: with this option it could not be told from one.
+    context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
     return context
 
 
@@ -45,26 +48,32 @@ class Pool:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        resolver: Resolver,
+        dialler: Dialler,
         origin: Origin,
         limit: int,
-        own_ports: Collection[int] = (),
+        *,
+        configured: bool = True,
     ) -> None:
-        self._own_ports = own_ports
         self._loop = loop
-        self._resolver = resolver
+        self._dialler = dialler
+        self._configured = configured
         self.origin = origin
         self.limit = limit
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
         self._connecting = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[asyncio.Future[Connection | None]] = deque()
         self._closed = False
 
     @property
     def size(self) -> int:
         """Connections that exist or are being made."""
         return len(self._open) + self._connecting
+
+    @property
+    def lent(self) -> int:
+        """Connections with an attempt under way."""
+        return len(self._open) - len(self._idle)
 
     @property
     def is_unused(self) -> bool:
@@ -96,7 +105,12 @@ class Pool:
             pooled = self.take_idle(careful=True)
             if pooled is not None:
                 return pooled
-            await self._turn()
+            given = await self._turn()
+            if given is not None:
+                if not given.is_stale():
+                    given.reused = True
+                    return given
+                given.abort()
         self._connecting += 1
         try:
             async with asyncio.timeout(seconds):
@@ -104,7 +118,6 @@ class Pool:
         except asyncio.CancelledError:
             raise
         except Exception as exc:
-            self._resolver.forget(self.origin.host, self.origin.port)
             raise from_exception(exc) from None
         finally:
             self._connecting -= 1
@@ -112,24 +125,34 @@ class Pool:
                 self._next_turn()
         return connection
 
-    async def _turn(self) -> None:
-        waiter = self._loop.create_future()
+    async def _turn(self) -> Connection | None:
+        """The connection that has come back, or None: there is a place for a new one."""
+        waiter: asyncio.Future[Connection | None] = self._loop.create_future()
         self._waiting.append(waiter)
         try:
-            await waiter
+            return await waiter
         except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled():
-                self._next_turn()
-            else:
+            if waiter in self._waiting:
                 self._waiting.remove(waiter)
+            elif not waiter.cancelled():
+                self._pass_on(waiter.result())
             raise
 
-    def _next_turn(self) -> None:
+    def _pass_on(self, given: Connection | None) -> None:
+        """The turn of one who wants it no longer."""
+        if given is None:
+            self._next_turn()
+        elif given.transport is not None:
+            self.put(given)
+
+    def _next_turn(self, given: Connection | None = None) -> bool:
+        """``given`` goes to whoever waits first, past nobody; False: nobody waits."""
         while self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.done():
-                waiter.set_result(None)
-                return
+                waiter.set_result(given)
+                return True
+        return False
 
     @property
     def waiting(self) -> int:
@@ -137,12 +160,7 @@ class Pool:
 
     async def _dial(self) -> Connection:
         origin = self.origin
-        addresses = await self._resolver.addresses(origin.host, origin.port)
-        if origin.port in self._own_ports and any(is_loopback(info[4][0]) for info in addresses):
-            raise NotConnected(FailureKind.UNREACHABLE, "that is this sidecar's own port")
-        sock = await aiohappyeyeballs.start_connection(
-            addresses, happy_eyeballs_delay=HAPPY_EYEBALLS_SECONDS, interleave=1, loop=self._loop
-        )
+        sock = await self._socket()
         try:
             if origin.scheme == "https":
                 _, connection = await self._loop.create_connection(
@@ -164,6 +182,20 @@ class Pool:
         self._open.add(connection)
         return connection
 
+    async def _socket(self) -> socket.socket:
+        """To the origin itself, or to the outbound proxy: joined to the origin by it if TLS is to follow."""
+        origin = self.origin
+        if origin.proxy is None:
+            return await self._dialler.open(origin.host, origin.port, configured=self._configured)
+        way = (origin.proxy, origin.host, origin.port)
+        if origin.scheme == "http":
+            return await self._dialler.open_proxy(*way, configured=self._configured)
+        sock, early = await self._dialler.open_through(*way, configured=self._configured)
+        if early:
+            sock.close()
+            raise NotConnected(FailureKind.PROTOCOL, "the outbound proxy sent more than its answer")
+        return sock
+
     def _make(self) -> Connection:
         return Connection(self._loop, self)
 
@@ -174,13 +206,13 @@ class Pool:
             return
         message = connection.message
         if message is not None:
-            announced = message.headers.get("Keep-Alive")
+            announced = message.headers.get(_KEEP_ALIVE)
             if announced is not None:
                 connection.expired = _announced_seconds(announced)
         connection.idle_since = self._loop.time()
+        if self._waiting and self._next_turn(connection):
+            return
         self._idle.append(connection)
-        if self._waiting:
-            self._next_turn()
 
     def gone(self, connection: Connection) -> None:
         if connection in self._open:
@@ -208,14 +240,6 @@ class Pool:
         self._idle.clear()
 
 
-def is_loopback(address: str) -> bool:
-    """Whether an address, as resolved, is this machine's own (IPv4-mapped forms unwrapped)."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
-    ip = mapped or ip
-    return ip.is_loopback or ip.is_unspecified
-
-
 def _announced_seconds(value: str) -> float:
     """``Keep-Alive: timeout=5``: stay a second below it; 0 if it says nothing usable (then the default holds)."""
     for part in value.split(","):
@@ -228,24 +252,33 @@ def _announced_seconds(value: str) -> float:
 class Pools:
     """All pools: those of configured upstreams for as long as they are configured, the rest bounded in number."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, lookup: Lookup | None = None) -> None:
         self._loop = loop
         self.own_port = 0
         """The port of the data plane."""
-        self.own_ports: set[int] = set()
-        """Ports that this process listens on itself: never dialled on loopback."""
-        self.resolver = Resolver(loop)
+        self.guard = AddressGuard()
+        self.own_ports = self.guard.own_ports
+        """Ports that this process listens on itself: never dialled."""
+        self.resolver = Resolver(loop, lookup)
+        self.dialler = Dialler(loop, self.resolver, self.guard)
         self._pools: dict[Origin, Pool] = {}
         self._unknown: OrderedDict[Origin, Pool] = OrderedDict()
+        self._apart: list[Pool] = []
         self._sweep_handle: asyncio.TimerHandle | None = None
 
     def configured(self, origin: Origin, limit: int) -> Pool:
         """The pool of an upstream; the same across reloads while its origin stays the same."""
         pool = self._pools.get(origin)
         if pool is None:
-            pool = self._pools[origin] = Pool(self._loop, self.resolver, origin, limit, self.own_ports)
+            pool = self._pools[origin] = Pool(self._loop, self.dialler, origin, limit)
         pool.limit = limit
         self._arm()
+        return pool
+
+    def apart(self, origin: Origin, limit: int) -> Pool:
+        """A pool for requests of our own (logins), so that they never wait behind the app's."""
+        pool = Pool(self._loop, self.dialler, origin, limit)
+        self._apart.append(pool)
         return pool
 
     def unknown(self, origin: Origin) -> Pool:
@@ -254,7 +287,7 @@ class Pools:
         if pool is None:
             self._make_room()
             pool = self._unknown[origin] = Pool(
-                self._loop, self.resolver, origin, UNKNOWN_HOST_CONNECTIONS, self.own_ports
+                self._loop, self.dialler, origin, UNKNOWN_HOST_CONNECTIONS, configured=False
             )
         else:
             self._unknown.move_to_end(origin)
@@ -286,6 +319,6 @@ class Pools:
     async def close(self) -> None:
         if self._sweep_handle is not None:
             self._sweep_handle.cancel()
-        for pool in (*self._pools.values(), *self._unknown.values()):
+        for pool in (*self._pools.values(), *self._unknown.values(), *self._apart):
             pool.close()
         await self.resolver.close()

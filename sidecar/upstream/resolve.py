@@ -8,13 +8,17 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 
 from sidecar.core.words import FailureKind
 from sidecar.upstream.failures import NotConnected
 
-__all__ = ["AddressInfo", "Resolver"]
+__all__ = ["AddressInfo", "Lookup", "Resolver"]
 
 AddressInfo = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[str, int] | tuple[str, int, int, int]]
+
+Lookup = Callable[[str, int], Awaitable[list[AddressInfo]]]
+"""Asks whoever knows names; raises ``socket.gaierror`` where there is none."""
 
 REMEMBER_SECONDS = 10.0
 """getaddrinfo tells no time to live; nginx and Envoy re-resolve every 5-30 s."""
@@ -24,8 +28,9 @@ REMEMBER_NAMES = 1000
 class Resolver:
     """``addresses(host, port)`` with a small memory."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, lookup: Lookup | None = None) -> None:
         self._loop = loop
+        self._lookup = lookup or self._ask_system
         self._known: OrderedDict[tuple[str, int], tuple[float, list[AddressInfo]]] = OrderedDict()
         self._asking: dict[tuple[str, int], asyncio.Task[list[AddressInfo]]] = {}
 
@@ -43,10 +48,16 @@ class Resolver:
         return await asyncio.shield(task)
 
     async def _ask(self, host: str, port: int) -> list[AddressInfo]:
-        found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+        found = await self._lookup(host, port)
         if not found:
             raise NotConnected(FailureKind.RESOLVE, "the name has no address")
-        return found  # type: ignore[return-value]  # TCP sockets have no other address forms
+        return found
+
+    async def _ask_system(self, host: str, port: int) -> list[AddressInfo]:
+        # TCP sockets have no other address forms.
+        return await self._loop.getaddrinfo(  # type: ignore[return-value]
+            host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP
+        )
 
     def _answered(self, key: tuple[str, int], task: asyncio.Task[list[AddressInfo]]) -> None:
         del self._asking[key]

@@ -19,6 +19,7 @@ MAX_SIZE_LINE_BYTES = 1024
 MAX_TRAILER_BYTES = 16 << 10
 
 _SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}")
+_PLAIN = re.compile(rb"([0-9A-Fa-f]{1,6})\r\n")
 _EXTENSION = re.compile(rb"[0-9A-Fa-f]{1,15}[ \t]*;[\t\x20-\x7e\x80-\xff]*")
 _TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*")
 
@@ -56,6 +57,8 @@ class ChunkedDecoder:
             if self._left:
                 at = self._take_data(data, at, pieces)
             else:
+                if not self._in_trailer and (at := _take_whole(data, at, pieces)) == size:
+                    break
                 end = data.find(b"\n", at)
                 if end < 0:
                     self._hold(data[at:])
@@ -112,6 +115,19 @@ class ChunkedDecoder:
             raise _bad("the trailers are too long")
         if not _TRAILER.fullmatch(line):
             raise _bad("a trailer is malformed")
+
+
+def _take_whole(data: bytes, at: int, pieces: list[bytes]) -> int:
+    """The plain chunks that are there whole, one after the other: a flood of tiny ones must not hold up the loop."""
+    match = _PLAIN.match
+    while (found := match(data, at)) is not None:
+        start = found.end()
+        end = start + int(found[1], 16)
+        if end == start or data[end : end + 2] != b"\r\n":
+            break
+        pieces.append(data[start:end])
+        at = end + 2
+    return at
 
 
 def _bad(detail: str) -> BadHead:

@@ -10,7 +10,7 @@ from aiohttp import hdrs
 
 from sidecar.wire.heads import BadHead, RequestMessage, ResponseMessage
 
-__all__ = ["CHUNKED", "UNTIL_CLOSE", "request_length", "response_length"]
+__all__ = ["CHUNKED", "UNTIL_CLOSE", "request_length", "response_length", "stays_open"]
 
 CHUNKED = -1
 """The length is told chunk by chunk."""
@@ -61,6 +61,14 @@ def response_length(message: ResponseMessage, method: str) -> int:
     if message.chunked and coding.lower() == "chunked" and len(message.headers.getall(_TRANSFER_ENCODING)) == 1:
         return CHUNKED
     raise BadHead(502, "upstream", "the upstream used a transfer coding that is not supported")
+
+
+def stays_open(message: ResponseMessage) -> bool:
+    """Whether the upstream keeps the connection (RFC 9112 section 9.3).
+
+    The parser does not know that an answer to HEAD has no body, and takes its missing length for "until close".
+    """
+    return message.version[1] == 1 and "close" not in ",".join(message.headers.getall("Connection", ())).lower()
 
 
 def _digits(text: str, status: int) -> int:

@@ -19,6 +19,7 @@ __all__ = [
     "BadHead",
     "RequestMessage",
     "ResponseMessage",
+    "cannot_be_a_head",
     "parse_request_head",
     "parse_response_head",
     "refusal",
@@ -31,6 +32,11 @@ MAX_RESPONSE_HEAD_BYTES = 256 << 10
 """Of an upstream. nginx allows 4-8 KiB, HAProxy 16 KiB, Envoy 60 KiB: nobody honest needs more."""
 
 MAX_LINE_LOOK = 32 << 10
+# As the C extension defines them; the declared types are those of the pure-Python twins, which ``app`` refuses.
+_RequestParser: Any = HttpRequestParser
+_ResponseParser: Any = HttpResponseParser
+_LIMIT = 1 << 16
+"""Of a body reader that is never used: bodies are framed by ourselves."""
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64} ")
 _CONTROLS = bytes(c for c in range(32) if c not in b"\t\r\n") + b"\x7f"
@@ -92,18 +98,9 @@ class BadHead(Exception):
         self.detail = detail
 
 
-def request_probe(head_bytes: int) -> HttpRequestParser:
+def request_probe(head_bytes: int) -> Any:
     """A parser to be fed piece by piece while a head is incomplete: it raises as soon as it cannot become valid."""
-    return HttpRequestParser(
-        None,
-        None,
-        1 << 16,
-        max_line_size=head_bytes,
-        max_field_size=head_bytes,
-        max_headers=10_000,
-        response_with_body=False,
-        auto_decompress=False,
-    )
+    return _request_parser(head_bytes, 10_000)
 
 
 def parse_request_head(head: bytes, head_bytes: int, headers: int) -> RequestMessage:
@@ -172,17 +169,10 @@ def refusal(exc: HttpProcessingError, head: bytes) -> BadHead:
     return BadHead(400, "header", "the header is not valid")
 
 
-def _request_parser(head_bytes: int, headers: int) -> HttpRequestParser:
-    return HttpRequestParser(
-        None,
-        None,
-        1 << 16,
-        max_line_size=head_bytes,
-        max_field_size=head_bytes,
-        max_headers=headers,
-        response_with_body=False,
-        auto_decompress=False,
-    )
+def _request_parser(head_bytes: int, headers: int) -> Any:
+    # By position, since this runs for every request: protocol, loop, limit, timer, max_line_size, max_headers,
+    # max_field_size, payload_exception, response_with_body, read_until_eof, auto_decompress.
+    return _RequestParser(None, None, _LIMIT, None, head_bytes, headers, head_bytes, None, False, False, False)
 
 
 def parse_response_head(head: bytes) -> ResponseMessage:
@@ -190,16 +180,8 @@ def parse_response_head(head: bytes) -> ResponseMessage:
 
     RFC 9112 section 4; control bytes in a value are refused (RFC 9110 section 5.5), obsolete folding is unfolded.
     """
-    parser = HttpResponseParser(
-        None,
-        None,
-        1 << 16,
-        max_line_size=MAX_RESPONSE_HEAD_BYTES,
-        max_field_size=MAX_RESPONSE_HEAD_BYTES,
-        max_headers=1000,
-        response_with_body=False,
-        read_until_eof=True,
-        auto_decompress=False,
+    parser = _ResponseParser(
+        None, None, _LIMIT, None, MAX_RESPONSE_HEAD_BYTES, 1000, MAX_RESPONSE_HEAD_BYTES, None, False, True, False
     )
     try:
         messages, _, _ = parser.feed_data(head)
@@ -214,3 +196,18 @@ def parse_response_head(head: bytes) -> ResponseMessage:
     if message.version[0] != 1 or message.code > 599 or len(head.translate(None, _CONTROLS)) != len(head):
         raise BadHead(502, "upstream", "the upstream's response head is not valid HTTP/1.1")
     return message
+
+
+def cannot_be_a_head(data: bytes, seen_bytes: int = 0) -> bool:
+    """Whether an unfinished response head is hopeless already: waiting on would only be a slower refusal.
+
+    ``seen_bytes`` of it have been looked at before: a head that comes byte by byte is scanned once.
+    """
+    if not (data.startswith(b"HTTP/1.") or b"HTTP/1.".startswith(data[:7])):
+        return True
+    bare = data.find(b"\n", seen_bytes)
+    while bare >= 0:
+        if data[bare - 1 : bare] != b"\r":
+            return True
+        bare = data.find(b"\n", bare + 1)
+    return False

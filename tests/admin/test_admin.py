@@ -57,6 +57,7 @@ class World:
             recent=self.recent,
             config_text=self.config_text,
             reload=self.reload,
+            report={"known": {"request_id": "known"}}.get,
             token=token,
             hosts=("sidecar.internal.example",),
         )

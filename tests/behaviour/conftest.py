@@ -5,18 +5,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 import trustme
+import uvloop
 
+from sidecar.upstream.resolve import Lookup
 from tests.support.clock import ManualClock
 from tests.support.process import Processes
 from tests.support.sidecar import QUICK, Running, running, yaml_for
 from tests.support.upstream import Upstream, tls_server
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Conversations run on the loop that ``sidecar serve`` runs on."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 class Make(Protocol):
@@ -35,6 +43,8 @@ class Make(Protocol):
         clock: ManualClock | None = None,
         chance: float = 0.5,
         scheme: str = "http",
+        lookup: Lookup | None = None,
+        environ: Mapping[str, str] | None = None,
     ) -> Running: ...
 
 
@@ -67,6 +77,8 @@ async def make(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Make]:
             clock: ManualClock | None = None,
             chance: float = 0.5,
             scheme: str = "http",
+            lookup: Lookup | None = None,
+            environ: Mapping[str, str] | None = None,
         ) -> Running:
             nonlocal count
             count += 1
@@ -75,7 +87,15 @@ async def make(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Make]:
             files = {"test": f"extends: default\n{quick}\n{policy}\n", **(policies or {})}
             sidecar = text or yaml_for(upstream, more=more, top=top, scheme=scheme)
             return await stack.enter_async_context(
-                running(folder, sidecar, files, clock=clock or own_clock, chance=chance)
+                running(
+                    folder,
+                    sidecar,
+                    files,
+                    clock=clock or own_clock,
+                    chance=chance,
+                    lookup=lookup,
+                    environ=environ,
+                )
             )
 
         yield start

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.proxy.spool import KEPT_FILES
 from tests.behaviour.conftest import Make
 from tests.support.client import request_bytes
 from tests.support.process import Processes
@@ -250,6 +251,26 @@ async def test_the_memory_of_the_process_stays_flat(upstream: Upstream, processe
     assert process.resident_bytes() - before < 10 * MIB
 
 
+async def test_a_body_held_on_disk_is_replayed_and_leaves_nothing(
+    upstream: Upstream, processes: Processes, tmp_path: Path
+) -> None:
+    policy = "extends: default\nbody: {memory: 64KiB, disk: 64MiB}\nbackoff: {base: 1ms, jitter: none}\n"
+    process = await processes.serve(write_files(tmp_path, yaml_for(upstream), {"test": policy}))
+    upstream.keep_bodies = False
+    for _ in range(20):
+        await process.ask("PUT", "/api/warm", body=bytes(100_000))
+    before, descriptors = process.resident_bytes(), process.descriptors()
+    payload = noise(MIB) * 40
+    upstream.script(say(503), reset(), say(200, b"yes"))
+    answer = await process.ask("PUT", "/api/up", body=payload)
+    assert (answer.status, answer.body) == (200, b"yes")
+    sent = hashlib.sha256(payload).hexdigest()
+    assert [request.digest for request in upstream.requests if request.target == "/up"] == [sent] * 3
+    assert process.resident_bytes() - before < 10 * MIB
+    assert len([name for name in process.descriptors() if "deleted" in name]) <= KEPT_FILES
+    assert len(process.descriptors()) <= len(descriptors) + 2 + KEPT_FILES
+
+
 async def test_a_short_upload_is_never_passed_off_as_whole(make: Make, upstream: Upstream) -> None:
     sidecar = await make(upstream)
     for head in (
@@ -280,3 +301,26 @@ async def test_an_endless_answer_without_a_length_ends_with_the_connection(make:
         answer = await client.ask("GET", "/api/x")
         assert (answer.body, answer.cut) == (b"part one, part two", None)
         assert answer.framing in ("chunked", "close")
+
+
+@pytest.mark.parametrize("keep", [False, True])
+async def test_an_http_10_app_gets_chunks_as_plain_bytes(make: Make, upstream: Upstream, keep: bool) -> None:
+    """Without a length the end of the connection is the end of the body, whatever was agreed."""
+    sidecar = await make(upstream)
+    upstream.script(say(200, chunks=[b"one, ", b"two"]))
+    wish = b"Connection: keep-alive\r\n" if keep else b""
+    async with sidecar.client() as client:
+        await client.send(b"GET /api/x HTTP/1.0\r\nHost: sidecar.test\r\n" + wish + b"\r\n")
+        answer = await client.answer()
+        assert (answer.body, answer.framing, answer.cut) == (b"one, two", "close", None)
+        assert "Transfer-Encoding" not in answer.headers
+
+
+async def test_a_head_answer_after_retries_has_its_length_and_no_body(make: Make, upstream: Upstream) -> None:
+    sidecar = await make(upstream, "attempts: 2")
+    busy = [("Content-Length", "777")]
+    upstream.script(say(503, headers=busy), say(503, headers=busy), say(200, b"next"))
+    async with sidecar.client() as client:
+        answer = await client.ask("HEAD", "/api/x")
+        assert (answer.status, answer.headers.get("Content-Length"), answer.body) == (503, "777", b"")
+        assert (await client.ask("GET", "/api/y")).body == b"next"

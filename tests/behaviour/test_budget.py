@@ -8,9 +8,12 @@ from tests.support.upstream import Upstream, close, say
 
 AT_ONCE = QUICK.replace("base: 100ms, factor: 2, cap: 10s", "base: 1ms, factor: 1, cap: 1ms")
 
+NEVER = "breaker: {of_at_least: 1000000}"
+"""It would hold everybody, and there would be nothing to count."""
+
 
 async def test_retries_of_a_dead_upstream_stay_within_the_budget(make: Make, upstream: Upstream) -> None:
-    sidecar = await make(upstream, "attempts: 5\nbudget: {ratio: 0.1, floor: 1/s}", quick=AT_ONCE)
+    sidecar = await make(upstream, f"attempts: 5\nbudget: {{ratio: 0.1, floor: 1/s}}\n{NEVER}", quick=AT_ONCE)
     upstream.otherwise = lambda _: say(503, b"down")
     async with sidecar.client() as client:
         answers = [await client.ask("GET", f"/api/{number}") for number in range(300)]

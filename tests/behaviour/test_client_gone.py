@@ -108,6 +108,24 @@ async def test_a_half_closed_app_still_gets_its_answer(make: Make, upstream: Ups
     assert data.endswith(b"yes")
 
 
+async def test_a_half_closed_app_gets_no_further_attempt(make: Make, upstream: Upstream) -> None:
+    sidecar = await make(upstream)
+    live = Live()
+    upstream.script(live, say(200))
+    async with sidecar.client() as client:
+        await client.send(request_bytes("GET", "/api/x"))
+        client.end_sending()
+        connection = await live.here()
+        await connection.read_request()
+        for _ in range(20):  # the sidecar learns of the FIN in its next turns of the loop
+            await asyncio.sleep(0)
+        await connection.send(head_bytes(503, [("Content-Length", "4")]) + b"busy")
+        live.over()
+        data, _ = await client.everything()
+    assert data.endswith(b"busy")
+    assert len(upstream.requests) == 1
+
+
 async def test_nothing_is_left_when_a_hundred_apps_have_left(make: Make, upstream: Upstream) -> None:
     sidecar = await make(upstream, "attempt: {head: 30s}", quick="")
     upstream.otherwise = lambda _: hang()

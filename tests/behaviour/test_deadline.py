@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import pytest
 
 from tests.behaviour.conftest import Make
-from tests.support.upstream import Upstream, hang, say
+from tests.support.client import request_bytes
+from tests.support.upstream import Live, Upstream, hang, head_bytes, say
 
 
 async def test_a_wait_that_would_end_after_the_deadline_does_not_begin(make: Make, upstream: Upstream) -> None:
@@ -109,3 +111,35 @@ async def test_an_app_cannot_pose_with_our_own_headers(make: Make, upstream: Ups
     await sidecar.ask("GET", "/api/x", [("X-Attempt", "9"), ("X-Time-Left-Ms", "1")])
     assert upstream.requests[0].headers.all("X-Attempt") == ["1"]
     assert len(upstream.requests[0].headers.all("X-Time-Left-Ms")) == 1
+
+
+async def test_the_last_answer_is_handed_over_when_the_deadline_ends_an_attempt(make: Make, upstream: Upstream) -> None:
+    sidecar = await make(upstream, "deadline: 900ms\nattempts: 2")
+    upstream.script(say(503, b"busy"), hang())
+    answer = await sidecar.ask("GET", "/api/x")
+    assert (answer.status, answer.body) == (503, b"busy")
+    record = await sidecar.record()
+    assert record.outcome == "exhausted"
+    assert record.reason in ("deadline", "attempts")
+
+
+async def test_an_attempt_may_wait_for_a_connection_only_as_long_as_the_deadline(
+    make: Make, upstream: Upstream
+) -> None:
+    sidecar = await make(upstream, "attempt: {head: 10s}", quick="", more="    connections: 1")
+    live = Live()
+    upstream.script(live)
+    first = asyncio.create_task(sidecar.ask("GET", "/api/first"))
+    connection = await live.here()
+    await connection.read_request()
+    late = await sidecar.ask("POST", "/api/late", [("Sidecar-Timeout", "100ms")], b"one")
+    assert late.status in (502, 503, 504)
+    async with sidecar.client() as leaving:
+        await leaving.send(request_bytes("GET", "/api/leaving"))
+        await sidecar.until(lambda: sidecar.sidecar.metrics.inflight >= 2)
+    await sidecar.record(2)
+    await connection.send(head_bytes(200, [("Content-Length", "2")]) + b"ok")
+    live.over()
+    assert (await first).body == b"ok"
+    assert (await sidecar.ask("GET", "/api/next")).status == 200
+    assert [request.target for request in upstream.requests] == ["/first", "/next"]

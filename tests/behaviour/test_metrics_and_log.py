@@ -199,9 +199,33 @@ async def test_readiness_does_not_depend_on_upstreams(make: Make) -> None:
         assert (await sidecar.admin(path)).status == 200
 
 
-async def test_the_admin_port_cannot_be_reached_through_the_proxy(make: Make, upstream: Upstream) -> None:
-    sidecar = await make(upstream, "attempts: 1")
-    admin = f"{sidecar.sidecar.admin_address.host}:{sidecar.sidecar.admin_address.port}"
-    answer = await sidecar.ask("GET", f"http://{admin}/metrics", host=admin)
-    assert answer.status in (403, 502, 508)
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        "localhost",
+        "LOCALHOST",
+        "localhost.",
+        "127.1",
+        "0x7f000001",
+        "2130706433",
+        "0.0.0.0",  # noqa: S104 - dialled, not bound
+        "0",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:7f00:1]",
+        "[::1]",
+        "[::]",
+    ],
+)
+@pytest.mark.parametrize("which", ["admin", "listen"])
+async def test_our_own_ports_cannot_be_reached_through_the_proxy(
+    make: Make, upstream: Upstream, host: str, which: str
+) -> None:
+    """Whatever the address is called: threats rows 56, 68 and 90."""
+    sidecar = await make(upstream, "attempts: 1", policies={"default": "attempts: 1"})
+    address = sidecar.sidecar.admin_address if which == "admin" else sidecar.sidecar.address
+    named = f"{host}:{address.port}"
+    answer = await sidecar.ask("GET", f"http://{named}/metrics", host=named)
+    assert answer.status in (400, 403, 502, 508)
     assert b"sidecar_requests_total" not in answer.body
+    assert len(sidecar.records) <= 2

@@ -7,7 +7,9 @@ import asyncio
 import pytest
 
 from tests.behaviour.conftest import Make
+from tests.support.client import request_bytes
 from tests.support.upstream import Step, Upstream, close, refused_port, reset, say
+from tests.support.wire import PlainChannel
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -48,6 +50,22 @@ async def test_a_pooled_connection_reset_while_idle_costs_nothing(make: Make, up
         await asyncio.sleep(0)
     assert (await sidecar.ask("POST", "/api/second", body=b"one")).status == 200
     assert upstream.effects["/second"] == 1
+
+
+async def test_a_close_that_nobody_has_noticed_yet_costs_a_post_nothing(make: Make, upstream: Upstream) -> None:
+    """The request comes first and the end of the pooled connection right behind it, within one turn of the loop."""
+    sidecar = await make(upstream)
+    async with sidecar.client() as client:
+        for number in range(40):
+            assert (await client.ask("GET", "/api/first")).status == 200
+            pooled = upstream.connections[-1]
+            await upstream.until(lambda pooled=pooled: pooled.idle)  # type: ignore[misc]
+            assert isinstance(pooled.channel, PlainChannel)
+            client.channel.sock.sendall(request_bytes("POST", f"/api/{number}", body=b"one"))
+            pooled.channel.end()
+            assert (await client.answer("POST")).status == 200
+    assert all(upstream.effects[f"/{number}"] == 1 for number in range(40))
+    assert len(upstream.requests) == 80
 
 
 @pytest.mark.parametrize("dying", [close("nothing"), reset("nothing"), close("head"), reset("head")])

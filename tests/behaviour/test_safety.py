@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.behaviour.conftest import Make
+from tests.support.structured import dictionary
 from tests.support.upstream import Connection, Step, Upstream, close, hang, reset, say
 
 KEYED = "idempotency: {header: Idempotency-Key, methods: [POST, PATCH], format: uuid}"
@@ -167,3 +168,61 @@ async def test_the_upstreams_verdict_overrules_the_row_but_not_safety(make: Make
     upstream.script(say(409, headers=[("x-should-retry", "true")]))
     assert (await sidecar.ask("POST", "/api/x", body=b"one")).status == 409
     assert (await sidecar.record(3)).reason == "not_safe"
+
+
+async def test_two_different_keys_are_not_made_one_by_us(make: Make, upstream: Upstream) -> None:
+    """Whatever the upstream makes of them, every attempt carries the same fields."""
+    sidecar = await make(upstream, KEYED)
+    upstream.script(reset(), say(201))
+    await sidecar.ask("POST", "/api/x", [("Idempotency-Key", "a"), ("Idempotency-Key", "b")], b"one")
+    keys = [request.headers.all("Idempotency-Key") for request in upstream.requests]
+    assert all(each == keys[0] for each in keys)
+    assert keys[0] in (["a", "b"], ["a"])
+
+
+@pytest.mark.parametrize("method", ["get", "Get", "put", "DELETe"])
+async def test_methods_are_case_sensitive(make: Make, upstream: Upstream, method: str) -> None:
+    """``get`` is not GET (RFC 9110 section 9.1): nobody knows what it does, so it is not sent again."""
+    sidecar = await make(upstream)
+    upstream.script(say(503), say(200))
+    answer = await sidecar.ask(method, "/api/x")
+    assert answer.status in (400, 501, 503)
+    assert len(upstream.requests) <= 1
+
+
+async def test_a_keyed_post_keeps_its_body_and_head_on_every_attempt(make: Make, upstream: Upstream) -> None:
+    sidecar = await make(upstream, KEYED)
+    upstream.script(say(503), reset(), say(201))
+    body = b"x" * 150_000
+    assert (await sidecar.ask("POST", "/api/x", [("Idempotency-Key", "order-7")], body)).status == 201
+    assert [bytes(request.body) == body for request in upstream.requests] == [True] * 3
+    assert len({request.head for request in upstream.requests}) == 1
+
+
+async def test_an_answer_that_nothing_was_done_is_not_handed_over_after_a_send_that_may_have_done_it(
+    make: Make, upstream: Upstream
+) -> None:
+    """The 429 was true of the first send. The second may have been applied: the app must not take it for refused."""
+    sidecar = await make(upstream)
+    upstream.script(say(429, b"slow down", headers=[("Retry-After", "1")]), reset())
+    answer = await sidecar.ask("POST", "/api/x", body=b"order")
+    assert answer.status == 502
+    told = dictionary(answer.headers.get("Sidecar"))
+    assert (told["outcome"], told["attempts"], told["reason"]) == ("failed", 2, "not_safe")
+
+
+async def test_our_key_goes_only_to_the_upstream_whose_policy_names_it(make: Make, upstream: Upstream) -> None:
+    text = f"""
+listen: 127.0.0.1:0
+admin: 127.0.0.1:0
+upstreams:
+  - {{name: keyed, origin: 'http://{upstream.authority}', mount: /keyed, policy: keyed}}
+  - {{name: plain, origin: 'http://{upstream.authority}', mount: /plain, policy: default}}
+"""
+    sidecar = await make(upstream, text=text, policies={"keyed": f"extends: default\n{KEYED}\n"})
+    with_key = await sidecar.ask("POST", "/keyed/x", body=b"1")
+    without = await sidecar.ask("POST", "/plain/x", body=b"1")
+    keys = [request.headers.get("Idempotency-Key") for request in upstream.requests]
+    assert keys == [with_key.headers.get("Idempotency-Key"), None]
+    assert keys[0] is not None
+    assert "Idempotency-Key" not in without.headers

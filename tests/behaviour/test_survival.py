@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.proxy.spool import KEPT_FILES
 from tests.behaviour.conftest import Make
 from tests.support.client import Answer, Client, request_bytes
 from tests.support.process import Processes
@@ -27,7 +28,6 @@ budget: {ratio: 1, floor: 100000/s}
 body: {memory: 16KiB, disk: 64KiB}
 """
 SIZES = (0, 1, 100, 5000, 65_535, 65_537, 200_000)
-Fault = Callable[[Connection, Received, random.Random], "asyncio.Future[None] | object"]
 
 
 def answer_of(request: Received, dice: random.Random) -> bytes:
@@ -83,6 +83,12 @@ def chaotic(seed: int) -> Callable[[Connection], Step]:
         elif fault < 0.50:
             await connection.send(answer)
             connection.close()
+        elif fault < 0.56:
+            await connection.send(answer + b"HTTP/1.1 200 OK\r\nX-For: evil\r\nContent-Length: 4\r\n\r\nevil")
+        elif fault < 0.64:
+            for at in range(0, len(answer), len(answer) // 5 + 1):
+                await connection.send(answer[at : at + len(answer) // 5 + 1])
+                await asyncio.sleep(0)
         else:
             await connection.send(answer)
 
@@ -149,7 +155,7 @@ async def test_a_mixture_of_faults_in_process(make: Make, upstream: Upstream, se
     await sidecar.until(lambda: len(asyncio.all_tasks()) <= tasks + upstream.open_connections + 1)
     assert await sidecar.metric("sidecar_inflight_requests") == 0
     assert await sidecar.metric("sidecar_buffered_bytes") == 0
-    assert len(os.listdir("/proc/self/fd")) <= descriptors + 2 * upstream.open_connections + 2
+    assert len(os.listdir("/proc/self/fd")) <= descriptors + 2 * upstream.open_connections + 2 + KEPT_FILES
     assert "Traceback" not in sidecar.log.getvalue()
     assert all(record.attempts or record.outcome == "client_gone" for record in sidecar.records)
 

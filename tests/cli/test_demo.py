@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.demo.apis.scenes import STORIES
+from sidecar.demo.apis.stage import APIS, deployment_of
+from sidecar.demo.apis.telling import tell
 from sidecar.demo.load import Load, Reply, Tally, run_load
 from sidecar.demo.stage import deployment_for
 from sidecar.demo.table import Side, table
@@ -139,6 +142,33 @@ async def test_the_demonstration_ends_by_itself_and_shows_what_the_sidecar_gains
     assert float(success[2]) > 98
     assert re.search(r"orders placed twice +0 +0", ended.stdout)
     assert re.search(r"Sidecar: outcome=recovered, attempts=\d", ended.stdout)
+
+
+async def test_every_emulated_api_tells_its_story_with_nothing_done_twice() -> None:
+    async with asyncio.timeout(15):
+        texts = dict(zip(STORIES, await asyncio.gather(*map(tell, STORIES)), strict=True))
+    for name, text in texts.items():
+        assert "Done twice: 0. Sent again sooner than the API asked: 0." in text, name
+        assert "recovered, attempts=2" in text, name
+        assert "none" not in text, name
+        if STORIES[name].crowd is not None:
+            assert "200 succeeded, with 1 login." in text, text
+
+
+def test_there_is_a_story_for_every_emulated_api_and_a_policy_of_its_name() -> None:
+    assert set(STORIES) == set(APIS)
+    policies = {path.stem for path in (Path(__file__).parents[2] / "config" / "policies").glob("*.yaml")}
+    assert set(APIS) <= policies
+    for name in APIS:
+        assert deployment_of(name, 9).upstreams[0].policy.name == name
+
+
+async def test_the_story_of_an_api_is_told_by_the_verb(processes: Processes) -> None:
+    async with asyncio.timeout(15):
+        ended = await (await processes.start("demo", "--api", "meshqu")).exit()
+    assert ended.code == 0, ended.said
+    assert ended.stderr == ""
+    assert re.search(r"too many requests +POST /v1/decisions +429 \(wait 1 s\), 200 +200  recovered", ended.stdout)
 
 
 async def test_staying_prints_a_curl_line_that_shows_a_recovered_request_and_ends_on_a_signal(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.config.document import MAX_BYTES, Listing, Table, parse, plain
+from sidecar.config.contents import MAX_BYTES
+from sidecar.config.document import Listing, Table, parse, plain
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import trustme
 
+from sidecar.config.contents import digest_of
 from sidecar.config.effective import policy_settings
-from sidecar.config.files import digest_of
 from sidecar.config.load import Loaded, load_deployment, load_policy
 from sidecar.config.problems import ConfigError
-from sidecar.core.deployment import Address, Origin
+from sidecar.core.deployment import Address, Origin, Reference
 from sidecar.core.policy import Idempotency, IdRule, Timeouts, Verdict
 from sidecar.core.rows import Backoff, Condition, HintSource
 from sidecar.core.words import FailureKind, Jitter, OverMax, Unit, Verb
@@ -123,7 +123,7 @@ def test_every_key_of_a_policy_reaches_the_engine() -> None:
     assert policy.idempotency == Idempotency("X-Idempotency-Key", frozenset({"POST", "PUT", "PATCH", "DELETE"}))
     assert policy.verdict == Verdict("x-should-retry", "true", "false")
     assert policy.ids.request == IdRule("X-Request-Id", ("X-Request-Id",), ("/meta/request_id",))
-    assert policy.errors.known_codes == {"insufficient_quota"}
+    assert policy.errors.known_codes == {"insufficient_quota", "NO_ACTIVE_RULES", "NO_ACTIVE_POLICIES"}
     assert policy.errors.shape == {
         "error": {"code": "{code}", "message": "{message}", "details": {}, "hint": None},
         "correlation_id": "{correlation_id}",
@@ -257,3 +257,32 @@ def test_reading_the_same_files_again_gives_the_same_digest() -> None:
     loaded = load(GOOD / "site.yaml")
     assert digest_of(loaded.files) == loaded.digest
     assert digest_of(loaded.files[:1]) != loaded.digest
+
+
+def test_a_login_keeps_its_secrets_as_references() -> None:
+    (_, other) = load_deployment(GOOD / "site.yaml", environ={}).deployment.upstreams
+    login = other.login
+    assert login is not None
+    assert (login.origin.port, login.origin.base_path, login.target, login.replace) == (8443, "", "/auth/login", True)
+    assert login.body == {
+        "username": Reference("env", "SOME_USER"),
+        "password": Reference("file", str(GOOD / "secrets" / "password")),
+        "remember": True,
+        "scopes": ["a", "on"],
+    }
+
+
+def test_resending_after_a_login_costs_no_budget_unless_the_row_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text("table:\n  - {status: 401, then: login}\n  - {status: 402, then: login, cost: 3}\n")
+    rows = load_policy(path).policy.table.rows
+    assert [row.cost for row in rows] == [0.0, 3.0]
+
+
+def test_codes_that_the_policy_names_are_known(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(
+        "errors: {code: [/code], known: [GONE]}\n"
+        "table:\n  - {status: 409, when: {body: /code, in: [TAKEN]}, then: pass}\n  - {status: 5xx, then: retry}\n"
+    )
+    assert load_policy(path).policy.errors.known_codes == {"GONE", "TAKEN"}

@@ -66,6 +66,9 @@ def test_families_and_labels_are_those_of_the_contract() -> None:
         "sidecar_attempts_total": ("upstream", "result"),
         "sidecar_retries_total": ("upstream", "cause"),
         "sidecar_retries_suppressed_total": ("upstream", "reason"),
+        "sidecar_upstream_errors_total": ("upstream", "code"),
+        "sidecar_logins_total": ("upstream",),
+        "sidecar_login_failures_total": ("upstream",),
         "sidecar_request_duration_seconds": ("upstream", "outcome"),
         "sidecar_attempt_duration_seconds": ("upstream",),
         "sidecar_wait_seconds": ("upstream", "from"),
@@ -77,8 +80,14 @@ def test_families_and_labels_are_those_of_the_contract() -> None:
         "sidecar_budget_tokens": ("upstream",),
         "sidecar_buffered_bytes": (),
         "sidecar_tunnels_total": (),
+        "sidecar_open_tunnels": (),
         "sidecar_protocol_errors_total": ("kind",),
         "sidecar_log_dropped_total": (),
+        "sidecar_outbox_items": ("upstream",),
+        "sidecar_outbox_dead_items": ("upstream",),
+        "sidecar_outbox_oldest_age_seconds": ("upstream",),
+        "sidecar_outbox_delivered_total": ("upstream",),
+        "sidecar_outbox_dead_total": ("upstream",),
         "sidecar_config_last_reload_successful": (),
         "sidecar_config_last_reload_success_timestamp_seconds": (),
         "sidecar_build_info": ("version", "python", "loop", "aiohttp"),
@@ -91,7 +100,7 @@ def test_closed_lists_are_those_of_words() -> None:
     assert values["reason"] == {str(word) for word in Reason}
     assert values["from"] == {str(word) for word in WaitFrom}
     assert values["result"] == values["cause"] == {"other", *(str(word) for word in FailureKind)}
-    assert values["by"] == set(HELD_BY) == {"gate", "breaker", "wait", "connection"}
+    assert values["by"] == set(HELD_BY) == {"gate", "breaker", "wait", "login", "connection"}
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from dataclasses import fields, replace
 import pytest
 
 from sidecar.core.deployment import Logging
-from sidecar.core.words import Outcome
+from sidecar.core.words import Outcome, Verb
 from sidecar.observe.fields import ATTEMPT_FIELDS, FIELDS, timestamp
 from sidecar.observe.libraries import LibraryHandler, listen_to_libraries
 from sidecar.observe.lines import LineWriter
@@ -109,7 +109,7 @@ def test_every_field_of_a_line_is_documented_and_every_field_of_a_record_is_told
         waited_seconds=1.0,
         attempts=(
             *FAILED.attempts,
-            replace(RECOVERED.attempts[1], written=False),
+            replace(RECOVERED.attempts[1], written=False, then=Verb.LOGIN),
         ),
     )
     stream = io.StringIO()

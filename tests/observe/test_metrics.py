@@ -134,7 +134,7 @@ def test_gauges_show_what_the_loop_has_set(metrics: Metrics) -> None:
     meters.gate_closed = True
     meters.breaker_state = 2
     meters.budget_tokens = 4.5
-    metrics.inflight = 7
+    metrics.read_inflight = lambda: 7
     metrics.buffered_bytes = 4096
     metrics.tunnels = 2
     assert value(metrics, "held_requests", upstream="meshqu", by="gate") == 3
@@ -181,11 +181,21 @@ def test_everything_exposed_is_documented_and_everything_documented_is_exposed(m
     meters.attempted("200", 0.1)
     meters.retried("503")
     meters.waited(WaitFrom.HINT, 1.0)
+    meters.erred("GONE", frozenset({"GONE"}))
+    meters.logins += 1
+    metrics.has_outbox = True
     seen: dict[str, set[str]] = {}
     for name, labels in samples(metrics):
         base = name.removesuffix("_bucket").removesuffix("_sum").removesuffix("_count")
         seen.setdefault(base, set()).update(label for label, _ in labels if label != "le")
     assert seen == {family.name: set(family.labels) for family in FAMILIES}
+
+
+def test_only_codes_that_the_policy_names_become_a_label(metrics: Metrics) -> None:
+    meters = metrics.upstream("meshqu")
+    for code in ("GONE", "GONE", "<script>", "x" * 5000, None):
+        meters.erred(code, frozenset({"GONE"}))
+    assert meters.errors == {"GONE": 2, "other": 3}
 
 
 def test_openmetrics_is_valid_and_says_the_same(metrics: Metrics) -> None:

@@ -43,6 +43,8 @@ class Process:
         self.stdout: list[str] = []
         self.stderr: list[str] = []
         self._changed = asyncio.Event()
+        self._reading = asyncio.Event()
+        self._reading.set()
         assert child.stdout is not None
         assert child.stderr is not None
         self._readers = [
@@ -53,7 +55,7 @@ class Process:
         self.admin_port = 0
 
     async def _read(self, stream: asyncio.StreamReader, into: list[str]) -> None:
-        while line := await stream.readline():
+        while await self._reading.wait() and (line := await stream.readline()):
             into.append(line.decode(errors="replace"))
             self._changed.set()
         self._changed.set()
@@ -111,7 +113,12 @@ class Process:
     def signal(self, number: signal.Signals) -> None:
         self.child.send_signal(number)
 
+    def stop_reading(self) -> None:
+        """Leaves what it says from now on in the pipes, until they are full."""
+        self._reading.clear()
+
     async def exit(self) -> Exit:
+        self._reading.set()
         async with asyncio.timeout(_PATIENCE_SECONDS):
             code = await self.child.wait()
             await asyncio.gather(*self._readers)
@@ -123,6 +130,14 @@ class Process:
         found = re.search(r"VmHWM:\s+(\d+) kB", status)
         assert found is not None
         return int(found[1]) * 1024
+
+    def descriptors(self) -> list[str]:
+        """What its open file descriptors lead to."""
+        found = []
+        for entry in Path(f"/proc/{self.child.pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                found.append(os.readlink(entry))
+        return found
 
     async def end(self) -> None:
         if self.child.returncode is None:

@@ -13,9 +13,9 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 from sidecar.app import Sidecar
-
 from sidecar.config.load import load_deployment
 from sidecar.observe.record import ExchangeRecord
+from sidecar.upstream.resolve import Lookup
 from tests.support.client import Answer, Client, connect
 from tests.support.clock import ManualClock
 from tests.support.upstream import Upstream
@@ -143,14 +143,23 @@ async def running(
     *,
     clock: ManualClock | None = None,
     chance: float = 0.5,
+    lookup: Lookup | None = None,
+    environ: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Running]:
     """Starts a sidecar from these texts; stops it at the end."""
     path = write_files(folder, sidecar, policies)
-    loaded = load_deployment(path, environ={})
+    loaded = load_deployment(path, environ=environ or {})
     clock = clock or ManualClock()
     log = io.StringIO()
     records = Records()
-    app = Sidecar(loaded.deployment, clock=clock, chance=lambda: chance, on_record=records.note, log_stream=log)
+    app = Sidecar(
+        loaded.deployment,
+        clock=clock,
+        chance=lambda: chance,
+        on_record=records.note,
+        log_stream=log,
+        lookup=lookup,
+    )
     await app.start()
     try:
         yield Running(app, clock, log, path, records)

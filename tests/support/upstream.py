@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import socket
 import ssl
 from collections import Counter, deque
@@ -71,6 +72,8 @@ class Received:
     body: bytearray = field(default_factory=bytearray)
     raw_body: bytearray = field(default_factory=bytearray)
     body_bytes: int = 0
+    digest: str = ""
+    """SHA-256 of the whole body, also where it is not kept."""
     trailers: Fields = field(default_factory=Fields)
     framing: str = "none"
     complete: bool = False
@@ -92,6 +95,7 @@ class Connection:
         self.task: asyncio.Task[None] | None = None
         self.request: Received | None = None
         self._body: BodyReader | None = None
+        self._hash = hashlib.sha256()
 
     async def first_byte(self) -> None:
         if not self.source.held:
@@ -110,6 +114,7 @@ class Connection:
         self.upstream.note(request)
         self._body = BodyReader(self.source, request.headers, until_close=False)
         self._body.keep_raw = self.upstream.keep_bodies
+        self._hash = hashlib.sha256()
         request.framing = self._body.framing
         return request
 
@@ -119,6 +124,7 @@ class Connection:
         assert self.request is not None
         data = await self._body.piece()
         self.request.body_bytes += len(data)
+        self._hash.update(data)
         if self.upstream.keep_bodies:
             self.request.body += data
             self.request.raw_body = self._body.raw
@@ -131,6 +137,7 @@ class Connection:
         while await self.read_piece():
             pass
         self.request.complete = True
+        self.request.digest = self._hash.hexdigest()
         self.upstream.effects[self.request.target] += 1
 
     async def read_request(self) -> Received:

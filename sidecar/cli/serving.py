@@ -1,0 +1,49 @@
+"""What ``sidecar serve`` does once everything is imported: start, say where, run, end with the right exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable
+
+import click
+import uvloop
+
+from sidecar.admin.token import TokenError, read_token
+from sidecar.app import CannotListen, OutboxError, Sidecar
+from sidecar.cli.allocator import keep_freed_memory
+from sidecar.config.apart import Judged, Judging, NotJudged
+from sidecar.life import Life
+
+__all__ = ["serve"]
+
+
+def serve(first: Judging, again: Callable[[], Judging]) -> None:
+    """Run until a signal. ``again`` judges the configuration anew for a reload. Exits with 1 where it cannot run."""
+    keep_freed_memory()
+    try:
+        loaded = first.result()
+        life = Life(loaded, lambda: again().result(), token=read_token(os.environ))
+        uvloop.run(life.run(_announce))
+    except (CannotListen, NotJudged, OutboxError, TokenError) as exc:
+        click.echo(f"sidecar: {exc}", err=True)
+        sys.exit(1)
+
+
+def _announce(sidecar: Sidecar, loaded: Judged) -> None:
+    """Where it listens, and the line to copy."""
+    place = f"http://{sidecar.address.host}:{sidecar.address.port}"
+    admin = f"http://{sidecar.admin_address.host}:{sidecar.admin_address.port}"
+    lines = [f"sidecar listening on {place} · health, metrics and page on {admin}"]
+    mounts = [upstream for upstream in loaded.deployment.upstreams if upstream.mount]
+    lines += [f"  {place}{upstream.mount} → {upstream.name}" for upstream in mounts[:10]]
+    if len(mounts) > 10:
+        lines.append(f"  … and {len(mounts) - 10} more mounts")
+    if not mounts:
+        lines.append(f"  export http_proxy={place}   # then any http:// URL goes through it")
+    for warning in loaded.warnings:
+        lines.append(f"  warning: {warning}")
+    # A full disk behind the output is no reason not to serve.
+    with contextlib.suppress(OSError):
+        click.echo("\n".join(lines), err=True)

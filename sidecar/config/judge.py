@@ -1,0 +1,30 @@
+"""The process that judges one configuration for ``apart`` and ends: values or problems, pickled, on its output."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import sys
+from pathlib import Path
+
+from sidecar.config.apart import Judged
+from sidecar.config.load import ConfigError, load_deployment
+
+__all__ = ["main"]
+
+
+def main(question: str) -> None:
+    asked = json.loads(question)
+    path = None if asked["path"] is None else Path(asked["path"])
+    answer: object
+    try:
+        loaded = load_deployment(path, environ=os.environ, overrides=asked["overrides"])
+        answer = Judged(loaded.deployment, loaded.warnings, loaded.files, loaded.digest, loaded.text())
+    except ConfigError as error:
+        answer = (error.problems, error.files, error.digest)
+    sys.stdout.buffer.write(pickle.dumps(answer))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

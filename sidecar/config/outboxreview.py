@@ -1,0 +1,56 @@
+"""Whether those who want to store have an outbox, and whether storing is what they want.
+
+The keys themselves are in ``sitemodels``; the outbox is opened by ``sidecar.outbox``, never here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from sidecar.config.library import Chain
+from sidecar.config.problems import Code, Problem
+from sidecar.config.sitemodels import SiteBlock
+from sidecar.core.words import Verb
+
+__all__ = ["review_outbox"]
+
+READING = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "CONNECT", "QUERY"})
+"""Whoever sends these wants the answer, not a receipt."""
+
+
+def review_outbox(site: SiteBlock, chains: Iterable[Chain]) -> list[Problem]:
+    """``chains``: every policy that the site uses."""
+    problems = list(_routes(site))
+    if site.outbox is None and not site.is_tainted:
+        problems += [problem for chain in chains for problem in _rows_without(chain)]
+    return problems
+
+
+def _routes(site: SiteBlock) -> Iterator[Problem]:
+    for upstream in site.upstreams:
+        for route in upstream.routes:
+            mark = route.value_mark("store")
+            if route.store is None or mark is None:
+                continue
+            if site.outbox is None and not site.is_tainted:
+                text = "`store: always` needs an outbox, and there is none"
+                yield mark.problem(Code.CONTRADICTION, text, "add `outbox: {file: outbox.db}`")
+            reading = sorted(READING & set(route.methods or READING))
+            if reading:
+                which = f"{', '.join(reading)} would get" if route.methods else "requests that read would get"
+                yield mark.problem(
+                    Code.CONTRADICTION,
+                    f"{which} a receipt in place of an answer",
+                    "name the methods that write, such as `methods: [POST]`",
+                )
+
+
+def _rows_without(chain: Chain) -> Iterator[Problem]:
+    for _, row in chain.rows:
+        mark = row.value_mark("then")
+        if row.then is Verb.STORE and mark is not None:
+            yield mark.problem(
+                Code.NO_EFFECT,
+                "`then: store` has no effect without an outbox: the answer is handed over",
+                "add `outbox: {file: outbox.db}` to sidecar.yaml",
+            )

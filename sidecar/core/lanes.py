@@ -1,0 +1,161 @@
+"""What is known of each gate key: its gate, its pace, and who waits behind them.
+
+A lane exists while its key is in trouble, or somebody waits in it. There are many where ``gate.key`` names a header
+with many values, so their number is bounded and the least recently used one is forgotten first, but never one in which
+somebody waits. The values are in ``gate`` and ``pace``; who goes when is told by ``shield``.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from sidecar.core import gate as gates
+from sidecar.core import pace as paces
+from sidecar.core.figures import NO_FIGURES, Figures
+from sidecar.core.gate import Gate
+from sidecar.core.hold import Held
+from sidecar.core.pace import Pace
+
+__all__ = ["Kind", "Lane", "Lanes", "Load", "Result"]
+
+Kind = Literal["ok", "failed", "refused", "busy"]
+
+MOST_LANES: Final = 4096
+"""Gate keys that are remembered without anybody waiting."""
+PACE_KEPT_SECONDS: Final = 30.0
+"""A pace for which nobody had to wait for so long is let go."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What the loop knows of an upstream at the moment in which trouble begins."""
+
+    under_way: int = 0
+    """Attempts that were sent and have no result yet."""
+    usual_seconds: float = 0.0
+    """How long an answer usually takes (the median); 0 if not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of one attempt, as far as the upstream's health is concerned."""
+
+    kind: Kind
+    """``ok``: any answer that is no sign of trouble, 404 too. ``failed``: 5xx, or no answer. ``refused``: 429.
+    ``busy``: 503 with a hint that closes the gate."""
+    seconds: float = 0.0
+    """How long the attempt took."""
+    opens_at: float | None = None
+    """``Decision.gate_until``: monotonic seconds until which the upstream asked for quiet."""
+    figures: Figures = NO_FIGURES
+
+
+@dataclass(slots=True)
+class Lane:
+    """Of one gate key."""
+
+    gate: Gate = Gate()
+    pace: Pace | None = None
+    held: Held = field(default_factory=Held)
+    taken: int = 0
+    """Successes since the gate was closed last."""
+    needed_at: float = 0.0
+    """When somebody last had to wait here."""
+
+    def ready_at(self, now: float) -> float:
+        """When the next one may go."""
+        left = gates.left_seconds(self.gate, now)
+        if left > 0:
+            return now + left
+        return now if self.pace is None else paces.ready_at(self.pace, now)
+
+    def take(self, now: float) -> bool:
+        """Whether one may go now; then the pace has been charged for it."""
+        pace = self.pace
+        if gates.left_seconds(self.gate, now) <= 0:
+            if pace is None:
+                return True
+            pace = paces.take(pace, now)
+            if pace is not None:
+                self.pace = pace
+                return True
+        self.needed_at = now
+        return False
+
+    def succeeded(self, now: float, generation: int) -> None:
+        """One was taken."""
+        self.taken += 1
+        if self.pace is not None:
+            self.pace = paces.succeeded(self.pace, now, generation)
+
+    def refused(self, result: Result, now: float, generation: int, before: tuple[int, float]) -> bool:
+        """The gate closes; the rate is learnt from a 429, and from a 503 with a hint where others are taken.
+
+        ``before``: what the upstream took of late, and in how many seconds. True if this was a 503 of one that takes
+        nothing: it is down, and comes back as after an outage.
+        """
+        was_open = gates.left_seconds(self.gate, now) <= 0
+        self.gate = gates.close(self.gate, now if result.opens_at is None else result.opens_at, now)
+        self.needed_at = now
+        opens_at = now + gates.left_seconds(self.gate, now)
+        taken, self.taken = self.taken, 0 if was_open else self.taken
+        if self.pace is not None:
+            if result.kind == "refused" or self.pace.taken:
+                self.pace = paces.refused(self.pace, now, opens_at, generation, now - result.seconds)
+            return False
+        if result.kind == "refused":
+            self.pace = paces.begin(now, opens_at, *before)
+            return False
+        if was_open and taken:
+            self.pace = paces.begin(now, opens_at, taken, 1.0)
+        return was_open and not taken
+
+    def informed(self, figures: Figures, now: float) -> None:
+        """What an answer said of the quota matters only where there is a pace."""
+        if self.pace is not None:
+            self.pace = paces.informed(self.pace, figures, now)
+
+    def is_over(self, now: float) -> bool:
+        """Nobody waits, the gate is open, and the pace has not been in anybody's way for long."""
+        if self.held.waiting or gates.left_seconds(self.gate, now) > 0:
+            return False
+        return self.pace is None or not 0 <= now - self.needed_at < PACE_KEPT_SECONDS
+
+
+class Lanes:
+    """The lanes by key, least recently used first; an empty one is false."""
+
+    __slots__ = ("_by_key",)
+
+    def __init__(self) -> None:
+        self._by_key: OrderedDict[str, Lane] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def get(self, key: str) -> Lane | None:
+        """The lane of this key, if it is in trouble."""
+        return self._by_key.get(key)
+
+    def use(self, key: str) -> Lane:
+        """The lane of this key, which is the most recently used one now."""
+        lane = self._by_key.setdefault(key, Lane())
+        self._by_key.move_to_end(key)
+        return lane
+
+    def closed(self, now: float) -> int:
+        """How many gates are closed at this moment."""
+        return sum(gates.left_seconds(lane.gate, now) > 0 for lane in self._by_key.values())
+
+    def forget(self, now: float) -> None:
+        """Those that are over, and those that are too many; the least recently used first."""
+        for _ in range(len(self._by_key)):
+            key, lane = next(iter(self._by_key.items()))
+            if lane.held.waiting and len(self._by_key) > MOST_LANES:
+                self._by_key.move_to_end(key)
+            elif lane.is_over(now) or (len(self._by_key) > MOST_LANES and not lane.held.waiting):
+                del self._by_key[key]
+            else:
+                break

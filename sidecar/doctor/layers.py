@@ -1,0 +1,158 @@
+"""Checks for a second layer of retries, which multiplies ours: three sends there times five here are fifteen.
+
+Hints first (the variables by which well-known tools say that they retry), then a probe: one request through the
+app's proxy to a server of the doctor's own that always answers 503, counting what arrives. With the app's own
+command, the same without the sidecar, to see whether the client itself repeats.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from http.client import HTTPException
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+from sidecar.doctor.findings import Ailment, Finding
+from sidecar.doctor.reach import ask
+from sidecar.doctor.surroundings import Door, Surroundings
+
+__all__ = ["layer_checks"]
+
+COUNTERS = {
+    "aws_max_attempts": ("the AWS SDK", 0, "1"),
+    "pip_retries": ("pip", 1, "0"),
+    "uv_http_retries": ("uv", 1, "0"),
+    "npm_config_fetch_retries": ("npm", 1, "0"),
+    "cargo_net_retry": ("cargo", 1, "0"),
+    "poetry_requests_max_retries": ("poetry", 1, "0"),
+    "bundle_retry": ("bundler", 1, "0"),
+}
+"""Variable, lower case -> who reads it, how many sends it leaves out of its count, the value for one send."""
+AWS_DEFAULT_ATTEMPTS = 3
+"""Of the modes ``standard`` and ``adaptive`` where AWS_MAX_ATTEMPTS says nothing (AWS SDKs reference guide)."""
+PROBE_PATH = "/sidecar-doctor"
+PROBE_SECONDS = 3
+
+
+def _hints(around: Surroundings) -> Iterator[Finding]:
+    names = {name.lower(): name for name in around.environ}
+    for key, (who, uncounted, single) in COUNTERS.items():
+        value = around.environ.get(names.get(key, ""), "").strip()
+        sends = int(value) + uncounted if value.isascii() and value.isdigit() and len(value) < 6 else 1
+        if sends > 1:
+            yield _multiplied(around, names[key], who, sends, f"export {names[key]}={single}")
+    if around.environ.get("AWS_RETRY_MODE") in ("standard", "adaptive") and "AWS_MAX_ATTEMPTS" not in around.environ:
+        yield _multiplied(around, "AWS_RETRY_MODE", "the AWS SDK", AWS_DEFAULT_ATTEMPTS, "export AWS_MAX_ATTEMPTS=1")
+
+
+def _multiplied(around: Surroundings, name: str, who: str, sends: int, fix: str) -> Finding:
+    ours = max(
+        (u.policy.attempts for u in around.deployment.upstreams), default=around.deployment.default_policy.attempts
+    )
+    text = f"{who} sends up to {sends} times by itself ({name}), times {ours} here: {sends * ours} calls for one"
+    return Finding(
+        Ailment.APP_RETRIES, name, text, f"{fix}; or `attempts: 1` in the policy: one layer owns the retries"
+    )
+
+
+class Counting(ThreadingHTTPServer):
+    """Answers 503 to everything and counts it."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        self.arrived = 0
+        super().__init__(("127.0.0.1", 0), _Refusing)
+
+    @property
+    def door(self) -> Door:
+        return Door("127.0.0.1", self.server_port)
+
+
+class _Refusing(BaseHTTPRequestHandler):
+    server: Counting
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.server.arrived += 1
+        self.send_response(503)
+        self.send_header("Content-Length", "0")
+        self.send_header("Connection", "close")
+        self.end_headers()
+
+    def log_message(self, *args: object) -> None:
+        """Says nothing: the doctor does."""
+
+
+@contextlib.contextmanager
+def _counting() -> Iterator[Counting]:
+    server = Counting()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _probe(around: Surroundings) -> Iterator[Finding]:
+    """The answer says how often the sidecar has sent; the server knows how often it came."""
+    if around.proxy.host not in ("127.0.0.1", "localhost", "::1"):
+        return  # from there, this machine's loopback is not ours
+    door = _app_proxy(around)
+    with _counting() as server:
+        headers = {"Host": server.door.url.removeprefix("http://"), "Sidecar-Timeout": f"{PROBE_SECONDS}s"}
+        target = server.door.url + PROBE_PATH
+        try:
+            status, response, _ = ask(door, "GET", target, PROBE_SECONDS + around.timeout_seconds, headers)
+        except (OSError, HTTPException):
+            return  # that nothing answers, or not a proxy, is another check's
+        said = _attempts(response.getheader("Sidecar"))
+    if status == 503 and said and server.arrived > said:
+        text = f"of one request, the sidecar sent {said}, and {server.arrived} arrived: something else retries too"
+        fix = "let one layer own the retries: turn them off in the other proxy or mesh, or set `attempts: 1` here"
+        yield Finding(Ailment.SECOND_LAYER, door.url, text, fix)
+
+
+def _app_proxy(around: Surroundings) -> Door:
+    """What the app goes through, which may be something in front of the sidecar."""
+    value = around.environ.get("http_proxy") or around.environ.get("HTTP_PROXY") or ""
+    with contextlib.suppress(ValueError):
+        parts = urlsplit(value)
+        if parts.scheme == "http" and parts.hostname and parts.port:
+            return Door(parts.hostname, parts.port)
+    return around.proxy
+
+
+def _attempts(field: str | None) -> int:
+    for item in (field or "").split(","):
+        name, _, value = item.strip().partition("=")
+        if name == "attempts" and value.isdigit():
+            return int(value)
+    return 0
+
+
+def _client(around: Surroundings) -> Iterator[Finding]:
+    """Run the app's own command against the server, without any proxy."""
+    if not around.client or shutil.which(around.client[0]) is None:
+        return
+    environ = {name: value for name, value in around.environ.items() if not name.lower().endswith("_proxy")}
+    with _counting() as server:
+        url = server.door.url + PROBE_PATH
+        command = [word.replace("{}", url) for word in around.client]
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(  # noqa: S603 - the person's own command
+                command, env=environ, timeout=60, check=False, capture_output=True
+            )
+        sends = server.arrived
+    if sends > 1:
+        yield _multiplied(around, around.client[0], f"`{around.client[0]}`", sends, "turn its own retries off")
+
+
+layer_checks = (_hints, _probe, _client)

@@ -1,0 +1,183 @@
+"""Checks that ask: the sidecar itself, then each upstream by the way that the sidecar would take (name, connection,
+certificate), and what time it is there.
+
+Each question is one short connection, bounded in time. Of an answer, only status and head are looked at.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from email.utils import parsedate_to_datetime
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+
+from sidecar.core.deployment import Origin
+from sidecar.doctor.findings import Ailment, Finding
+from sidecar.doctor.surroundings import Door, Surroundings
+
+__all__ = ["ask", "reach_checks"]
+
+CLOCK_SECONDS = 5.0
+"""An HTTP-date is whole seconds, an answer takes some; beyond this, waits until a date go wrong."""
+FEW_FILES = 1024
+"""Two for each exchange under way: fewer than this ends in refused connections at some hundred of them."""
+UPSTREAMS_AT_ONCE = 8
+
+
+def ask(
+    door: Door, method: str, target: str, seconds: float, headers: dict[str, str] | None = None
+) -> tuple[int, HTTPResponse, bytes]:
+    """One request, past every proxy. Raises ``OSError`` or ``HTTPException``."""
+    connection = HTTPConnection(door.host, door.port, timeout=seconds)
+    try:
+        connection.request(method, target, headers=headers or {})
+        response = connection.getresponse()
+        return response.status, response, response.read(1 << 20)
+    finally:
+        connection.close()
+
+
+def _sidecar(around: Surroundings) -> Iterator[Finding]:
+    door = around.proxy
+    try:
+        # A question that the sidecar answers by itself, whatever is mounted.
+        _, response, _ = ask(door, "OPTIONS", "*", around.timeout_seconds)
+    except HTTPException:
+        yield _stranger(door)
+        return
+    except OSError as error:
+        text = f"nothing answers at {door.url}: {why(error)}"
+        fix = "start it (sidecar serve), or say --proxy where it is; a container has a loopback of its own"
+        yield Finding(Ailment.UNREACHABLE, door.url, text, fix)
+        return
+    if response.getheader("Sidecar") is None:
+        yield _stranger(door)
+
+
+def _stranger(door: Door) -> Finding:
+    text = f"something answers at {door.url}, and it is not a sidecar"
+    return Finding(Ailment.NOT_A_SIDECAR, door.url, text, "find out what holds that port, and give the sidecar another")
+
+
+def _admin(around: Surroundings) -> Iterator[Finding]:
+    door = around.admin
+    try:
+        status, _, text = ask(door, "GET", "/readyz?verbose", around.timeout_seconds)
+        _, _, metrics = ask(door, "GET", "/metrics", around.timeout_seconds)
+    except (OSError, HTTPException):
+        yield Finding(
+            Ailment.NO_ADMIN,
+            door.url,
+            f"the admin port does not answer at {door.url}: readiness, reload and file limit were not looked at",
+            "run the doctor where the admin port is reached, or say --admin where it is",
+        )
+        return
+    if status != 200:
+        said = " · ".join(line for line in text.decode("utf-8", "replace").splitlines() if not line.startswith("[+]"))
+        yield Finding(
+            Ailment.NOT_READY, door.url, f"the sidecar takes no new requests: {said[:200]}", "wait, or restart it"
+        )
+    if _sample(metrics, "sidecar_config_last_reload_successful") == 0:
+        yield Finding(
+            Ailment.RELOAD_FAILED,
+            door.url,
+            "the last reload failed: the sidecar runs on an older configuration than its files",
+            "sidecar check shows every mistake; mend them, the next change is read by itself",
+        )
+    yield from _files(_sample(metrics, "process_max_fds"), "the sidecar")
+
+
+def _sample(metrics: bytes, name: str) -> float | None:
+    found = re.search(rb"^" + name.encode("ascii") + rb" ([0-9.e+]+)$", metrics, re.MULTILINE)
+    return float(found[1]) if found else None
+
+
+def _files(limit: float | None, whose: str) -> Iterator[Finding]:
+    if limit is not None and limit < FEW_FILES:
+        text = f"{whose} may open only {limit:.0f} files; each exchange under way needs two"
+        yield Finding(Ailment.FEW_FILES, whose, text, "ulimit -n 65536 before it starts; LimitNOFILE= in systemd")
+
+
+def _own_files(around: Surroundings) -> Iterator[Finding]:
+    yield from _files(around.file_limit, "a process started from here")
+
+
+def _upstreams(around: Surroundings) -> Iterator[Finding]:
+    origins = {upstream.origin: upstream.name for upstream in around.deployment.upstreams}
+    with ThreadPoolExecutor(max_workers=UPSTREAMS_AT_ONCE) as pool:
+        for found in pool.map(lambda pair: list(_origin(around, *pair)), origins.items()):
+            yield from found
+
+
+def _origin(around: Surroundings, origin: Origin, name: str) -> Iterator[Finding]:
+    place = f"{origin.scheme}://{origin.authority}"
+    try:
+        socket.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        text = f"the name {origin.host} does not resolve here"
+        yield Finding(
+            Ailment.UNKNOWN_NAME,
+            name,
+            text,
+            "look at the spelling of `origin`, at /etc/resolv.conf and at the network policy",
+        )
+        return
+    try:
+        yield from _clock(around, name, *_date(around, origin))
+    except ssl.SSLCertVerificationError as error:
+        text = f"the certificate of {place} is refused: {error.verify_message}"
+        fix = (
+            "mend it there; for a private authority, name its PEM file as `ca_file`. Verification cannot be turned off"
+        )
+        yield Finding(Ailment.CERTIFICATE, name, text, fix)
+    except (OSError, HTTPException) as error:
+        text = f"{place} cannot be reached from here: {why(error)}"
+        yield Finding(
+            Ailment.ORIGIN_UNREACHABLE, name, text, "look at `origin`, at egress rules and at security groups"
+        )
+
+
+def _date(around: Surroundings, origin: Origin) -> tuple[str | None, float]:
+    """What the upstream says the time is, and what it was here (the middle of the question)."""
+    seconds = around.timeout_seconds
+    connection: HTTPConnection
+    if origin.scheme == "https":
+        context = ssl.create_default_context(cafile=origin.ca_file)
+        connection = HTTPSConnection(origin.host, origin.port, timeout=seconds, context=context)
+    else:
+        connection = HTTPConnection(origin.host, origin.port, timeout=seconds)
+    try:
+        before = around.wall()
+        connection.request("HEAD", origin.base_path or "/")
+        said = connection.getresponse().getheader("Date")
+        return said, (before + around.wall()) / 2
+    finally:
+        connection.close()
+
+
+def _clock(around: Surroundings, name: str, said: str | None, here: float) -> Iterator[Finding]:
+    try:
+        there = parsedate_to_datetime(said).timestamp() if said else here
+    except ValueError:
+        return
+    off = here - there
+    if abs(off) > CLOCK_SECONDS:
+        side = "ahead of" if off > 0 else "behind"
+        text = f"the clock here is {abs(off):.0f} s {side} that of {name}: waits until a date go wrong by as much"
+        yield Finding(Ailment.CLOCK, name, text, "synchronise the clock (NTP); or `clock: server` at the wait source")
+
+
+def why(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, ssl.SSLError):
+        return "TLS failed: what answers does not speak it"
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    return "not an HTTP answer"
+
+
+reach_checks = (_sidecar, _admin, _own_files, _upstreams)

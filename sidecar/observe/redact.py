@@ -1,0 +1,110 @@
+"""What must never be kept or shown of a request or an answer: credentials, cookies, and what the policy names.
+
+Redaction comes before keeping, so that nothing has to be trusted with a secret. A body that cannot be searched is
+not kept. It keeps nothing itself; the counterpart is ``reports``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+from urllib.parse import parse_qsl, urlencode
+
+import orjson
+
+from sidecar.core.conditions import pointer_steps
+
+__all__ = ["HIDDEN", "redacted_body", "redacted_field", "redacted_fields"]
+
+HIDDEN: Final = "[redacted]"
+BODY_BYTES: Final = 256 << 10
+"""A larger body is not kept."""
+
+_SECRET_FIELD: Final = re.compile(
+    r"authorization|cookie|token|secret|passw|credential|signature|session|api-?_?key|auth-?_?key|^x-.*-key$", re.I
+)
+_KEY_FIELD: Final = re.compile(r"idempotency", re.I)
+"""A key that is no secret: it tells two sends from two requests."""
+_SECRET_NAME: Final = re.compile(
+    r"pass(word|wd|phrase|code)?$|secret|token$|api_?-?key$|private_?-?key|credential|assertion$|authorization|cookie|"
+    r"session_?-?id$|^pin$|^cvv|^otp$|card_?-?number",
+    re.I,
+)
+_BEARER: Final = re.compile(r"\b(Bearer|Basic|Token)\s+[A-Za-z0-9._~+/=-]{4,}", re.I)
+_DEEPEST: Final = 200
+
+
+def redacted_field(name: str, value: str) -> str:
+    """The value of a header field, or a word in its place."""
+    if _SECRET_FIELD.search(name) and not _KEY_FIELD.search(name):
+        return HIDDEN
+    return _BEARER.sub(lambda match: f"{match[1]} {HIDDEN}", value)
+
+
+def redacted_fields(fields: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
+    """A whole head, as text."""
+    texts = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in fields)
+    return [(name, redacted_field(name, value)) for name, value in texts]
+
+
+def redacted_body(body: bytes, media_type: str, pointers: tuple[str, ...]) -> tuple[object, str]:
+    """The body without its secrets, and a remark if it was not kept or not kept whole.
+
+    JSON comes back as a document, a form and other text as text. ``pointers``: RFC 6901; a step ``*`` is any.
+    """
+    if not body:
+        return None, ""
+    if len(body) > BODY_BYTES:
+        return None, f"not kept: {len(body)} bytes are too many"
+    kind = media_type.partition(";")[0].strip().lower()
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        document = None
+    else:
+        return _json(document, pointers), ""
+    if kind == "application/x-www-form-urlencoded":
+        return _form(body), ""
+    if "json" in kind or pointers:
+        return None, "not kept: it is not JSON, so that what must not be kept could not be found in it"
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError:
+        return None, f"not kept: {len(body)} bytes that are not text"
+    return _BEARER.sub(lambda match: f"{match[1]} {HIDDEN}", text), ""
+
+
+def _form(body: bytes) -> str:
+    pairs = parse_qsl(body.decode("latin-1"), keep_blank_values=True, max_num_fields=None)
+    return urlencode([(name, HIDDEN if _SECRET_NAME.search(name) else value) for name, value in pairs])
+
+
+def _json(document: object, pointers: tuple[str, ...]) -> object:
+    for pointer in pointers:
+        steps = pointer_steps(pointer)
+        if steps is not None:
+            document = _without(document, steps)
+    return _named(document, 0)
+
+
+def _without(value: object, steps: tuple[str, ...]) -> object:
+    if not steps:
+        return HIDDEN
+    step, rest = steps[0], steps[1:]
+    if isinstance(value, dict):
+        return {key: _without(item, rest) if step in ("*", key) else item for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without(item, rest) if step in ("*", str(index)) else item for index, item in enumerate(value)]
+    return value
+
+
+def _named(value: object, depth: int) -> object:
+    """Whatever stands under a telling name, at any depth."""
+    if depth > _DEEPEST:
+        return HIDDEN
+    if isinstance(value, dict):
+        return {k: HIDDEN if _SECRET_NAME.search(k) else _named(item, depth + 1) for k, item in value.items()}
+    if isinstance(value, list):
+        return [_named(item, depth + 1) for item in value]
+    return _BEARER.sub(lambda match: f"{match[1]} {HIDDEN}", value) if isinstance(value, str) else value

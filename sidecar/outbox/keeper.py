@@ -1,0 +1,207 @@
+"""The outbox for the loop: one thread does all that touches the file, so that no fsync ever holds up the loop.
+
+What is asked for while a commit is under way is done together in the next one. It is bounded in bytes that wait for
+the disk. One sidecar per file: a lock beside it says so. The counterpart is ``shelf``: the file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import sqlite3
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any, Final, TypeVar
+
+from sidecar.core.deployment import OutboxRule
+from sidecar.outbox.items import Count, Item, OutboxError, Refusal
+from sidecar.outbox.shelf import Shelf
+
+__all__ = ["Keeper"]
+
+MOST_TOGETHER: Final = 256
+PENDING_BYTES: Final = 128 << 20
+"""Of requests that wait for the disk; beyond that the disk is too slow, and the next ones are refused."""
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Job:
+    act: Callable[[Shelf], Any]
+    done: asyncio.Future[Any]
+
+
+class Keeper:
+    """An open outbox, for coroutines. ``rule`` says where and how much."""
+
+    def __init__(self, rule: OutboxRule) -> None:
+        self.rule = rule
+        self.trouble = ""
+        """What the file's last change failed with; empty while all is well."""
+        self.on_added: Callable[[str], None] | None = None
+        """Told the upstream of every item that is in."""
+        self._loop = asyncio.get_running_loop()
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._pending_bytes = 0
+        self._lock = -1
+        self._thread: threading.Thread | None = None
+
+    async def open(self) -> None:
+        """Raises ``OutboxError``; then nothing is left open."""
+        self._lock = _lock(self.rule.file)
+        opened: asyncio.Future[None] = self._loop.create_future()
+        self._thread = threading.Thread(target=self._run, args=(opened,), name="sidecar-outbox", daemon=True)
+        self._thread.start()
+        try:
+            await opened
+        except OutboxError:
+            self._unlock()
+            raise
+
+    async def close(self) -> None:
+        """After everything that was asked for is done."""
+        if self._thread is not None and self._thread.is_alive():
+            self._jobs.put(None)
+            await self._loop.run_in_executor(None, self._thread.join)
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    # -- what may be asked for ---------------------------------------------------------------------------
+
+    async def add(self, item: Item) -> None:
+        """Returns once the item would survive a crash. Raises ``Refusal``: then it was not accepted."""
+        size = item.size_bytes
+        if self._pending_bytes + size > PENDING_BYTES:
+            raise Refusal("outbox_busy", "the outbox's disk is too slow for what is stored now")
+        self._pending_bytes += size
+        try:
+            await self._ask(lambda shelf: shelf.add(item, self.rule))
+        except sqlite3.Error:
+            raise Refusal("outbox_unavailable", "the outbox cannot be written now") from None
+        finally:
+            self._pending_bytes -= size
+        if self.on_added is not None:
+            self.on_added(item.upstream)
+
+    async def first(self, upstream: str) -> Item | None:
+        return await self._ask(lambda shelf: shelf.first(upstream))
+
+    async def counts(self) -> list[Count]:
+        return await self._ask(Shelf.counts)
+
+    async def begin(self, item_id: str) -> None:
+        await self._ask(lambda shelf: shelf.begin(item_id))
+
+    async def remove(self, item_id: str) -> None:
+        await self._ask(lambda shelf: shelf.remove(item_id))
+
+    async def put_off(self, item_id: str, note: str) -> None:
+        await self._ask(lambda shelf: shelf.put_off(item_id, note))
+
+    async def bury(self, item_id: str, reason: str, status: int | None, note: str, now: float) -> bool:
+        return await self._ask(lambda shelf: shelf.bury(item_id, reason, status, note, now))
+
+    async def bury_expired(self, now: float) -> list[tuple[str, str]]:
+        return await self._ask(lambda shelf: shelf.bury_older(now - self.rule.max_age_seconds, now))
+
+    async def _ask(self, act: Callable[[Shelf], T]) -> T:
+        done: asyncio.Future[T] = self._loop.create_future()
+        self._jobs.put(_Job(act, done))
+        return await done
+
+    # -- the thread --------------------------------------------------------------------------------------
+
+    def _run(self, opened: asyncio.Future[None]) -> None:
+        try:
+            shelf = Shelf.open(self.rule.file)
+        except OutboxError as error:
+            self._tell(lambda error=error: opened.set_exception(error))  # type: ignore[misc]
+            return
+        self._tell(lambda: opened.set_result(None))
+        more = True
+        while more:
+            jobs, more = self._next()
+            shelf = self._do(shelf, jobs)
+        shelf.close()
+
+    def _next(self) -> tuple[list[_Job], bool]:
+        """What has been asked for, waiting for the first of it; and whether there may be more."""
+        jobs: list[_Job] = []
+        job = self._jobs.get()
+        while job is not None:
+            if not job.done.cancelled():  # nobody waits for it any more, and nobody was told that it is done
+                jobs.append(job)
+            if len(jobs) >= MOST_TOGETHER:
+                return jobs, True
+            try:
+                job = self._jobs.get_nowait()
+            except Empty:
+                return jobs, True
+        return jobs, False
+
+    def _do(self, shelf: Shelf, jobs: list[_Job]) -> Shelf:
+        """All in one transaction; if that fails, each in its own, so that one's trouble is not everyone's."""
+        if not jobs:
+            return shelf
+        try:
+            results = shelf.together([lambda job=job: job.act(shelf) for job in jobs])  # type: ignore[misc]
+        except sqlite3.Error as error:
+            if len(jobs) > 1:
+                for job in jobs:
+                    shelf = self._do(shelf, [job])
+                return shelf
+            self._finish(jobs, [error], trouble=str(error))
+            return self._opened_anew(shelf)
+        self._finish(jobs, results, trouble="")
+        return shelf
+
+    def _opened_anew(self, shelf: Shelf) -> Shelf:
+        """After an error of the disk the connection is not to be trusted."""
+        try:
+            fresh = Shelf.open(self.rule.file, create=False)
+        except OutboxError:
+            return shelf
+        shelf.close()
+        return fresh
+
+    def _finish(self, jobs: list[_Job], results: list[Any], *, trouble: str) -> None:
+        def finish() -> None:
+            self.trouble = trouble
+            for job, result in zip(jobs, results, strict=True):
+                if job.done.done():
+                    continue
+                if isinstance(result, Exception):
+                    job.done.set_exception(result)
+                else:
+                    job.done.set_result(result)
+
+        self._tell(finish)
+
+    def _tell(self, act: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody is left to be told
+            self._loop.call_soon_threadsafe(act)
+
+
+def _lock(path: str) -> int:
+    """Held until closed. Beside the file: closing any descriptor of the file itself would undo SQLite's own locks."""
+    try:
+        descriptor = os.open(f"{path}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:
+        raise OutboxError(f"the directory of the outbox {path} does not exist: make it, or mount it") from None
+    except OSError as error:
+        raise OutboxError(f"cannot open the outbox {path}: {error.strerror}") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise OutboxError(f"the outbox {path} is in use by another sidecar: give each its own file") from None
+    return descriptor

@@ -1,0 +1,200 @@
+"""The waiting room in front of one upstream: who is held, who is woken, and when to look again.
+
+What may go is decided by ``core.shield``; here are the futures and the timer that it does not know. An upstream
+without trouble is *calm*: then nobody comes here, and the loop pays one test of that attribute.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from sidecar.core.exchange import Headers
+from sidecar.core.figures import NO_FIGURES, read_figures
+from sidecar.core.hold import Ticket, Turn
+from sidecar.core.policy import Policy
+from sidecar.core.shield import Load, Result, Shield
+from sidecar.core.words import Reason
+from sidecar.observe.metrics import UpstreamMeters
+from sidecar.proxy.clock import Clock
+from sidecar.wire.heads import RequestMessage, ResponseMessage
+
+__all__ = ["Holding", "Rejected", "Ticker"]
+
+LEAST_ATTEMPT_SECONDS: Final = 0.02
+"""What an attempt needs at the least: who would be admitted later than this before the deadline is not held."""
+TICK_SECONDS: Final = 1.0
+_KEY_SALT: Final = os.urandom(16)
+"""Gate keys hold values of headers (a tenant's credential, perhaps): only their keyed hash is kept."""
+
+
+class Rejected(Exception):
+    """Not admitted. ``retry_after_seconds``: how long the app had better wait."""
+
+    def __init__(self, reason: Reason, retry_after_seconds: float) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+        self.retry_after_seconds = retry_after_seconds
+
+
+class Holding:
+    """Of one upstream."""
+
+    __slots__ = ("_chance", "_clock", "_loop", "_meters", "_policy", "_timer", "ended", "shield")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        clock: Clock,
+        chance: Callable[[], float],
+        policy: Policy,
+        meters: UpstreamMeters,
+    ) -> None:
+        self._loop = loop
+        self._clock = clock
+        self._chance = chance
+        self._policy = policy
+        self._meters = meters
+        self._timer: asyncio.TimerHandle | None = None
+        self.shield = Shield(policy.breaker, policy.gate, self._load)
+        self.ended = 0
+        """Attempts that are over, whatever came of them; the loop counts them before it tells."""
+
+    def _load(self) -> Load:
+        return Load(self.shield.sends - self.ended, self._meters.usual_seconds())
+
+    def key(self, message: RequestMessage) -> str:
+        """Whose quota this request is under: everybody's, or that of the values of the named headers."""
+        names = self._policy.gate.key
+        if not names:
+            return ""
+        values = "\0".join(message.headers.get(name, "") for name in names)
+        return hashlib.blake2b(values.encode("utf-8", "surrogateescape"), digest_size=12, key=_KEY_SALT).hexdigest()
+
+    async def admitted(
+        self, message: RequestMessage, number: int, deadline_at: float, *, repeatable: bool, size_bytes: int
+    ) -> Ticket:
+        """Wait for a turn to send attempt ``number``. Raises ``Rejected``; a cancelled call leaves its place."""
+        ticket = Ticket(
+            deadline_at - LEAST_ATTEMPT_SECONDS,
+            self.key(message),
+            number,
+            repeatable,
+            size_bytes,
+            self._policy.max_wait_seconds,
+        )
+        self.shield.ask(ticket, self._clock.monotonic())
+        self._release()
+        if ticket.turn is Turn.WAITING:
+            await self._held(ticket)
+        if ticket.turn is not Turn.ADMITTED:
+            raise Rejected(ticket.reason or Reason.GATE, ticket.retry_after_seconds)
+        return ticket
+
+    async def _held(self, ticket: Ticket) -> None:
+        held, by = self._meters.held, ticket.by
+        waiter = ticket.owner = self._loop.create_future()
+        held[by] += 1
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            self.shield.leave(ticket, self._clock.monotonic())
+            self._release()
+            raise
+        finally:
+            held[by] -= 1
+
+    def tell(
+        self,
+        ticket: Ticket | None,
+        message: RequestMessage,
+        answer: ResponseMessage | None,
+        seconds: float,
+        opens_at: float | None = None,
+        *,
+        gated: bool = True,
+    ) -> None:
+        """What came of an attempt; None: no answer. In calm, answers that are no sign of trouble need not be told.
+
+        ``gated``: whether the policy lets this answer hold others; a 429 that may not is no sign of anything.
+        """
+        if answer is None or (answer.code >= 500 and not (answer.code == 503 and opens_at is not None)):
+            kind: Any = "failed"
+        elif answer.code == 429 and gated:
+            kind = "refused"
+        else:
+            kind = "busy" if answer.code >= 500 else "ok"
+        figures = NO_FIGURES
+        if answer is not None and (kind == "refused" or not self.shield.calm):
+            figures = read_figures(Headers(answer.raw_headers), self._clock.wall())
+        key = self.key(message) if ticket is None else ticket.key
+        result = Result(kind, seconds, opens_at, figures)
+        self.shield.finished(ticket, result, self._clock.monotonic(), self._chance(), key)
+        self._release()
+
+    def abandon(self, ticket: Ticket | None) -> None:
+        """The attempt was given up: the app has left."""
+        self.ended += 1
+        shield = self.shield
+        if shield.calm:
+            return
+        if ticket is None:
+            shield.under_way = max(0, shield.under_way - 1)
+        else:
+            shield.leave(ticket, self._clock.monotonic())
+        self._release()
+
+    def _release(self) -> None:
+        """Wake whoever is admitted or rejected now; look again when the shield says."""
+        now = self._clock.monotonic()
+        for ticket in self.shield.release(now, self._chance()):
+            waiter = ticket.owner
+            if isinstance(waiter, asyncio.Future) and not waiter.done():
+                waiter.set_result(None)
+        self._show(now)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        at = self.shield.next_at(now)
+        if at is not None:
+            self._timer = self._loop.call_later(max(0.001, at - now), self._look_again)
+
+    def _look_again(self) -> None:
+        self._timer = None
+        self._release()
+
+    def _show(self, now: float) -> None:
+        meters, shield = self._meters, self.shield
+        meters.breaker_state = 0 if not shield.breaker.is_open else 2
+        meters.gate_closed = shield.gates_closed(now)
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class Ticker:
+    """Once a second, for every upstream: so that it is known how much it was sent before trouble began."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Clock, all_of: Callable[[], Iterable[Holding]]) -> None:
+        self._loop = loop
+        self._clock = clock
+        self._all_of = all_of
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
+
+    def _tick(self) -> None:
+        now = self._clock.monotonic()
+        for holding in self._all_of():
+            holding.shield.tick(now)
+        self.start()
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()

@@ -1,0 +1,49 @@
+"""Files that bodies are held in once they have outgrown memory: unlinked, and used again.
+
+Writing into a file that has its blocks already costs an eighth of writing into a new one (docs/performance.md).
+Nobody else can open them; what an earlier body left behind is overwritten before it could be read, since a body
+reads only what it has written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from typing import Final
+
+__all__ = ["Spool"]
+
+KEPT_FILES: Final = 4
+KEPT_BYTES: Final = 16 << 20
+"""Of each; the rest of a larger one is given back to the disk."""
+
+
+class Spool:
+    """Lends files. Call ``close`` at the end."""
+
+    __slots__ = ("_free",)
+
+    def __init__(self) -> None:
+        self._free: list[int] = []
+
+    def take(self) -> int:
+        """A file descriptor, for one body at a time. Raises OSError if the disk gives none."""
+        if self._free:
+            return self._free.pop()
+        with tempfile.TemporaryFile(prefix="sidecar-") as file:
+            return os.dup(file.fileno())
+
+    def give_back(self, file: int) -> None:
+        if len(self._free) < KEPT_FILES:
+            with contextlib.suppress(OSError):
+                if os.fstat(file).st_size > KEPT_BYTES:
+                    os.ftruncate(file, KEPT_BYTES)
+                self._free.append(file)
+                return
+        os.close(file)
+
+    def close(self) -> None:
+        for file in self._free:
+            os.close(file)
+        self._free.clear()

@@ -1,0 +1,213 @@
+"""A request into the outbox: gathered whole, made durable, and only then answered with a receipt.
+
+Either at once (``store: always``) or after an attempt, where a row says ``then: store``. What is kept is what would
+travel: hop-by-hop fields stay behind, ids and idempotency key are fixed for ever, a credential that our own login
+puts on is not kept. It delivers nothing; the counterpart is ``courier``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from sidecar.core.exchange import Attempt, Request
+from sidecar.core.words import FailureKind, Outcome, Reason, Verb
+from sidecar.outbox.items import Item, Refusal
+from sidecar.outbox.keeper import Keeper
+from sidecar.proxy.answering import give_own
+from sidecar.proxy.body import Body
+from sidecar.proxy.front import AppConnection
+from sidecar.proxy.headers import careful_fields, named_by_connection
+from sidecar.proxy.ids import new_id
+from sidecar.proxy.nobody import Nobody
+from sidecar.proxy.preparation import Prepared
+from sidecar.proxy.receipts import Receipt
+from sidecar.proxy.replies import OwnAnswer
+from sidecar.proxy.services import Services
+from sidecar.wire.chunked import ChunkedDecoder
+from sidecar.wire.framing import CHUNKED
+from sidecar.wire.heads import RequestMessage
+
+__all__ = ["HELD_BACK", "can_store", "store", "stores_unsent"]
+
+READING: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "CONNECT", "QUERY"})
+HELD_BACK: Final = frozenset({Reason.GATE, Reason.BREAKER, Reason.DRAINING})
+"""Why a request is not sent now that may well be sent later; each is judged after safety."""
+UNREACHABLE: Final = Attempt(1, failure=FailureKind.UNREACHABLE, written=False)
+TOO_MANY: Final = Attempt(1, status=429)
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Story(Protocol):
+    """The exchange, as far as storing writes it on."""
+
+    app: AppConnection
+    message: RequestMessage
+    payload: bytes
+    body: Body | None
+    started: float
+    waited_seconds: float
+    outcome: Outcome
+    reason: Reason | None
+    status: int | None
+
+
+def can_store(services: Services, app: AppConnection, method: str, prepared: Prepared) -> bool:
+    """Whether there is an outbox, this is not a delivery from it, and the upstream has a name to deliver to.
+
+    Whoever reads wants the answer, not a receipt.
+    """
+    if services.outbox is None or method in READING or isinstance(app, Nobody):
+        return False
+    return not prepared.destination.host
+
+
+def stores_unsent(services: Services, app: AppConnection, prepared: Prepared, request: Request) -> bool:
+    """Whether a request that may not even be sent now (breaker, gate, draining) goes into the outbox.
+
+    It does where the table stores what could not be sent, or what was refused for its rate.
+    """
+    if not can_store(services, app, request.method, prepared):
+        return False
+    match = prepared.bound.policy.table.match
+    rows = match(request, UNREACHABLE), match(request, TOO_MANY)
+    return any(row is not None and row.verb is Verb.STORE for row in rows)
+
+
+async def store(story: Story, services: Services, prepared: Prepared, attempts: int) -> None:
+    """Store the request and answer the app: 202, or a refusal in the upstream's shape."""
+    keeper = services.outbox
+    if keeper is None:
+        return
+    try:
+        async with asyncio.timeout_at(services.loop.time() + _left_seconds(story, services, prepared)):
+            body = await _whole_body(story, services, prepared, keeper)
+            item = _item(story.message, prepared, body, services.clock.wall())
+            await keeper.add(item)
+    except TimeoutError:
+        _refuse(story, services, prepared, attempts, Refusal("deadline", "the request was not stored in time"))
+    except Refusal as refusal:
+        _refuse(story, services, prepared, attempts, refusal)
+    else:
+        story.outcome, story.reason = Outcome.STORED, None
+        names = prepared.request_id, prepared.correlation_id, prepared.destination.name
+        _give(story, services, prepared, Receipt(item.id, attempts, story.waited_seconds, *names))
+
+
+def _left_seconds(story: Story, services: Services, prepared: Prepared) -> float:
+    """Of the deadline; a little in any case, since this is the last thing to be tried."""
+    return max(1.0, story.started + prepared.deadline_seconds - services.clock.monotonic())
+
+
+def _refuse(story: Story, services: Services, prepared: Prepared, attempts: int, refusal: Refusal) -> None:
+    story.outcome, story.reason = Outcome.FAILED if attempts else Outcome.REJECTED, None
+    answer = OwnAnswer(
+        status=413 if refusal.code == "body_too_large" else 503,
+        code=refusal.code,
+        detail=f"the request was not stored: {refusal.detail}",
+        error="proxy_internal_error",
+        outcome=story.outcome,
+        attempts=attempts,
+        waited_seconds=story.waited_seconds,
+        request_id=prepared.request_id,
+        correlation_id=prepared.correlation_id,
+        service=prepared.destination.name,
+    )
+    _give(story, services, prepared, answer)
+
+
+def _give(story: Story, services: Services, prepared: Prepared, answer: OwnAnswer | Receipt) -> None:
+    story.status = answer.status
+    lines = prepared.id_lines + prepared.key_line
+    give_own(story.app, story.message, prepared, answer, lines, services.clock.wall())
+
+
+# -- what is kept ----------------------------------------------------------------------------------------
+
+
+def _item(message: RequestMessage, prepared: Prepared, body: bytes, wall: float) -> Item:
+    return Item(
+        id=new_id(),
+        upstream=prepared.destination.name,
+        method=message.method,
+        target=prepared.target[len(prepared.destination.base_path) :],
+        fields=_fields(message, prepared),
+        body=body,
+        stored_at=wall,
+    )
+
+
+def _fields(message: RequestMessage, prepared: Prepared) -> bytes:
+    """The header lines to keep: the app's that travel, then ours."""
+    bound = prepared.bound
+    host = message.headers.get("Host") or prepared.destination.origin.authority
+    ours = [b"Host: " + host.encode("latin-1") + b"\r\n", prepared.id_lines, prepared.key_line]
+    if prepared.trace is not None:
+        ours.append(b"traceparent: " + prepared.trace.encode("ascii") + b"\r\n")
+    written = {line.partition(b":")[0].lower() for line in b"".join(ours).split(b"\r\n") if line}
+    written |= {b"content-length", *(name.lower() for name, _ in message.raw_headers if _is_ours(name))}
+    if prepared.credential is not None:
+        # Put on anew at each delivery: what the app sent is not needed, and would be a secret at rest.
+        written.add(prepared.credential.rule.header.lower().encode("ascii"))
+    dropped = named_by_connection(message) | frozenset(written)
+    return b"".join((*careful_fields(message, bound.request_rules, dropped), *ours))
+
+
+def _is_ours(name: bytes) -> bool:
+    return name.lower().startswith(b"sidecar-")
+
+
+# -- the body --------------------------------------------------------------------------------------------
+
+
+class _Gathering:
+    """Takes a body as a connection would: in pieces, from the first byte."""
+
+    def __init__(self, body: Body, limit_bytes: int) -> None:
+        self.writing_paused = False
+        self.request_sent = False
+        self.on_writable: Callable[[], None] | None = None
+        self.pieces: list[bytes] = []
+        self._decoder = ChunkedDecoder() if body.length == CHUNKED else None
+        self._left_bytes = limit_bytes
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def write(self, data: bytes) -> None:
+        pieces = [data] if self._decoder is None else self._decoder.feed(data)
+        self._left_bytes -= sum(map(len, pieces))
+        if self._left_bytes >= 0:
+            self.pieces += pieces
+        elif not self.done.done():
+            self.pieces = []
+            self.done.set_exception(_too_large())
+
+    def finish(self) -> None:
+        if not self.done.done():
+            self.done.set_result(None)
+
+
+async def _whole_body(story: Story, services: Services, prepared: Prepared, keeper: Keeper) -> bytes:
+    """All of the request body, waited for. Raises ``Refusal`` if it is more than may be held."""
+    body = story.body
+    if body is None:
+        return story.payload
+    limits = prepared.bound.policy.body
+    limit = min(keeper.rule.max_bytes, max(limits.memory_bytes, limits.disk_bytes))
+    if body.length > limit or not body.can_be_sent:
+        raise _too_large()
+    intake = story.app.intake
+    if intake.expects_continue:
+        intake.expects_continue = False
+        story.app.interim(_CONTINUE)
+    gathering = _Gathering(body, limit)
+    body.attach(gathering, gathering.finish)
+    try:
+        await gathering.done
+    finally:
+        body.detach()
+    return b"".join(gathering.pieces)
+
+
+def _too_large() -> Refusal:
+    return Refusal("body_too_large", "its body is larger than the policy (`body`) or the outbox allows to hold")

@@ -1,0 +1,1 @@
+"""Storms on a virtual clock: the same engine that serves, thousands of clients, no socket, no waiting."""

@@ -1,0 +1,327 @@
+"""The sides of a comparison: the engine itself, and stand-ins for what is common elsewhere. On the virtual clock.
+
+``Sidecar`` is the loop of ``sidecar.proxy`` in small: ``decide`` judges, ``shield`` holds, the budget pays; only the
+sending is pretended. It decides nothing of its own. The stand-ins retry by a fixed rule, as documented for common
+proxies; they hold nobody.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
+from typing import Final, Protocol
+
+from sidecar.core.budget import full_floor, refill, withdraw
+from sidecar.core.decide import LEAST_ATTEMPT_SECONDS, Decision, decide
+from sidecar.core.exchange import Attempt, Now, Pressure, Request
+from sidecar.core.figures import read_figures
+from sidecar.core.hold import Ticket, Turn
+from sidecar.core.lanes import Kind
+from sidecar.core.policy import BreakerRule, GateRule, Policy
+from sidecar.core.shield import Load, Result, Shield
+from sidecar.core.table import policy_passes
+from sidecar.core.words import IDEMPOTENT_METHODS, Reason, Verb
+from sidecar.simulate.clock import Clock
+from sidecar.simulate.tally import Tally
+from sidecar.simulate.upstream import Answer, Upstream
+
+__all__ = ["Budgeted", "Door", "Fixed", "Side", "Sidecar"]
+
+TICK_SECONDS: Final = 1.0
+TYPICAL_BYTES: Final = 4096
+"""That a held exchange is reckoned with."""
+
+BOUNDS: Final = tuple(0.001 * 1.5**n for n in range(30))
+"""Of the histogram of durations, in seconds."""
+
+
+class Side(Protocol):
+    """Takes requests of an app; counts in a tally."""
+
+    def take(self, method: str, done: Callable[[], None]) -> None: ...
+
+    @property
+    def held(self) -> int: ...
+
+
+@dataclass(slots=True, eq=False)
+class Exchange:
+    request: Request
+    began: float
+    done: Callable[[], None]
+    history: tuple[Attempt, ...] = ()
+    number: int = 0
+    waited: float = 0.0
+    sent_at: float = 0.0
+    applied: int = 0
+    ticket: Ticket | None = None
+
+
+class Teller:
+    """Ends an exchange in the tally."""
+
+    __slots__ = ("clock", "tally")
+
+    def __init__(self, clock: Clock, tally: Tally) -> None:
+        self.clock, self.tally = clock, tally
+
+    def begin(self) -> None:
+        self.tally.offered.add(self.clock.now)
+
+    def end(self, exchange: Exchange, good: bool, reason: str) -> None:
+        now, tally = self.clock.now, self.tally
+        if good:
+            tally.succeeded.add(now)
+        tally.outcomes["ok" if good else "error"] += 1
+        if reason:
+            tally.reasons[reason] += 1
+        tally.applied_twice += exchange.applied > 1
+        tally.durations.append((exchange.began, now - exchange.began, good))
+        tally.ended_at = now
+        exchange.done()
+
+
+class Door:
+    """A shield, and the timer that looks at it again: of one sidecar, or of several that share what they know."""
+
+    __slots__ = ("_clock", "_next_at", "_ticked_at", "members", "shield")
+
+    def __init__(self, clock: Clock, breaker: BreakerRule, gate: GateRule) -> None:
+        self._clock = clock
+        self._next_at = float("inf")
+        self._ticked_at = 0.0
+        self.members: list[Sidecar] = []
+        self.shield = Shield(breaker, gate, self._load)
+
+    def _load(self) -> Load:
+        usual = self.members[0].usual_seconds() if self.members else 0.0
+        return Load(sum(member.under_way for member in self.members), usual)
+
+    def tick(self) -> None:
+        """About once a second, as the loop does."""
+        if self._clock.now - self._ticked_at >= TICK_SECONDS:
+            self._ticked_at = self._clock.now
+            self.shield.tick(self._clock.now)
+
+    def pump(self) -> None:
+        """Wake whoever is settled, and look again when the shield says."""
+        now = self._clock.now
+        for ticket in self.shield.release(now, self._clock.chance()):
+            ticket.owner(ticket)  # type: ignore[operator]
+        at = self.shield.next_at(now)
+        if at is not None and (at < self._next_at - 1e-9 or self._next_at <= now):
+            self._next_at = at
+            self._clock.at(at, self._rung, at)
+
+    def _rung(self, at: float) -> None:
+        if at == self._next_at:
+            self._next_at = float("inf")
+            self.pump()
+
+
+class Sidecar:
+    """One replica. Several may be given the same door: then they share what it knows."""
+
+    def __init__(
+        self, clock: Clock, policy: Policy, upstream: Upstream, tally: Tally, door: Door | None = None
+    ) -> None:
+        self._clock, self._policy, self._upstream = clock, policy, upstream
+        self._teller = Teller(clock, tally)
+        self._tally = tally
+        self._passes = [policy_passes(policy, status) for status in range(1000)]
+        self._budget = full_floor(policy.budget, clock.now)
+        self._requests = 0
+        self._durations: list[int] = []
+        self.waits = 0
+        self.under_way = 0
+        self.door = door or Door(clock, policy.breaker, policy.gate)
+        self.door.members.append(self)
+
+    @property
+    def held(self) -> int:
+        """Exchanges that wait inside; those behind a shared door are counted with its first member."""
+        return self.waits + (self.door.shield.waiting if self.door.members[0] is self else 0)
+
+    def usual_seconds(self) -> float:
+        """The median duration of answers so far; 0 before the first."""
+        total = sum(self._durations)
+        for index, seen in enumerate(accumulate(self._durations)):
+            if seen * 2 >= total > 0:
+                return BOUNDS[min(index, len(BOUNDS) - 1)] / 1.25
+        return 0.0
+
+    def take(self, method: str, done: Callable[[], None]) -> None:
+        """One request of an app."""
+        now = self._clock.now
+        self._teller.begin()
+        self._requests += 1
+        request = Request(method, deadline_at=now + self._policy.deadline_seconds)
+        self._ask(Exchange(request, now, done))
+
+    def _ask(self, exchange: Exchange) -> None:
+        self.door.tick()
+        shield, request = self.door.shield, exchange.request
+        exchange.number += 1
+        exchange.ticket = None
+        if shield.calm:
+            self._send(exchange)
+            return
+        can_repeat = request.method in IDEMPOTENT_METHODS or request.keyed
+        exchange.ticket = Ticket(
+            request.deadline_at - LEAST_ATTEMPT_SECONDS,
+            number=exchange.number,
+            repeatable=can_repeat and exchange.number < self._policy.attempts,
+            size_bytes=TYPICAL_BYTES,
+            max_wait_seconds=self._policy.max_wait_seconds,
+            owner=partial(self._settled, exchange),
+        )
+        shield.ask(exchange.ticket, self._clock.now)
+        if exchange.ticket.turn is Turn.REJECTED:
+            self._settled(exchange, exchange.ticket)
+        self.door.pump()
+
+    def _settled(self, exchange: Exchange, ticket: Ticket) -> None:
+        if ticket.turn is Turn.ADMITTED:
+            self._send(exchange)
+        else:
+            self._teller.end(exchange, False, f"held: {ticket.reason}")
+
+    def _send(self, exchange: Exchange) -> None:
+        exchange.sent_at = self._clock.now
+        self.door.shield.sends += 1
+        self.under_way += 1
+        self._tally.sent.add(exchange.sent_at)
+        self._upstream.arrive(partial(self._answered, exchange))
+
+    def _answered(self, exchange: Exchange, answer: Answer) -> None:
+        now, status = self._clock.now, answer.status
+        seconds = now - exchange.sent_at
+        self.under_way -= 1
+        exchange.applied += answer.applied
+        if status is not None and self._passes[status]:
+            if status < 400:
+                self._note(seconds)
+            if not self.door.shield.calm:
+                self._tell(exchange, answer, "ok", seconds, None)
+            self._teller.end(exchange, status < 400, "")
+            return
+        decision = self._judge(exchange, answer, now)
+        self._tell(exchange, answer, _kind(status, decision), seconds, decision.gate_until)
+        self._follow(exchange, decision)
+
+    def _note(self, seconds: float) -> None:
+        if not self._durations:
+            self._durations = [0] * (len(BOUNDS) + 1)
+        self._durations[bisect_left(BOUNDS, seconds)] += 1
+
+    def _tell(self, exchange: Exchange, answer: Answer, kind: Kind, seconds: float, opens_at: float | None) -> None:
+        figures = read_figures(answer.headers, self._clock.wall)
+        result = Result(kind, seconds, opens_at, figures)
+        self.door.shield.finished(exchange.ticket, result, self._clock.now, self._clock.chance())
+        self.door.pump()
+
+    def _judge(self, exchange: Exchange, answer: Answer, now: float) -> Decision:
+        attempt = Attempt(
+            exchange.number,
+            status=answer.status,
+            headers=answer.headers,
+            failure=answer.failure,
+            started_at=exchange.sent_at,
+            ended_at=now,
+            waited_seconds=exchange.waited,
+        )
+        exchange.history += (attempt,)
+        self._budget = refill(self._budget, self._policy.budget, now, self._requests)
+        self._requests = 0
+        pressure = Pressure(budget_tokens=self._budget.tokens)
+        return decide(
+            self._policy, exchange.request, exchange.history, Now(now, self._clock.wall), self._clock.chance(), pressure
+        )
+
+    def _follow(self, exchange: Exchange, decision: Decision) -> None:
+        if decision.verb is not Verb.RETRY or decision.wait is None:
+            self._teller.end(exchange, False, str(decision.reason or Reason.NOT_RETRYABLE))
+            return
+        self._budget = withdraw(self._budget, decision.cost) or self._budget
+        exchange.waited = decision.wait.seconds
+        self.waits += 1
+        self._clock.after(decision.wait.seconds, self._waited, exchange)
+
+    def _waited(self, exchange: Exchange) -> None:
+        self.waits -= 1
+        self._ask(exchange)
+
+
+def _kind(status: int | None, decision: Decision) -> Kind:
+    if status == 429:
+        return "refused"
+    if status is None or status >= 500:
+        return "busy" if status == 503 and decision.gate_until is not None else "failed"
+    return "ok"
+
+
+class Fixed:
+    """A stand-in: so many sends, exponential backoff with full jitter, hints of whole seconds honoured up to a cap."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        upstream: Upstream,
+        tally: Tally,
+        sends: int = 5,
+        base: float = 0.025,
+        cap: float = 0.25,
+        honours: bool = True,
+    ) -> None:
+        self._clock, self._upstream, self._tally = clock, upstream, tally
+        self._teller = Teller(clock, tally)
+        self._sends, self._base, self._cap, self._honours = sends, base, cap, honours
+        self.held = 0
+        self.active = 0
+        self.retrying = 0
+
+    def take(self, method: str, done: Callable[[], None]) -> None:
+        self._teller.begin()
+        self.active += 1
+        self._send(Exchange(Request(method), self._clock.now, done))
+
+    def _send(self, exchange: Exchange) -> None:
+        exchange.number += 1
+        self._tally.sent.add(self._clock.now)
+        self._upstream.arrive(lambda answer: self._answered(exchange, answer))
+
+    def _answered(self, exchange: Exchange, answer: Answer) -> None:
+        exchange.applied += answer.applied
+        if exchange.number > 1:
+            self.retrying -= 1
+        good = answer.status is not None and answer.status < 400
+        if good or exchange.number >= self._sends or not self._may_retry():
+            self.active -= 1
+            self._teller.end(exchange, good, "" if good else "gave up")
+            return
+        self.retrying += 1
+        self.held += 1
+        self._clock.after(self._pause(exchange, answer), self._again, exchange)
+
+    def _may_retry(self) -> bool:
+        return True
+
+    def _pause(self, exchange: Exchange, answer: Answer) -> float:
+        hint = answer.headers.get("retry-after") if self._honours else None
+        if hint is not None and hint.isdigit():
+            return int(hint) + self._clock.chance() * int(hint) * 0.5
+        return self._clock.chance() * min(self._cap, self._base * 2.0 ** (exchange.number - 1))
+
+    def _again(self, exchange: Exchange) -> None:
+        self.held -= 1
+        self._send(exchange)
+
+
+class Budgeted(Fixed):
+    """The same, but no more retries at once than a fifth of what is under way, and never fewer than three."""
+
+    def _may_retry(self) -> bool:
+        return self.retrying < max(3, 0.2 * self.active)

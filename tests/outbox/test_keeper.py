@@ -1,0 +1,109 @@
+"""The thread behind the loop: what is told is durable, one's trouble is not everyone's, and one owner at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sidecar.core.deployment import OutboxRule
+from sidecar.outbox import keeper as room
+from sidecar.outbox.items import Item, OutboxError, Refusal
+from sidecar.outbox.keeper import Keeper
+from sidecar.outbox.shelf import Shelf
+
+ITEM = Item("a" * 32, "api", "POST", "/x", b"Host: a\r\n", b"body", 1000.0)
+
+
+def item(number: int) -> Item:
+    return replace(ITEM, id=f"{number:032x}")
+
+
+async def opened(path: Path, max_count: int = 100_000) -> Keeper:
+    keeper = Keeper(OutboxRule(str(path), max_count=max_count))
+    await keeper.open()
+    return keeper
+
+
+async def test_what_was_accepted_is_in_the_file_before_anybody_is_told(tmp_path: Path) -> None:
+    keeper = await opened(tmp_path / "outbox.db")
+    await asyncio.gather(*(keeper.add(item(number)) for number in range(50)))
+    shelf = Shelf.open(str(tmp_path / "outbox.db"))
+    assert len(shelf.ids()) == 50
+    shelf.close()
+    await keeper.close()
+
+
+async def test_each_of_many_at_once_gets_its_own_answer(tmp_path: Path) -> None:
+    keeper = await opened(tmp_path / "outbox.db", max_count=7)
+    results = await asyncio.gather(*(keeper.add(item(number)) for number in range(20)), return_exceptions=True)
+    assert [type(result) for result in results] == [type(None)] * 7 + [Refusal] * 13
+    await keeper.close()
+
+
+async def test_one_that_the_file_refuses_does_not_harm_those_beside_it(tmp_path: Path) -> None:
+    keeper = await opened(tmp_path / "outbox.db")
+    twice = [keeper.add(item(number)) for number in (1, 2, 1, 3)]
+    results = await asyncio.gather(*twice, return_exceptions=True)
+    assert [isinstance(result, Refusal) for result in results] == [False, False, True, False]
+    assert isinstance(results[2], Refusal)
+    assert results[2].code == "outbox_unavailable"
+    await keeper.add(item(4))
+    assert keeper.trouble == ""
+    await keeper.close()
+
+
+async def test_who_stopped_waiting_before_the_disk_was_free_has_stored_nothing(tmp_path: Path) -> None:
+    keeper = await opened(tmp_path / "outbox.db")
+    other = sqlite3.connect(tmp_path / "outbox.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")  # the disk is not free
+    first = asyncio.create_task(keeper.add(item(1)))
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        while not keeper._jobs.empty():  # noqa: ASYNC110 - until the thread has taken it, and waits
+            await asyncio.sleep(0.001)
+    second = asyncio.create_task(keeper.add(item(2)))
+    await asyncio.sleep(0)
+    second.cancel()
+    await asyncio.gather(second, return_exceptions=True)
+    other.execute("ROLLBACK")
+    other.close()
+    await first
+    await keeper.add(item(3))
+    counts = await keeper.counts()
+    assert counts[0].waiting == 2
+    await keeper.close()
+
+
+async def test_more_than_may_wait_for_the_disk_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "PENDING_BYTES", 1000)
+    keeper = await opened(tmp_path / "outbox.db")
+    results = await asyncio.gather(*(keeper.add(item(number)) for number in range(10)), return_exceptions=True)
+    refused = [result for result in results if isinstance(result, Refusal)]
+    assert {refusal.code for refusal in refused} == {"outbox_busy"}
+    assert 0 < len(refused) < 10
+    await keeper.close()
+
+
+async def test_a_file_has_one_owner_until_it_is_closed(tmp_path: Path) -> None:
+    keeper = await opened(tmp_path / "outbox.db")
+    with pytest.raises(OutboxError, match="in use by another sidecar"):
+        await opened(tmp_path / "outbox.db")
+    await keeper.close()
+    await (await opened(tmp_path / "outbox.db")).close()
+
+
+async def test_a_file_that_cannot_be_opened_leaves_nothing_behind(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    path.write_bytes(b"no database" * 100)
+    with pytest.raises(OutboxError, match="damaged"):
+        await opened(path)
+    path.unlink()
+    await (await opened(path)).close()
+    with pytest.raises(OutboxError, match="make it, or mount it"):
+        await opened(tmp_path / "missing" / "outbox.db")

@@ -1,0 +1,359 @@
+"""The architecture, held by reading the source: who imports whom, who may look at a clock, how long things are.
+
+A rule that fails names the file and what to do. Nothing here runs the code that it reads.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "sidecar"
+
+MAY_IMPORT = {
+    "core": {"core"},
+    "wire": {"wire", "core"},
+    "config": {"config", "core"},
+    "observe": {"observe", "core"},
+    "outbox": {"outbox", "core"},
+    "upstream": {"upstream", "observe", "wire", "core"},
+    "proxy": {"proxy", "outbox", "upstream", "observe", "wire", "core"},
+    "admin": {"admin", "upstream", "observe", "core"},
+    "app": {"app", "admin", "intercept", "proxy", "outbox", "upstream", "observe", "wire", "config", "core"},
+    "life": {"life", "app", "admin", "proxy", "observe", "config", "core"},
+    "demo": {"demo", "app", "config", "core"},
+    "ways": {"ways"},
+    "intercept": {"intercept"},
+    "doctor": {"doctor", "ways", "core"},
+    "simulate": {"simulate", "core"},
+    "cli": {
+        "cli",
+        "simulate",
+        "outbox",
+        "demo",
+        "doctor",
+        "intercept",
+        "ways",
+        "life",
+        "app",
+        "admin",
+        "proxy",
+        "upstream",
+        "observe",
+        "wire",
+        "config",
+        "core",
+    },
+    "__main__": {"cli"},
+}
+"""cli -> life, demo -> app -> admin, proxy -> upstream, observe -> core; config -> core; wire beside."""
+
+# fmt: off
+CORE_MAY_IMPORT = {
+    "__future__", "bisect", "collections", "dataclasses", "datetime", "email", "enum", "functools", "heapq",
+    "itertools", "json", "math", "operator", "re", "typing", "urllib.parse",
+}
+# fmt: on
+"""Nothing that can sleep, read a clock of its own accord, open a file or a socket."""
+
+ONLY_THERE = {
+    "yaml": {"config"},
+    "prometheus_client": {"observe", "admin"},
+    "pydantic": {"config"},
+    "structlog": {"observe"},
+    "click": {"cli"},
+    "cryptography": {"intercept"},
+}
+"""A third-party package -> the rooms that may know it."""
+
+CLOCKS_AND_DICE = {
+    ("asyncio", "sleep"),
+    ("datetime", "now"),
+    ("datetime", "utcnow"),
+    ("time", "monotonic"),
+    ("time", "monotonic_ns"),
+    ("time", "perf_counter"),
+    ("time", "sleep"),
+    ("time", "time"),
+    ("time", "time_ns"),
+}
+
+MAY_LOOK_AT_THE_CLOCK = {
+    "proxy/clock.py": "the one clock: everybody else is handed its time",
+    "proxy/ids.py": "a new id is a name made of chance; nothing is decided by it",
+    "cli/ca.py": "a certificate begins and ends on a date",
+    "cli/doctor.py": "the clock itself is what is examined",
+    "cli/outbox.py": "ages are measured against the clock of the person who looks",
+    "cli/explain.py": "its --now is the wall clock unless the person asking names another time",
+    "demo/upstream.py": "a pretended upstream takes its time and fails by seeded chance",
+    "demo/apis/telling.py": "an emulated API is handed the real clock",
+    "demo/load.py": "a load keeps a pace",
+    "simulate/clock.py": "a virtual clock, and seeded chance: no real time passes",
+}
+"""File -> why. Everybody else takes the time, and the chance, as an argument."""
+
+REFUSED_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "manager", "misc"}
+
+# fmt: off
+TOP_LEVEL = {
+    "pyproject.toml", "sidecar", "config", "deploy", "tests", "Dockerfile", "README.md", "Makefile", "LICENSE",
+    "CHANGELOG.md", "benchmarks", "docs",
+}
+# fmt: on
+
+NOT_OURS = {"__pycache__", "dist", "build", "var"}
+"""Made by tools, ignored by git; so is whatever begins with a dot and is no file of ours."""
+
+LONGEST_FUNCTION_LINES = 60
+LONGEST_FILE_LINES = 450
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+@cache
+def sources(top: Path = PACKAGE) -> list[Path]:
+    return sorted(path for path in top.rglob("*.py") if not NOT_OURS & set(path.parts))
+
+
+def room_of(path: Path) -> str:
+    """``sidecar/core/table.py`` -> ``core``; ``sidecar/app.py`` -> ``app``."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def label(path: Path) -> str:
+    return path.relative_to(PACKAGE if path.is_relative_to(PACKAGE) else ROOT).as_posix()
+
+
+def imports_of(path: Path) -> Iterator[tuple[ast.stmt, str]]:
+    """Each import statement with the dotted name of the module that it opens."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            yield from ((node, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{label(path)}:{node.lineno}: relative import; write it out"
+            for alias in node.names:
+                deeper = f"{node.module}.{alias.name}"
+                yield node, deeper if module_file(deeper) else str(node.module)
+
+
+def module_file(dotted: str) -> Path | None:
+    path = ROOT.joinpath(*dotted.split("."))
+    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
+        if dotted.startswith("sidecar") and candidate.is_file():
+            return candidate
+    return None
+
+
+each_source = pytest.mark.parametrize(
+    "path", [p for p in sources() if p.parent != PACKAGE or p.stem != "__init__"], ids=label
+)
+
+
+@each_source
+def test_imports_flow_one_way(path: Path) -> None:
+    room = room_of(path)
+    assert room in MAY_IMPORT, f"{room} is a new room: say in MAY_IMPORT whom it may import"
+    for node, name in imports_of(path):
+        if name.startswith("sidecar."):
+            other = name.split(".")[1]
+            assert other in MAY_IMPORT[room], f"{label(path)}:{node.lineno}: {room} must not import {other}"
+
+
+@each_source
+def test_a_third_party_package_is_known_only_in_its_rooms(path: Path) -> None:
+    for node, name in imports_of(path):
+        rooms = ONLY_THERE.get(name.split(".")[0])
+        if rooms is not None:
+            assert room_of(path) in rooms, f"{label(path)}:{node.lineno}: only {sorted(rooms)} import {name}"
+
+
+@each_source
+def test_no_import_stands_inside_a_function(path: Path) -> None:
+    for function in functions_of(path):
+        inside = [node for node in ast.walk(function) if isinstance(node, ast.Import | ast.ImportFrom)]
+        assert not inside, f"{label(path)}:{inside[0].lineno}: move the import to the top"
+
+
+def functions_of(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    found = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return [node for node in ast.walk(tree_of(path)) if isinstance(node, found)]
+
+
+def test_imports_form_no_cycle() -> None:
+    opened = {path: {module_file(name) for _, name in imports_of(path)} - {None, path} for path in sources()}
+    done: set[Path] = set()
+
+    def walk(path: Path, trail: tuple[Path, ...]) -> None:
+        assert path not in trail, "a cycle: " + " -> ".join(map(label, (*trail, path)))
+        if path not in done:
+            for other in opened[path]:
+                assert other is not None
+                walk(other, (*trail, path))
+            done.add(path)
+
+    for path in sources():
+        walk(path, ())
+
+
+@pytest.mark.parametrize("path", sources(PACKAGE / "core"), ids=label)
+def test_core_imports_only_itself_and_a_short_list(path: Path) -> None:
+    for node, name in imports_of(path):
+        allowed = {name, name.split(".")[0]} & (CORE_MAY_IMPORT | {"sidecar"})
+        assert allowed, f"{label(path)}:{node.lineno}: core must not import {name}"
+
+
+@each_source
+def test_only_named_files_look_at_a_clock_or_roll_dice(path: Path) -> None:
+    if label(path) in MAY_LOOK_AT_THE_CLOCK:
+        return
+    for node in ast.walk(tree_of(path)):
+        used = _attribute(node)
+        if used in CLOCKS_AND_DICE or (used and used[0] in {"random", "secrets"}):
+            pytest.fail(
+                f"{label(path)}:{getattr(node, 'lineno', 0)}: {'.'.join(used)}: take it as an argument (proxy/clock.py)"
+            )
+
+
+def _attribute(node: ast.AST) -> tuple[str, str] | None:
+    """``time.time`` and ``from time import time`` alike, as a pair."""
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+        return node.value.id, node.attr
+    if isinstance(node, ast.ImportFrom) and node.module:
+        for alias in node.names:
+            if (node.module, alias.name) in CLOCKS_AND_DICE or node.module == "random":
+                return node.module, alias.name
+    return None
+
+
+def test_the_clock_list_names_only_files_that_exist() -> None:
+    gone = [name for name in MAY_LOOK_AT_THE_CLOCK if not (PACKAGE / name).is_file()]
+    assert not gone
+
+
+def test_the_path_of_a_request_holds_no_client_session_and_no_application() -> None:
+    """They resend by themselves and hide whether bytes were written (docs/design.md)."""
+    refused = {"ClientSession", "ClientRequest", "Application", "BaseConnector", "TCPConnector"}
+    for room in ("wire", "proxy", "upstream"):
+        for path in sources(PACKAGE / room):
+            names = {n.attr if isinstance(n, ast.Attribute) else getattr(n, "id", "") for n in ast.walk(tree_of(path))}
+            assert not names & refused, f"{label(path)} uses {names & refused}"
+
+
+@each_source
+def test_a_file_begins_with_what_it_does_and_future_annotations(path: Path) -> None:
+    tree = tree_of(path)
+    assert ast.get_docstring(tree), f"{label(path)}: say what the room does, what it never does, and its counterpart"
+    if len(tree.body) > 1:
+        assert "annotations" in {a.name for n in tree.body if isinstance(n, ast.ImportFrom) for a in n.names}, label(
+            path
+        )
+
+
+@pytest.mark.parametrize("top", ["sidecar", "tests", "benchmarks"])
+def test_functions_and_files_read_in_one_sitting(top: str) -> None:
+    for path in sources(ROOT / top):
+        lines = len(path.read_text(encoding="utf-8").splitlines())
+        limit = LONGEST_FILE_LINES if top == "sidecar" else 2 * LONGEST_FILE_LINES
+        assert lines <= limit, f"{label(path)} has {lines} lines: it is two rooms"
+        for function in functions_of(path):
+            length = (function.end_lineno or 0) - function.lineno + 1
+            assert length <= LONGEST_FUNCTION_LINES, (
+                f"{label(path)}:{function.lineno}: {function.name} has {length} lines"
+            )
+
+
+def test_nothing_is_named_for_being_useful() -> None:
+    named = [path for top in ("sidecar", "tests", "benchmarks") for path in sources(ROOT / top)]
+    bad = [
+        label(path)
+        for path in named
+        if REFUSED_NAMES & {part.removesuffix(".py") for part in path.relative_to(ROOT).parts}
+    ]
+    assert not bad, f"name them for what they hold: {bad}"
+
+
+def test_every_room_of_core_that_acts_has_a_test_of_its_name() -> None:
+    """A file that only names things (no function at all) needs none."""
+    acting = {path.stem for path in sources(PACKAGE / "core") if functions_of(path)}
+    tested = {path.stem.removeprefix("test_") for path in (ROOT / "tests" / "core").glob("test_*.py")}
+    assert acting <= tested, f"tests/core has no test_… of {sorted(acting - tested)}"
+
+
+def test_no_test_is_skipped() -> None:
+    mark = re.compile(r"\bpytest\.(?:skip|importorskip|xfail)\(|\bmark\.(?:skip|skipif|xfail)\b")
+    bad = [
+        label(path)
+        for path in sources(ROOT / "tests")
+        if path != Path(__file__) and mark.search(path.read_text("utf-8"))
+    ]
+    assert not bad, f"a test that cannot run must fail: {bad}"
+
+
+def test_the_top_level_is_as_designed() -> None:
+    names = {path.name for path in ROOT.iterdir() if not path.name.startswith(".")}
+    assert names - NOT_OURS <= TOP_LEVEL, f"not at the top: {sorted(names - NOT_OURS - TOP_LEVEL)}"
+    assert names >= TOP_LEVEL, f"missing: {sorted(TOP_LEVEL - names)}"
+
+
+def text_files() -> Iterator[tuple[Path, str]]:
+    ours = [ROOT / ".ci", *(ROOT / name for name in TOP_LEVEL if name != "LICENSE")]
+    for top in ours:
+        for path in [top] if top.is_file() else top.rglob("*"):
+            if path.is_file() and not NOT_OURS & set(path.parts):
+                yield path, path.read_bytes().decode("utf-8", "replace")
+
+
+def test_no_file_names_an_index_host_or_a_place_on_somebodys_machine() -> None:
+    place = re.compile(r"(?<![\w.])/(?:root|work|home|Users)/")
+    index = re.compile(
+        r"(?<!emit)-(?:index-url|find-links|trusted-host)\b|://[^/\s]*(?:hosted|registry)\.[a-z]+/|/simple/?\b"
+    )
+    for path, text in text_files():
+        for pattern in (place, index):
+            found = pattern.search(text)
+            assert found is None, f"{path.relative_to(ROOT)} names {found.group() if found else ''}"
+
+
+def pins() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in (
+        "constraints.txt",
+        "constraints-build.txt",
+        "constraints-dev.txt",
+        "constraints-bench.txt",
+        "constraints-clients.txt",
+    ):
+        text = (ROOT / "deploy" / name).read_text(encoding="utf-8")
+        for block in re.split(r"\n(?=\S)", text):
+            pinned = re.match(r"([A-Za-z0-9._-]+)==(\S+)", block)
+            if pinned:
+                assert "--hash=sha256:" in block, f"deploy/{name}: {pinned[1]} has no hash"
+                assert pinned[1] not in found, f"deploy/{name}: {pinned[1]} is pinned twice"
+                found[pinned[1]] = pinned[2]
+            else:
+                assert block.startswith("#"), f"deploy/{name}: not a pin: {block[:60]}"
+    return found
+
+
+def test_every_dependency_is_pinned_with_hashes_at_a_version_that_is_allowed() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    wanted = [*project["build-system"]["requires"], *project["project"]["dependencies"]]
+    wanted += [text for extra in project["project"]["optional-dependencies"].values() for text in extra]
+    pinned = {canonicalize_name(name): version for name, version in pins().items()}
+    for text in wanted:
+        requirement = Requirement(text)
+        version = pinned.get(canonicalize_name(requirement.name))
+        assert version is not None, f"{text} is not pinned: run deploy/pins"
+        assert requirement.specifier.contains(version), f"{text} is pinned at {version}: run deploy/pins"
