@@ -19,6 +19,7 @@ __all__ = ["LineWriter"]
 
 QUEUE_BYTES = 1 << 20  # some thousand lines: a stall of a second or two under load
 _BATCH_BYTES = 64 << 10  # the usual capacity of a pipe
+GATHER_SECONDS = 0.05  # a line waits this long for others
 
 
 class LineWriter:
@@ -33,6 +34,8 @@ class LineWriter:
         self._queue: SimpleQueue[bytes | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._hurry = threading.Event()
+        """Set when the end has come: nobody waits for further lines."""
         self._torn = False
         """The last write broke off, perhaps within a line: the next begins a new one."""
         # Each of these four is written by one thread only, so that no increment is lost.
@@ -67,6 +70,7 @@ class LineWriter:
         if self._closed:
             return
         self._closed = True
+        self._hurry.set()
         if self._thread is not None:
             self._queue.put(None)
             self._thread.join(timeout_seconds)
@@ -102,6 +106,8 @@ class LineWriter:
         lines: list[bytes] = []
         size = 0
         line = self._queue.get()
+        # Each wake of this thread costs the loop its lock and its caches: a hundred times the line itself.
+        self._hurry.wait(GATHER_SECONDS)
         while line is not None:
             lines.append(line)
             size += len(line)

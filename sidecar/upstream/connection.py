@@ -17,7 +17,11 @@ __all__ = ["HELD_BYTES", "Connection", "Owner", "Sink"]
 class Connection(Reception):
     """One socket, one request at a time."""
 
-    __slots__ = ()
+    __slots__ = ("_poller",)
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, owner: Owner) -> None:
+        super().__init__(loop, owner)
+        self._poller: select.poll | None = None
 
     # -- the request's side ------------------------------------------------------------------------------
 
@@ -101,7 +105,9 @@ class Connection(Reception):
         """
         if self.transport is None or self.transport.is_closing():
             return True
-        sock = self.transport.get_extra_info("socket")
-        poller = select.poll()
-        poller.register(sock.fileno(), select.POLLIN | select.POLLRDHUP)
+        poller = self._poller
+        if poller is None:
+            # Made once for a connection: making it costs more than asking it.
+            poller = self._poller = select.poll()
+            poller.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN | select.POLLRDHUP)
         return bool(poller.poll(0))
