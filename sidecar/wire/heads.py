@@ -1,9 +1,8 @@
 """Bytes of one head → a parsed head, or a refusal with the status that the peer should see.
 
-Every head is parsed by aiohttp's C parser, each by a new one (it costs 0.4 µs), in the mode that stops after
-the head: so no state leaks from one message into the next, and the framing of bodies is ours
-(``wire.framing``, ``wire.chunked``). Parsers are strict toward apps, and lenient toward upstreams only in
-what cannot change the framing.
+Every head is parsed whole by aiohttp's C parser, in the mode that stops after the head: bodies never pass through
+it, and their framing is ours (``wire.framing``, ``wire.chunked``). Parsers are strict toward apps, and lenient toward
+upstreams only in what cannot change the framing.
 """
 
 from __future__ import annotations
@@ -35,6 +34,11 @@ MAX_LINE_LOOK = 32 << 10
 # As the C extension defines them; the declared types are those of the pure-Python twins, which ``app`` refuses.
 _RequestParser: Any = HttpRequestParser
 _ResponseParser: Any = HttpResponseParser
+_spare_request_parsers: dict[tuple[int, int], Any] = {}
+_spare_response_parsers: list[Any] = []
+"""A parser that has taken one whole head, of a connection that stays open, stands at the beginning of the next: it
+serves again, at a quarter less than a new one. One of each, since nothing else runs between taking and giving back;
+any other is thrown away. ``tests/wire`` holds that a used one and a new one say the same."""
 _LIMIT = 1 << 16
 """Of a body reader that is never used: bodies are framed by ourselves."""
 
@@ -109,8 +113,10 @@ def parse_request_head(head: bytes, head_bytes: int, headers: int) -> RequestMes
     Raises ``BadHead``: 414 a target, 431 a field longer than ``head_bytes`` or more than ``headers`` fields
     (RFC 6585 section 5), 505 another major version (RFC 9110 section 15.6.6), else 400 (RFC 9112 section 2.2).
     """
+    key = (head_bytes, headers)
+    parser = _spare_request_parsers.pop(key, None) or _request_parser(head_bytes, headers)
     try:
-        messages, _, _ = _request_parser(head_bytes, headers).feed_data(head)
+        messages, _, _ = parser.feed_data(head)
     except BadHttpMethod:
         return _unknown_method(head, head_bytes, headers)
     except HttpProcessingError as exc:
@@ -123,6 +129,8 @@ def parse_request_head(head: bytes, head_bytes: int, headers: int) -> RequestMes
         raise BadHead(400, "request_line", "the request line is not valid")
     if message.version[0] != 1:
         raise BadHead(505, "version", "only versions 1.0 and 1.1 of HTTP are spoken here")
+    if not (message.should_close or message.upgrade):
+        _spare_request_parsers[key] = parser
     return message
 
 
@@ -180,9 +188,7 @@ def parse_response_head(head: bytes) -> ResponseMessage:
 
     RFC 9112 section 4; control bytes in a value are refused (RFC 9110 section 5.5), obsolete folding is unfolded.
     """
-    parser = _ResponseParser(
-        None, None, _LIMIT, None, MAX_RESPONSE_HEAD_BYTES, 1000, MAX_RESPONSE_HEAD_BYTES, None, False, True, False
-    )
+    parser = _spare_response_parsers.pop() if _spare_response_parsers else _response_parser()
     try:
         messages, _, _ = parser.feed_data(head)
     except HttpProcessingError as exc:
@@ -195,7 +201,15 @@ def parse_response_head(head: bytes) -> ResponseMessage:
         raise BadHead(502, "upstream", "the upstream's response head is not valid HTTP/1.1")
     if message.version[0] != 1 or message.code > 599 or len(head.translate(None, _CONTROLS)) != len(head):
         raise BadHead(502, "upstream", "the upstream's response head is not valid HTTP/1.1")
+    if not (message.should_close or message.upgrade or message.code < 200):
+        _spare_response_parsers.append(parser)
     return message
+
+
+def _response_parser() -> Any:
+    return _ResponseParser(
+        None, None, _LIMIT, None, MAX_RESPONSE_HEAD_BYTES, 1000, MAX_RESPONSE_HEAD_BYTES, None, False, True, False
+    )
 
 
 def cannot_be_a_head(data: bytes, seen_bytes: int = 0) -> bool:

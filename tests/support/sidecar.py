@@ -92,6 +92,10 @@ class Running:
         """The record with that number, once it is written."""
         return await self.records.number(number)
 
+    def held(self, by: str, upstream: str = "api") -> int:
+        """How many exchanges stand still, held by this."""
+        return self.sidecar.metrics.upstream(upstream).held[by]
+
     def client(self, *, receive_buffer_bytes: int | None = None) -> contextlib.AbstractAsyncContextManager[Client]:
         address = self.sidecar.address
         return connect(address.host, address.port, receive_buffer_bytes=receive_buffer_bytes)

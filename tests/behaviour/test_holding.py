@@ -1,0 +1,105 @@
+"""One answer that asks for quiet holds everybody; one that is down is not hit by everybody. DESIGN section 5."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.behaviour.conftest import Make
+from tests.support.client import request_bytes
+from tests.support.sidecar import Running
+from tests.support.upstream import Upstream, say
+
+QUIET = 0.3
+
+
+async def closed_gate(sidecar: Running, upstream: Upstream, seconds: str = str(QUIET)) -> asyncio.Task[object]:
+    """An exchange that has been told to wait, and waits; the gate is closed for all others."""
+    upstream.script(say(429, headers=[("Retry-After", seconds)]))
+    sidecar.clock.hold()
+    first: asyncio.Task[object] = asyncio.create_task(sidecar.ask("GET", "/api/first"))
+    await sidecar.clock.sleeping()
+    return first
+
+
+async def test_one_429_holds_everybody_until_its_hint_is_over(make: Make, upstream: Upstream) -> None:
+    sidecar = await make(upstream)
+    first = await closed_gate(sidecar, upstream)
+    answers = await asyncio.gather(*(sidecar.ask("GET", f"/api/{number}") for number in range(5)))
+    assert [answer.status for answer in answers] == [200] * 5
+    told, *held = [request.at for request in upstream.requests]
+    assert len(held) == 5
+    assert min(held) >= told + QUIET
+    sidecar.clock.release()
+    await first
+    assert (await sidecar.metric('sidecar_gate_closed{upstream="api"}')) == 0
+
+
+async def test_whoever_cannot_wait_so_long_is_told_at_once_and_how_long(make: Make, upstream: Upstream) -> None:
+    sidecar = await make(upstream, "deadline: 5s\nmax_wait: 100s")
+    # The first one's own deadline forbids its wait, too; what it was told holds for everybody.
+    upstream.script(say(429, headers=[("Retry-After", "60")]))
+    assert (await sidecar.ask("GET", "/api/first")).status == 429
+    answer = await sidecar.ask("GET", "/api/second")
+    assert answer.status == 429
+    assert 55 <= int(answer.headers.get("Retry-After") or 0) <= 60
+    assert "outcome=rejected" in (answer.headers.get("Sidecar") or "")
+    assert "reason=gate" in (answer.headers.get("Sidecar") or "")
+    assert len(upstream.requests) == 1
+
+
+async def test_a_row_may_say_that_its_429_is_nobody_elses_business(make: Make, upstream: Upstream) -> None:
+    sidecar = await make(upstream, "table: [{status: 429, then: retry, processed: false, gate: false}]")
+    first = await closed_gate(sidecar, upstream, "30")
+    assert (await sidecar.ask("GET", "/api/other")).status == 200
+    sidecar.clock.release()
+    await first
+
+
+async def test_one_tenants_quota_does_not_stop_another(make: Make, upstream: Upstream) -> None:
+    sidecar = await make(upstream, "gate: {key: [X-Tenant]}\ndeadline: 5s")
+    upstream.script(say(429, headers=[("Retry-After", "60")]))
+    assert (await sidecar.ask("GET", "/api/x", [("X-Tenant", "a")])).status == 429
+    assert (await sidecar.ask("GET", "/api/x", [("X-Tenant", "a")])).status == 429
+    assert (await sidecar.ask("GET", "/api/x", [("X-Tenant", "b")])).status == 200
+    assert len(upstream.requests) == 2
+
+
+async def test_an_app_that_leaves_while_it_is_held_frees_its_place(make: Make, upstream: Upstream) -> None:
+    sidecar = await make(upstream, "gate: {queue: 1}")
+    first = await closed_gate(sidecar, upstream)
+    async with sidecar.client() as client:
+        await client.send(request_bytes("GET", "/api/leaves"))
+        await upstream.until(lambda: sidecar.held("gate") == 1)
+        full = await sidecar.ask("GET", "/api/one-too-many")
+        assert (full.status, "reason=gate" in (full.headers.get("Sidecar") or "")) == (429, True)
+    await upstream.until(lambda: sidecar.held("gate") == 0)
+    assert (await sidecar.ask("GET", "/api/next")).status == 200
+    sidecar.clock.release()
+    await first
+    assert "/leaves" not in [request.target for request in upstream.requests]
+
+
+async def test_an_upstream_that_is_down_is_asked_by_one_at_a_time(make: Make, upstream: Upstream) -> None:
+    sidecar = await make(upstream, "attempts: 1\nbreaker: {of_at_least: 5, when_open: fail}")
+    upstream.otherwise = lambda _: say(500, b"down")
+    statuses = [(await sidecar.ask("GET", "/api/x")).status for _ in range(30)]
+    assert statuses[:5] == [500] * 5
+    assert 503 in statuses
+    assert len(upstream.requests) < 15
+    assert (await sidecar.metric('sidecar_breaker_state{upstream="api"}')) > 0
+    upstream.otherwise = lambda _: say(200)
+    async with asyncio.timeout(20):
+        while (await sidecar.ask("GET", "/api/x")).status != 200:
+            sidecar.clock.advance(1)
+
+
+async def test_a_held_exchange_is_answered_when_the_sidecar_shuts_down(make: Make, upstream: Upstream) -> None:
+    sidecar = await make(upstream)
+    first = await closed_gate(sidecar, upstream, "20")
+    held = asyncio.create_task(sidecar.ask("GET", "/api/held"))
+    await upstream.until(lambda: sidecar.held("gate") == 1)
+    sidecar.sidecar.listener.drain()
+    answer = await held
+    assert (answer.status, "reason=draining" in (answer.headers.get("Sidecar") or "")) == (503, True)
+    sidecar.clock.release()
+    await first
