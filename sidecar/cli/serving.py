@@ -12,7 +12,7 @@ import uvloop
 
 from sidecar.admin.token import TokenError, read_token
 from sidecar.app import CannotListen, OutboxError, Sidecar
-from sidecar.cli.allocator import keep_freed_memory
+from sidecar.cli.allocator import collect_rarely, keep_freed_memory
 from sidecar.config.apart import Judged, Judging, NotJudged
 from sidecar.life import Life
 
@@ -32,7 +32,8 @@ def serve(first: Judging, again: Callable[[], Judging]) -> None:
 
 
 def _announce(sidecar: Sidecar, loaded: Judged) -> None:
-    """Where it listens, and the line to copy."""
+    """Where it listens, and the line to copy; from here on it serves."""
+    collect_rarely()
     place = f"http://{sidecar.address.host}:{sidecar.address.port}"
     admin = f"http://{sidecar.admin_address.host}:{sidecar.admin_address.port}"
     lines = [f"sidecar listening on {place} · health, metrics and page on {admin}"]

@@ -14,7 +14,15 @@ OWN_DESCRIPTORS: Final = 24
 """What the process itself holds open: both ports, the loop, the log, a reload."""
 
 
+SCARCE: Final = 4096
+"""Below this each app's connection is counted with one toward its upstream; above it, three in four are apps':
+upstreams' connections are shared, and bounded for each upstream."""
+
+
 def places(wanted: int) -> int:
-    """``wanted``, or as many as the file limit allows if each may need a second descriptor toward its upstream."""
+    """``wanted``, or as many as the file limit allows with enough left for the upstreams."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return wanted if soft == resource.RLIM_INFINITY else min(wanted, max(1, (soft - OWN_DESCRIPTORS) // 2))
+    if soft == resource.RLIM_INFINITY:
+        return wanted
+    left = soft - OWN_DESCRIPTORS
+    return min(wanted, max(1, left // 2 if soft < SCARCE else left * 3 // 4))

@@ -1,0 +1,38 @@
+"""An upstream's certificate is judged, always: what is not right is a 502 that says so, and nothing is sent."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+
+import pytest
+import trustme
+
+from tests.behaviour.conftest import Make
+from tests.support.upstream import Upstream, tls_server
+
+LONG_AGO = datetime.datetime(2001, 1, 1, tzinfo=datetime.UTC)
+
+
+def pem(certificate: trustme.LeafCert, folder: Path) -> str:
+    path = folder / "leaf.pem"
+    certificate.private_key_and_cert_chain_pem.write_to_path(str(path))
+    return str(path)
+
+
+@pytest.mark.parametrize("what", ["expired", "for another name", "of an authority nobody trusts"])
+async def test_a_certificate_that_is_not_right_is_never_accepted(
+    make: Make, authority: trustme.CA, authority_file: str, tmp_path: Path, what: str
+) -> None:
+    if what == "expired":
+        leaf = authority.issue_cert("localhost", not_before=LONG_AGO, not_after=LONG_AGO + datetime.timedelta(days=1))
+    elif what == "for another name":
+        leaf = authority.issue_cert("elsewhere.example")
+    else:
+        leaf = trustme.CA().issue_cert("localhost")
+    async with Upstream.start(tls=tls_server(pem(leaf, tmp_path))) as upstream:
+        sidecar = await make(upstream, scheme="https", more=f"    ca_file: {authority_file}")
+        answer = await sidecar.ask("POST", "/api/x", [("Authorization", "Bearer secret")], body=b"secret")
+        assert answer.status == 502
+        assert "tls_certificate_error" in str(answer.headers.get("Proxy-Status"))
+        assert upstream.requests == []
