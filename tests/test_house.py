@@ -69,7 +69,6 @@ ONLY_THERE = {
     "yaml": {"config"},
     "prometheus_client": {"observe", "admin"},
     "pydantic": {"config"},
-    "structlog": {"observe"},
     "click": {"cli"},
     "cryptography": {"intercept"},
 }
