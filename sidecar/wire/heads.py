@@ -16,6 +16,7 @@ from aiohttp.http_parser import HttpRequestParser, HttpResponseParser
 __all__ = [
     "HEAD_END",
     "BadHead",
+    "HeadMessage",
     "RequestMessage",
     "ResponseMessage",
     "cannot_be_a_head",
@@ -46,46 +47,39 @@ _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64} ")
 _CONTROLS = bytes(c for c in range(32) if c not in b"\t\r\n") + b"\x7f"
 
 
-class RequestMessage(Protocol):
-    """What aiohttp's parser says of a request head (``RawRequestMessage``)."""
+class HeadMessage(Protocol):
+    """What aiohttp's parser says of any head."""
+
+    @property
+    def version(self) -> tuple[int, int]: ...
+    @property
+    def headers(self) -> Any: ...
+    @property
+    def raw_headers(self) -> tuple[tuple[bytes, bytes], ...]: ...
+    @property
+    def should_close(self) -> bool: ...
+    @property
+    def upgrade(self) -> bool: ...
+    @property
+    def chunked(self) -> bool: ...
+
+
+class RequestMessage(HeadMessage, Protocol):
+    """… of a request's (``RawRequestMessage``)."""
 
     @property
     def method(self) -> str: ...
     @property
     def path(self) -> str: ...
-    @property
-    def version(self) -> tuple[int, int]: ...
-    @property
-    def headers(self) -> Any: ...
-    @property
-    def raw_headers(self) -> tuple[tuple[bytes, bytes], ...]: ...
-    @property
-    def should_close(self) -> bool: ...
-    @property
-    def upgrade(self) -> bool: ...
-    @property
-    def chunked(self) -> bool: ...
 
 
-class ResponseMessage(Protocol):
-    """What aiohttp's parser says of a response head (``RawResponseMessage``)."""
+class ResponseMessage(HeadMessage, Protocol):
+    """… of a response's (``RawResponseMessage``)."""
 
-    @property
-    def version(self) -> tuple[int, int]: ...
     @property
     def code(self) -> int: ...
     @property
     def reason(self) -> str: ...
-    @property
-    def headers(self) -> Any: ...
-    @property
-    def raw_headers(self) -> tuple[tuple[bytes, bytes], ...]: ...
-    @property
-    def should_close(self) -> bool: ...
-    @property
-    def upgrade(self) -> bool: ...
-    @property
-    def chunked(self) -> bool: ...
 
 
 class BadHead(Exception):

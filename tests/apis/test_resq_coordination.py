@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from sidecar.demo.apis.resq import CoordinationApi
 from tests.apis.conftest import Stage
-from tests.emulators.scenario import Fact, Operation, Scenario, Then, ask, run
+from tests.emulators.resq import RESQ_FACTS
+from tests.emulators.scenario import Operation, Scenario, ask, run
 from tests.support.structured import dictionary
 
 APPROVE = Operation("POST", "/v1/missions/{n}/approve", 200, {}, looks=True)
@@ -12,19 +13,7 @@ REPORT = Operation("POST", "/v1/reports", 201, {"text": "{n}"})
 SCENARIO = Scenario(
     "resq-coordination",
     [APPROVE, Operation("GET", "/v1/missions/{n}", 200), REPORT, APPROVE, Operation("POST", "/v1/telemetry", 202, {})],
-    {
-        "BAD_REQUEST": Fact(Then.NEVER),
-        "TOKEN_EXPIRED": Fact(Then.LOGIN),
-        "FORBIDDEN": Fact(Then.NEVER),
-        "NOT_FOUND": Fact(Then.NEVER),
-        "TIMEOUT": Fact(Then.RETRY, sends=2),
-        "CONFLICT": Fact(Then.LOOK),
-        "VALIDATION": Fact(Then.NEVER),
-        "RATE_LIMITED": Fact(Then.RETRY),
-        "INTERNAL": Fact(Then.IF_SAFE),
-        "UNAVAILABLE": Fact(Then.IF_SAFE),
-        "BUSY": Fact(Then.IF_SAFE),
-    },
+    RESQ_FACTS,
 )
 
 

@@ -6,7 +6,8 @@ import asyncio
 
 from sidecar.demo.apis.resq import ResqApi
 from tests.apis.conftest import Stage
-from tests.emulators.scenario import Fact, Operation, Scenario, Then, ask, run
+from tests.emulators.resq import RESQ_FACTS
+from tests.emulators.scenario import Operation, Scenario, ask, run
 from tests.support.structured import dictionary
 
 SCENARIO = Scenario(
@@ -18,19 +19,7 @@ SCENARIO = Scenario(
         Operation("DELETE", "/v1/services/{n}", 204),
         Operation("GET", "/v1/services/one", 200),
     ],
-    {
-        "BAD_REQUEST": Fact(Then.NEVER),
-        "TOKEN_EXPIRED": Fact(Then.LOGIN),
-        "FORBIDDEN": Fact(Then.NEVER),
-        "NOT_FOUND": Fact(Then.NEVER),
-        "TIMEOUT": Fact(Then.RETRY, sends=2),
-        "CONFLICT": Fact(Then.LOOK),
-        "VALIDATION": Fact(Then.NEVER),
-        "RATE_LIMITED": Fact(Then.RETRY),
-        "INTERNAL": Fact(Then.IF_SAFE),
-        "UNAVAILABLE": Fact(Then.IF_SAFE),
-        "BUSY": Fact(Then.IF_SAFE),
-    },
+    RESQ_FACTS,
 )
 DEPLOY = SCENARIO.operations[1]
 

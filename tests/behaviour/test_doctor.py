@@ -200,9 +200,16 @@ async def test_a_broken_configuration_is_found(sidecar: Running) -> None:
 
 
 async def test_an_app_that_retries_by_itself_is_found_by_its_own_command(sidecar: Running) -> None:
-    script = (
-        "import sys, urllib.request as u\nfor _ in range(3):\n try: u.urlopen(sys.argv[1])\n except Exception: pass"
-    )
+    script = """if True:
+        import sys, urllib.error, urllib.request
+        for _ in range(3):
+            try:
+                urllib.request.urlopen(sys.argv[1])
+            except urllib.error.HTTPError as refused:
+                assert refused.code == 503
+            else:
+                break
+    """
     found = await doctor(sidecar, healthy(sidecar), "--", sys.executable, "-c", script, "{}")
     assert found.codes == {"D601"}
     assert "3 times" in found.said

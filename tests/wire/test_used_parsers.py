@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.wire import heads
-from sidecar.wire.heads import BadHead, RequestMessage, ResponseMessage, parse_request_head, parse_response_head
+from sidecar.wire.heads import BadHead, HeadMessage, parse_request_head, parse_response_head
 
 FIELDS = st.lists(
     st.tuples(
@@ -43,14 +43,8 @@ def head_of(line: str, fields: list[tuple[str, str]]) -> bytes:
     return "".join([f"{line}\r\n", *(f"{name}: {value}\r\n" for name, value in fields), "\r\n"]).encode()
 
 
-def request_said(head: bytes) -> object:
-    try:
-        message: RequestMessage = parse_request_head(head, 65536, 100)
-    except BadHead as bad:
-        return bad.status, bad.kind
+def below_the_line(message: HeadMessage) -> tuple[object, ...]:
     return (
-        message.method,
-        message.path,
         tuple(message.version),
         message.raw_headers,
         list(message.headers.items()),
@@ -58,23 +52,22 @@ def request_said(head: bytes) -> object:
         message.upgrade,
         message.chunked,
     )
+
+
+def request_said(head: bytes) -> object:
+    try:
+        message = parse_request_head(head, 65536, 100)
+    except BadHead as bad:
+        return bad.status, bad.kind
+    return message.method, message.path, *below_the_line(message)
 
 
 def response_said(head: bytes) -> object:
     try:
-        message: ResponseMessage = parse_response_head(head)
+        message = parse_response_head(head)
     except BadHead as bad:
         return bad.status, bad.kind
-    return (
-        message.code,
-        message.reason,
-        tuple(message.version),
-        message.raw_headers,
-        list(message.headers.items()),
-        message.should_close,
-        message.upgrade,
-        message.chunked,
-    )
+    return message.code, message.reason, *below_the_line(message)
 
 
 def forget() -> None:
