@@ -145,8 +145,7 @@ def _verdict(policy: Policy, attempt: Attempt) -> bool | None:
 
 def _hint(policy: Policy, row: Row | None, verb: Verb, look: Look, now: Now) -> Hint | None:
     """The hint is read even where nothing is sent again, if the row then closes the gate for others."""
-    may_gate = row is not None and (row.gate or (row.gate is None and row.verb is not Verb.PASS))
-    if verb is Verb.PASS and not may_gate:
+    if verb is Verb.PASS and not holds_others(row):
         return None
     sources = policy.wait if row is None or row.wait is None else row.wait
     return read_hint(sources, look.request, look.attempt, now, look)
