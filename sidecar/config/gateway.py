@@ -18,11 +18,13 @@ from pydantic_core import PydanticCustomError
 
 from sidecar.config.document import Mark
 from sidecar.config.files import Files
-from sidecar.config.gatewaymodels import DIRECT, read_proxy_url, split_reference
+from sidecar.config.gatewaymodels import DIRECT, read_proxy_url
 from sidecar.config.places import parse_origin
 from sidecar.config.problems import Code, Problem
+from sidecar.config.references import Reader
+from sidecar.config.sharing import shared_rule
 from sidecar.config.sitemodels import SiteBlock
-from sidecar.core.deployment import Origin
+from sidecar.core.deployment import Origin, SharedRule
 from sidecar.core.gateway import Access, Outbound, OutboundProxy, TunnelRule
 
 __all__ = ["Gateway", "read_gateway"]
@@ -35,51 +37,20 @@ class Gateway:
     access: Access
     tunnels: TunnelRule
     outbound: Outbound
+    shared: SharedRule | None
 
 
 def read_gateway(
     site: SiteBlock, environ: Mapping[str, str], files: Files, folder: Path
 ) -> tuple[Gateway, list[Problem]]:
     """``folder`` is that of ``sidecar.yaml``."""
-    reader = _Reader(environ, files, folder)
-    gateway = Gateway(_access(site, reader), _tunnels(site), _outbound(site, reader))
+    reader = Reader(environ, files, folder)
+    shared = shared_rule(site.shared, site.value_mark("shared"), reader)
+    gateway = Gateway(_access(site, reader), _tunnels(site), _outbound(site, reader), shared)
     return gateway, [*reader.problems, *_review(site, gateway)]
 
 
-class _Reader:
-    """Reads what references name; collects what is wrong."""
-
-    def __init__(self, environ: Mapping[str, str], files: Files, folder: Path) -> None:
-        self.environ = environ
-        self._files = files
-        self._folder = folder
-        self.problems: list[Problem] = []
-
-    def read(self, text: str, mark: Mark | None) -> str | None:
-        """What ``env:NAME`` or ``file:PATH`` holds, or the text itself; None, and a problem, if there is nothing."""
-        reference = split_reference(text)
-        if reference is None:
-            return text
-        kind, name = reference
-        found = self.environ.get(name, "").strip() if kind == "env" else self._file(name, mark)
-        if found == "":
-            what = f"the variable `{name}` is not set" if kind == "env" else f"the file `{name}` is empty"
-            self.tell(mark, Code.UNREADABLE, what, "set it, or remove this key")
-        return found or None
-
-    def _file(self, name: str, mark: Mark | None) -> str | None:
-        data = self._files.read(self._folder / name)
-        if isinstance(data, Problem):
-            self.tell(mark, Code.UNREADABLE, f"`{name}`: {data.message}", f"looked for {data.file}")
-            return None
-        return data.decode("utf-8", "replace").strip()
-
-    def tell(self, mark: Mark | None, code: Code, text: str, remedy: str = "") -> None:
-        if mark is not None:
-            self.problems.append(mark.problem(code, text, remedy))
-
-
-def _access(site: SiteBlock, reader: _Reader) -> Access:
+def _access(site: SiteBlock, reader: Reader) -> Access:
     block = site.access
     if block is None:
         return Access()
@@ -98,7 +69,7 @@ def _tunnels(site: SiteBlock) -> TunnelRule:
     return TunnelRule(frozenset(block.ports), None if block.hosts is None else tuple(block.hosts), block.idle)
 
 
-def _outbound(site: SiteBlock, reader: _Reader) -> Outbound:
+def _outbound(site: SiteBlock, reader: Reader) -> Outbound:
     own: list[tuple[str, OutboundProxy | None]] = []
     for upstream in site.upstreams:
         if upstream.proxy == DIRECT:
@@ -114,7 +85,7 @@ def _outbound(site: SiteBlock, reader: _Reader) -> Outbound:
     return Outbound(default, tuple(no_proxy), tuple(own))
 
 
-def _proxy(text: str, mark: Mark | None, reader: _Reader) -> OutboundProxy | None:
+def _proxy(text: str, mark: Mark | None, reader: Reader) -> OutboundProxy | None:
     url = reader.read(text, mark)
     if url is None:
         return None

@@ -14,22 +14,14 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from sidecar.config.fields import Block, LongDuration, clip, kind_of, refuse
 from sidecar.config.places import parse_host, parse_origin
 from sidecar.config.problems import Code
+from sidecar.config.references import split_reference
 
-__all__ = ["DIRECT", "AccessBlock", "NoProxy", "OutboundUrl", "TunnelsBlock", "UpstreamOutboundUrl", "split_reference"]
+__all__ = ["DIRECT", "AccessBlock", "NoProxy", "OutboundUrl", "TunnelsBlock", "UpstreamOutboundUrl"]
 
 DIRECT = "direct"
 """An upstream that is not reached through the ``proxy`` of all."""
 
-_REFERENCE = re.compile(r"(env):([A-Za-z_][A-Za-z0-9_]*)|(file):(.+)")
 _NO_PROXY = re.compile(r"\*|[*.]?[A-Za-z0-9_.:/\[\]-]+")
-
-
-def split_reference(text: str) -> tuple[str, str] | None:
-    """``env:NAME`` → ``("env", "NAME")``, ``file:PATH`` → ``("file", "PATH")``, anything else → None."""
-    found = _REFERENCE.fullmatch(text)
-    if found is None:
-        return None
-    return ("env", found[2]) if found[1] else ("file", found[4])
 
 
 def _read_credential(value: object) -> str:

@@ -109,6 +109,7 @@ def load_deployment(
             access=gateway.access,
             tunnels=gateway.tunnels,
             outbound=gateway.outbound,
+            shared=gateway.shared,
         ),
         warnings=sorted_problems(problems),
         files=files.paths,

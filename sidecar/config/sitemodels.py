@@ -23,6 +23,7 @@ from sidecar.config.fields import (
 from sidecar.config.gatewaymodels import AccessBlock, NoProxy, OutboundUrl, TunnelsBlock, UpstreamOutboundUrl
 from sidecar.config.loginmodels import LoginBlock
 from sidecar.config.places import HostPort, parse_address, parse_host, parse_mount, parse_origin, parse_path
+from sidecar.config.sharing import SharedUrl
 from sidecar.core.deployment import Address, Origin
 
 __all__ = ["InterceptBlock", "LimitsBlock", "LogBlock", "OutboxBlock", "RouteBlock", "SiteBlock", "UpstreamBlock"]
@@ -178,3 +179,8 @@ class SiteBlock(Block):
     log: LogBlock = Field(LogBlock(), description="What is logged, and how.")
     outbox: OutboxBlock | None = Field(None, description="Where requests are kept that are delivered later.")
     intercept: InterceptBlock | None = Field(None, description="`https://` hosts whose tunnels are opened.")
+    shared: SharedUrl | None = Field(
+        None,
+        description="The Redis or Valkey through which replicas share gates, rates, breakers and budgets: "
+        "`redis://HOST:PORT/DATABASE` or `rediss://…`; with a password by reference only. Needs the extra `redis`.",
+    )

@@ -18,7 +18,18 @@ from typing import Final
 
 from sidecar.core.policy import BreakerRule
 
-__all__ = ["Breaker", "State", "answered", "failed", "may_probe", "probe", "probe_lost", "share"]
+__all__ = [
+    "Breaker",
+    "State",
+    "answered",
+    "closed_elsewhere",
+    "failed",
+    "may_probe",
+    "opened_elsewhere",
+    "probe",
+    "probe_lost",
+    "share",
+]
 
 SLOTS: Final = 40
 """The rule's ``within`` is watched in so many pieces: 0.25 s of 10 s."""
@@ -35,6 +46,7 @@ PAUSE_SHARE: Final = 1 / 40
 LONGEST_PAUSE_SECONDS: Final = 5.0
 """… and never beyond that."""
 PAUSE_JITTER: Final = 0.25
+TOLD_SPREAD_SECONDS: Final = 0.1
 UNANSWERED_SECONDS: Final = 1.0
 """A probe that hangs does not stand in the way of the next one for longer."""
 
@@ -88,7 +100,7 @@ def failed(
 def answered(breaker: Breaker, rule: BreakerRule, now: float) -> Breaker:
     """A success of the current generation. The first one closes an open breaker."""
     if breaker.is_open:
-        return Breaker(generation=breaker.generation + 1, closed_at=now)
+        return closed_elsewhere(breaker, now)
     return replace(_count(breaker, rule, now, 1, 0), in_a_row=0)
 
 
@@ -107,6 +119,35 @@ def probe(breaker: Breaker, now: float, chance: float) -> Breaker:
 def probe_lost(breaker: Breaker, now: float) -> Breaker:
     """The exchange that probed was given up: another may probe at once."""
     return replace(breaker, state=State.OPEN, probe_at=now) if breaker.state is State.PROBING else breaker
+
+
+def opened_elsewhere(
+    breaker: Breaker, now: float, chance: float, *, open_seconds: float, probe_seconds: float, probes: int
+) -> Breaker:
+    """Another replica's has been open for so long, and its next probe is due after ``probe_seconds``.
+
+    Whoever is told of a probe puts its own off until a little after that one: so one of many probes at a time.
+    """
+    probe_at = now + max(0.0, probe_seconds) + TOLD_SPREAD_SECONDS * min(1.0, max(0.0, chance))
+    opened_at = now - max(0.0, open_seconds)
+    if breaker.state is State.PROBING:
+        return breaker
+    if breaker.is_open:
+        earlier = min(breaker.opened_at, opened_at)
+        return replace(breaker, opened_at=earlier, probe_at=probe_at, probes=max(breaker.probes, probes))
+    return Breaker(
+        State.OPEN,
+        breaker.generation + 1,
+        opened_at=opened_at,
+        closed_at=breaker.closed_at,
+        probe_at=probe_at,
+        probes=probes,
+    )
+
+
+def closed_elsewhere(breaker: Breaker, now: float) -> Breaker:
+    """Another replica's probe was answered."""
+    return Breaker(generation=breaker.generation + 1, closed_at=now) if breaker.is_open else breaker
 
 
 def share(breaker: Breaker, rule: BreakerRule, now: float, seconds: float) -> tuple[int, float]:

@@ -23,6 +23,7 @@ __all__ = [
     "OutboxRule",
     "Reference",
     "Route",
+    "SharedRule",
     "Upstream",
 ]
 
@@ -163,6 +164,25 @@ class Intercept:
 
 
 @dataclass(frozen=True, slots=True)
+class SharedRule:
+    """The Redis or Valkey through which replicas share what they learn."""
+
+    host: str
+    port: int = 6379
+    database: int = 0
+    tls: bool = False
+    """Verified, as everywhere."""
+    username: str = field(default="", repr=False)
+    password: str = field(default="", repr=False)
+
+    @property
+    def place(self) -> str:
+        """For the log: nothing of it is secret."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"redis{'s' if self.tls else ''}://{host}:{self.port}/{self.database}"
+
+
+@dataclass(frozen=True, slots=True)
 class Deployment:
     listen: Address
     admin: Address
@@ -174,6 +194,7 @@ class Deployment:
     logging: Logging = Logging()
     outbox: OutboxRule | None = None
     intercept: Intercept | None = None
+    shared: SharedRule | None = None
     access: Access = Access()
     tunnels: TunnelRule = TunnelRule()
     outbound: Outbound = Outbound()

@@ -8,7 +8,8 @@ somebody waits. The values are in ``gate`` and ``pace``; who goes when is told b
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from sidecar.core import gate as gates
@@ -16,9 +17,10 @@ from sidecar.core import pace as paces
 from sidecar.core.figures import NO_FIGURES, Figures
 from sidecar.core.gate import Gate
 from sidecar.core.hold import Held
+from sidecar.core.lease import Lease
 from sidecar.core.pace import Pace
 
-__all__ = ["Kind", "Lane", "Lanes", "Load", "Result"]
+__all__ = ["Grant", "Kind", "Lane", "Lanes", "Load", "Result"]
 
 Kind = Literal["ok", "failed", "refused", "busy"]
 
@@ -26,6 +28,9 @@ MOST_LANES: Final = 4096
 """Gate keys that are remembered without anybody waiting."""
 PACE_KEPT_SECONDS: Final = 30.0
 """A pace for which nobody had to wait for so long is let go."""
+LEAST_SHARE: Final = 0.01
+FEWEST_FOR_A_SHARE: Final = 5
+"""Successes of all replicas, before our share among them means anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,22 @@ class Result:
     figures: Figures = NO_FIGURES
 
 
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a shared store has answered for one lane."""
+
+    generation: int
+    """Of the pace that it is about."""
+    moments_seconds: tuple[float, ...]
+    """From now."""
+    again_seconds: float
+    """Ask again no sooner than after this."""
+    taken: int
+    """By all replicas together, since the last refusal that counted."""
+    recent: float
+    """The moving rate of their successes."""
+
+
 @dataclass(slots=True)
 class Lane:
     """Of one gate key."""
@@ -63,13 +84,20 @@ class Lane:
     """Successes since the gate was closed last."""
     needed_at: float = 0.0
     """When somebody last had to wait here."""
+    lease: Lease = field(default_factory=Lease)
+    whole: Pace | None = None
+    """The pace of all replicas, while this one goes on alone with its share of it."""
+    is_leased: bool = False
+    """Whether a store that is shared with others says when one may go, in place of the pace alone."""
 
     def ready_at(self, now: float) -> float:
-        """When the next one may go."""
+        """When the next one may go; infinity if that is not known yet."""
         left = gates.left_seconds(self.gate, now)
         if left > 0:
             return now + left
-        return now if self.pace is None else paces.ready_at(self.pace, now)
+        if self.pace is None:
+            return now
+        return self.lease.ready_at() if self.is_leased else paces.ready_at(self.pace, now)
 
     def take(self, now: float) -> bool:
         """Whether one may go now; then the pace has been charged for it."""
@@ -77,6 +105,8 @@ class Lane:
         if gates.left_seconds(self.gate, now) <= 0:
             if pace is None:
                 return True
+            if self.is_leased:
+                return self.lease.take(now)
             pace = paces.take(pace, now)
             if pace is not None:
                 self.pace = pace
@@ -88,6 +118,7 @@ class Lane:
         """One was taken."""
         self.taken += 1
         if self.pace is not None:
+            self.lease.untold += generation == self.pace.generation
             self.pace = paces.succeeded(self.pace, now, generation)
 
     def refused(self, result: Result, now: float, generation: int, before: tuple[int, float]) -> bool:
@@ -97,6 +128,7 @@ class Lane:
         nothing: it is down, and comes back as after an outage.
         """
         was_open = gates.left_seconds(self.gate, now) <= 0
+        self.lease.void()
         self.gate = gates.close(self.gate, now if result.opens_at is None else result.opens_at, now)
         self.needed_at = now
         opens_at = now + gates.left_seconds(self.gate, now)
@@ -117,6 +149,40 @@ class Lane:
         if self.pace is not None:
             self.pace = paces.informed(self.pace, figures, now)
 
+    def told(self, gate: Gate, pace: Pace | None, now: float) -> None:
+        """What another replica knows: the longer quiet holds, and a pace that is not ours replaces it."""
+        self.needed_at = now
+        opens_at = now + gates.left_seconds(gate, now)
+        if opens_at > now + gates.left_seconds(self.gate, now):
+            self.gate = gate
+            self.lease.void()
+            if self.pace is not None:
+                self.pace = paces.held_until(self.pace, opens_at)
+        if pace is not None and (self.pace is None or pace.generation != self.pace.generation):
+            self.pace, self.taken = pace, 0
+            self.lease = Lease()
+
+    def granted(self, reply: Grant, now: float) -> None:
+        """The store has answered: moments, and what all replicas together were taken."""
+        if self.pace is None or reply.generation != self.pace.generation:
+            return
+        if self.lease.granted(reply.moments_seconds, reply.again_seconds, now):
+            self.needed_at = now
+        self.pace = replace(self.pace, taken=reply.taken + self.lease.untold, recent=reply.recent, recent_at=now)
+
+    def lend(self, *, leased: bool) -> None:
+        """Begin to go by the store, or go on alone: with the share of the rate that was our own of late."""
+        if self.is_leased and not leased and self.pace is not None:
+            known = self.pace.taken >= FEWEST_FOR_A_SHARE
+            share = min(1.0, max(LEAST_SHARE, self.taken / self.pace.taken)) if known else 1.0
+            self.whole, self.pace = self.pace, paces.scaled(self.pace, share)
+        elif leased and not self.is_leased and self.whole is not None and self.pace is not None:
+            if self.whole.generation == self.pace.generation:  # nothing was learnt meanwhile
+                self.pace = paces.held_until(self.whole, self.pace.since)
+            self.whole = None
+        self.is_leased = leased
+        self.lease.void()
+
     def is_over(self, now: float) -> bool:
         """Nobody waits, the gate is open, and the pace has not been in anybody's way for long."""
         if self.held.waiting or gates.left_seconds(self.gate, now) > 0:
@@ -127,10 +193,11 @@ class Lane:
 class Lanes:
     """The lanes by key, least recently used first; an empty one is false."""
 
-    __slots__ = ("_by_key",)
+    __slots__ = ("_by_key", "_leased")
 
     def __init__(self) -> None:
         self._by_key: OrderedDict[str, Lane] = OrderedDict()
+        self._leased = False
 
     def __len__(self) -> int:
         return len(self._by_key)
@@ -141,9 +208,22 @@ class Lanes:
 
     def use(self, key: str) -> Lane:
         """The lane of this key, which is the most recently used one now."""
-        lane = self._by_key.setdefault(key, Lane())
-        self._by_key.move_to_end(key)
+        lane = self._by_key.get(key)
+        if lane is None:
+            lane = self._by_key[key] = Lane(is_leased=self._leased)
+        else:
+            self._by_key.move_to_end(key)
         return lane
+
+    def lend(self, *, leased: bool) -> None:
+        """A shared store is there, or gone."""
+        self._leased = leased
+        for lane in self._by_key.values():
+            lane.lend(leased=leased)
+
+    def items(self) -> Iterator[tuple[str, Lane]]:
+        """Every key with its lane."""
+        return iter(self._by_key.items())
 
     def closed(self, now: float) -> int:
         """How many gates are closed at this moment."""

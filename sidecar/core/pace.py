@@ -20,7 +20,19 @@ from typing import Final
 
 from sidecar.core.figures import Figures
 
-__all__ = ["Pace", "begin", "informed", "rate_at", "ready_at", "refused", "succeeded", "take"]
+__all__ = [
+    "Pace",
+    "begin",
+    "held_until",
+    "informed",
+    "memory_seconds",
+    "rate_at",
+    "ready_at",
+    "refused",
+    "scaled",
+    "succeeded",
+    "take",
+]
 
 LEAST_PER_SECOND: Final = 0.02
 """Once in fifty seconds: within the default deadline."""
@@ -143,7 +155,7 @@ def ready_at(pace: Pace, now: float) -> float:
 
 def succeeded(pace: Pace, now: float, generation: int) -> Pace:
     """One was taken. Late ones are a sign of demand, but say nothing about the rate of now."""
-    memory = _memory_seconds(rate_at(pace, now))
+    memory = memory_seconds(rate_at(pace, now))
     begun = max(pace.recent_at, pace.since)  # quiet behind the gate is no lack of demand
     faded = pace.recent * math.exp(-max(0.0, now - begun) / memory)
     taken = pace.taken + (generation == pace.generation)
@@ -157,7 +169,7 @@ def refused(pace: Pace, now: float, opens_at: float, generation: int, sent_at: f
     """
     opens = max(opens_at, now)
     if generation != pace.generation:
-        return replace(pace, since=max(pace.since, opens), at=max(pace.at, opens)) if opens > now else pace
+        return held_until(pace, opens) if opens > now else pace
     used = rate_at(pace, sent_at)
     is_early = pace.doubling and pace.taken <= FEW_TAKEN  # nothing is learnt but to begin lower
     found = EARLY_SHARE * used if is_early else _found(pace, now, sent_at, used)
@@ -175,6 +187,18 @@ def refused(pace: Pace, now: float, opens_at: float, generation: int, sent_at: f
         generation=pace.generation + 1,
         taken=0,
     )
+
+
+def held_until(pace: Pace, opens_at: float) -> Pace:
+    """Nothing goes before ``opens_at``; what is known stays."""
+    return replace(pace, since=max(pace.since, opens_at), at=max(pace.at, opens_at))
+
+
+def scaled(pace: Pace, share: float) -> Pace:
+    """This share of the rate: for one of several who have lost sight of each other."""
+    quota = None if pace.quota is None else pace.quota * share
+    low, high = _bounded(pace.low * share), _bounded(pace.high * share)
+    return replace(pace, low=low, high=high, recent=pace.recent * share, quota=quota, share=None)
 
 
 def informed(pace: Pace, figures: Figures, now: float) -> Pace:
@@ -196,14 +220,15 @@ def _found(pace: Pace, now: float, sent_at: float, used: float) -> float:
         found = _rate_below(used, pace.burst) if is_known else EARLY_SHARE * used
     elif is_known:
         without_burst = (pace.taken - pace.burst) / seconds
-        of_late = pace.recent - pace.burst / _memory_seconds(used)
+        of_late = pace.recent - pace.burst / memory_seconds(used)
         found = max(without_burst, with_quiet, of_late)
     else:
         found = (with_quiet + min(used, pace.taken / seconds)) / 2
     return min(used, max(LOWEST_SHARE * used, found))
 
 
-def _memory_seconds(rate: float) -> float:
+def memory_seconds(rate: float) -> float:
+    """Over how long successes are remembered, at this rate."""
     return min(MOST_MEMORY_SECONDS, max(MEMORY_SECONDS, 10 / rate))
 
 

@@ -46,6 +46,7 @@ class Shield:
         "_crowd_needed_at",
         "_deadlines",
         "_ended",
+        "_failed_at",
         "_gate_rule",
         "_lanes",
         "_load",
@@ -87,6 +88,7 @@ class Shield:
         self._calm_generation = self.breaker.generation
         self._crowd_generation = 0
         self._crowd_needed_at = 0.0
+        self._failed_at = -1e9
 
     # -- before a send -----------------------------------------------------------------------------------
 
@@ -131,7 +133,7 @@ class Shield:
             ticket.turn = Turn.GONE
             self.under_way = max(0, self.under_way - 1)
             if ticket.is_probe and ticket.breaker_generation == self.breaker.generation:
-                self.breaker = breakers.probe_lost(self.breaker, now)
+                self._set_breaker(breakers.probe_lost(self.breaker, now), now)
 
     # -- who may go --------------------------------------------------------------------------------------
 
@@ -189,7 +191,7 @@ class Shield:
         for lane in list(self._queued.values()):
             ticket = None if lane.ready_at(now) > now else lane.held.probe()
             if ticket is not None and ticket.turn is Turn.WAITING:
-                self.breaker = breakers.probe(self.breaker, now, chance)
+                self._set_breaker(breakers.probe(self.breaker, now, chance), now)
                 ticket.is_probe = True
                 self._admit(ticket, lane)
                 return ticket
@@ -263,9 +265,10 @@ class Shield:
         rule, before = self._breaker_rule, self.breaker
         if result.kind in ("ok", "refused"):
             if result.kind == "ok" or before.is_open:  # whoever refuses for the rate is there again
-                self.breaker = breakers.answered(before, rule, now)
+                self._set_breaker(breakers.answered(before, rule, now), now)
         else:
-            self.breaker = breakers.failed(before, rule, now, chance, succeeded, self.under_way)
+            self._failed_at = now
+            self._set_breaker(breakers.failed(before, rule, now, chance, succeeded, self.under_way), now)
         if before.is_open and not self.breaker.is_open:
             self._limit(self._few(now), now)
         elif self.breaker.is_open:
@@ -306,13 +309,23 @@ class Shield:
         lane = self._lanes.get(key)
         if result.kind in ("refused", "busy"):
             lane = self._lanes.use(key)
+            before = 0 if lane.pace is None else lane.pace.generation
             is_down = lane.refused(result, now, generation, self._taken(now))
+            self._lane_closed(key, lane, before)
             if is_down or (result.kind == "busy" and self.crowd is None):
                 self._limit(self._few(now), now)
         elif lane is not None and result.kind == "ok":
             lane.succeeded(now, generation)
         if lane is not None:
             lane.informed(result.figures, now)
+
+    def _lane_closed(self, key: str, lane: Lane, before: int) -> None:
+        """A gate was closed; ``before``: the generation of its pace until now, 0 for none. For ``replicas``."""
+
+    def _set_breaker(self, breaker: Breaker, now: float) -> None:
+        self.breaker = breaker
+
+    # -- for those who look -------------------------------------------------------------------------------
 
     def gates_closed(self, now: float) -> int:
         """How many gate keys are in quiet at this moment; for a gauge."""

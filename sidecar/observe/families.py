@@ -20,6 +20,7 @@ __all__ = [
     "OTHER_METHOD",
     "OVERHEAD_BUCKETS",
     "PROTOCOL_ERRORS",
+    "STORE_FAULTS",
     "UNKNOWN",
     "Family",
     "label_values",
@@ -49,6 +50,8 @@ PROTOCOL_ERRORS = (
     OTHER,
 )
 """Kinds of requests refused for their form: the words of ``wire`` and of the app's door."""
+STORE_FAULTS = ("timeout", "connection", "full", "refused", "foreign", OTHER)
+"""Why a shared store was not used."""
 
 # From a loopback answer to a long poll; dense around one second, where objectives usually stand.
 DURATION_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -265,6 +268,20 @@ FAMILIES: tuple[Family, ...] = (
         "Does the upstream refuse what the app was told is accepted?",
     ),
     _family(
+        "shared_store_up",
+        "gauge",
+        (),
+        "1 while the store named by `shared` answers, 0 while each replica goes on alone; only where it is configured.",
+        "Do the replicas know what the others know?",
+    ),
+    _family(
+        "shared_store_errors_total",
+        "counter",
+        ("fault",),
+        "Operations of that store that failed, and values of somebody else's that were found there.",
+        "Why is it not used?",
+    ),
+    _family(
         "config_last_reload_successful",
         "gauge",
         (),
@@ -302,6 +319,7 @@ def label_values() -> dict[str, str]:
         "code": f"codes that the policy names (in rows, and in `errors.known`), and `{OTHER}`",
         "from": ", ".join(f"`{source}`" for source in WaitFrom),
         "by": ", ".join(f"`{holder}`" for holder in HELD_BY),
+        "fault": ", ".join(f"`{fault}`" for fault in STORE_FAULTS),
         "kind": ", ".join(f"`{kind}`" for kind in PROTOCOL_ERRORS),
     }
 

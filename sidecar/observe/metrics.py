@@ -35,10 +35,11 @@ from sidecar.observe.families import (
     OTHER_METHOD,
     OVERHEAD_BUCKETS,
     PROTOCOL_ERRORS,
+    STORE_FAULTS,
     UNKNOWN,
 )
 
-__all__ = ["Metrics", "UpstreamMeters"]
+__all__ = ["Metrics", "SharedMeters", "UpstreamMeters"]
 
 _FAILURES = frozenset(str(word) for word in FailureKind)
 
@@ -169,6 +170,20 @@ class UpstreamMeters:
         return self.budget_tokens if self.read_budget is None else self.read_budget()
 
 
+class SharedMeters:
+    """Of the store that replicas share."""
+
+    __slots__ = ("errors", "up")
+
+    def __init__(self) -> None:
+        self.up = False
+        self.errors = dict.fromkeys(STORE_FAULTS, 0)
+
+    def failed(self, fault: str) -> None:
+        """One operation failed; a fault outside the closed list counts as ``other``."""
+        self.errors[fault if fault in self.errors else OTHER] += 1
+
+
 class Metrics(Collector):
     """Everything that is counted in one process, registered as one collector.
 
@@ -186,6 +201,8 @@ class Metrics(Collector):
         """If set, asked at every scrape."""
         self.has_outbox = False
         """Whether the outbox's figures are told."""
+        self.shared: SharedMeters | None = None
+        """Where a store is configured."""
         self.config_ok = True
         self.config_loaded_at = 0.0
         """Unix seconds of the last successful load."""
@@ -272,6 +289,10 @@ class Metrics(Collector):
         for kind, count in self.protocol_errors.items():
             if kind in PROTOCOL_ERRORS:
                 _single(families["protocol_errors_total"], [kind], count)
+        if self.shared is not None:
+            _single(families["shared_store_up"], [], int(self.shared.up))
+            for fault, count in self.shared.errors.items():
+                _single(families["shared_store_errors_total"], [fault], count)
         build = families["build_info"]
         assert isinstance(build, InfoMetricFamily)  # noqa: S101 - for the type checker
         build.add_metric([], self.build)

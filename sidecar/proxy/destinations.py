@@ -6,12 +6,13 @@ Made when a configuration is read, thrown away with it; a running exchange keeps
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from dataclasses import dataclass
 
 from multidict import istr
 
-from sidecar.core.budget import Budget, full_floor, refill, withdraw
+from sidecar.core.budget import Budget, capacity, full_floor, refill, withdraw
 from sidecar.core.deployment import Origin
 from sidecar.core.policy import BudgetRule, Policy
 from sidecar.core.table import policy_looks_into_body, policy_passes
@@ -106,15 +107,20 @@ def _rarities(policy: Policy) -> set[bytes]:
 class Purse:
     """The retry budget of an upstream: the core's value, and the requests counted since it was brought up to date."""
 
-    __slots__ = ("_budget", "_rule", "requests")
+    __slots__ = ("_budget", "_rule", "earned", "paid", "requests")
 
     def __init__(self, rule: BudgetRule, now: float) -> None:
         self._rule = rule
         self._budget: Budget = full_floor(rule, now)
         self.requests = 0
+        self.paid = 0.0
+        """Tokens, since a shared store was told."""
+        self.earned = 0
+        """Requests, since then."""
 
     def tokens(self, now: float) -> float:
         self._budget = refill(self._budget, self._rule, now, self.requests)
+        self.earned += self.requests
         self.requests = 0
         return self._budget.tokens
 
@@ -126,7 +132,18 @@ class Purse:
         """After ``tokens`` has shown that there is enough."""
         paid = withdraw(self._budget, cost)
         if paid is not None:
+            self.paid += cost
             self._budget = paid
+
+    def terms(self) -> tuple[float, float, float, float]:
+        """Floor a second, ratio, capacity, and the tokens of a new one: for a budget that is shared."""
+        rule = self._rule
+        return rule.floor_per_second, rule.ratio, capacity(rule), full_floor(rule, 0.0).tokens
+
+    def settle(self, tokens: float) -> None:
+        """All replicas together have so many left, less what was paid here since they were counted."""
+        if math.isfinite(tokens):
+            self._budget = Budget(max(0.0, min(capacity(self._rule), tokens - self.paid)), self._budget.at)
 
 
 @dataclass(slots=True)

@@ -10,24 +10,26 @@ import asyncio
 import hashlib
 import os
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from sidecar.core.exchange import Headers
 from sidecar.core.figures import NO_FIGURES, read_figures
 from sidecar.core.hold import Ticket, Turn
 from sidecar.core.policy import Policy
+from sidecar.core.replicas import ReplicaShield
 from sidecar.core.shield import Load, Result, Shield
 from sidecar.core.words import Reason
 from sidecar.observe.metrics import UpstreamMeters
 from sidecar.proxy.clock import Clock
 from sidecar.wire.heads import RequestMessage, ResponseMessage
 
-__all__ = ["Holding", "Rejected", "Ticker"]
+__all__ = ["Holding", "Peer", "Rejected", "Ticker"]
 
 LEAST_ATTEMPT_SECONDS: Final = 0.02
 """What an attempt needs at the least: who would be admitted later than this before the deadline is not held."""
 TICK_SECONDS: Final = 1.0
-_KEY_SALT: Final = os.urandom(16)
+SALT_BYTES: Final = 16
+_KEY_SALT: Final = os.urandom(SALT_BYTES)
 """Gate keys hold values of headers (a tenant's credential, perhaps): only their keyed hash is kept."""
 
 
@@ -40,10 +42,17 @@ class Rejected(Exception):
         self.retry_after_seconds = retry_after_seconds
 
 
-class Holding:
-    """Of one upstream."""
+class Peer(Protocol):
+    """Who tells other replicas, and asks what they know."""
 
-    __slots__ = ("_chance", "_clock", "_loop", "_meters", "_policy", "_timer", "ended", "shield")
+    def look(self) -> None:
+        """Something may have happened. It returns at once."""
+
+
+class Holding:
+    """Of one upstream. ``is_replica``: what it knows can be shared with others, once it has a ``peer``."""
+
+    __slots__ = ("_chance", "_clock", "_loop", "_meters", "_policy", "_timer", "ended", "peer", "salt", "shield")
 
     def __init__(
         self,
@@ -52,6 +61,8 @@ class Holding:
         chance: Callable[[], float],
         policy: Policy,
         meters: UpstreamMeters,
+        *,
+        is_replica: bool = False,
     ) -> None:
         self._loop = loop
         self._clock = clock
@@ -59,7 +70,9 @@ class Holding:
         self._policy = policy
         self._meters = meters
         self._timer: asyncio.TimerHandle | None = None
-        self.shield = Shield(policy.breaker, policy.gate, self._load)
+        self.salt = _KEY_SALT
+        self.peer: Peer | None = None
+        self.shield = (ReplicaShield if is_replica else Shield)(policy.breaker, policy.gate, self._load)
         self.ended = 0
         """Attempts that are over, whatever came of them; the loop counts them before it tells."""
 
@@ -72,7 +85,7 @@ class Holding:
         if not names:
             return ""
         values = "\0".join(message.headers.get(name, "") for name in names)
-        return hashlib.blake2b(values.encode("utf-8", "surrogateescape"), digest_size=12, key=_KEY_SALT).hexdigest()
+        return hashlib.blake2b(values.encode("utf-8", "surrogateescape"), digest_size=12, key=self.salt).hexdigest()
 
     async def admitted(
         self, message: RequestMessage, number: int, deadline_at: float, *, repeatable: bool, size_bytes: int
@@ -160,10 +173,12 @@ class Holding:
             self._timer = None
         at = self.shield.next_at(now)
         if at is not None:
-            self._timer = self._loop.call_later(max(0.001, at - now), self._look_again)
+            self._timer = self._loop.call_later(max(0.001, at - now), self.look_again)
+        if self.peer is not None:
+            self.peer.look()
 
-    def _look_again(self) -> None:
-        self._timer = None
+    def look_again(self) -> None:
+        """The time has come for somebody, or something was heard from other replicas."""
         self._release()
 
     def _show(self, now: float) -> None:

@@ -108,7 +108,7 @@ async def test_the_token_serves_the_requests_after_it(make: Make, upstream: Upst
 
 async def test_two_hundred_refusals_at_once_cause_one_login(make: Make, upstream: Upstream) -> None:
     api = Guarded(upstream)
-    sidecar = await make(upstream, POLICY, more=LOGIN)
+    sidecar = await make(upstream, POLICY, more=LOGIN, quick="attempt: {head: 10s}")  # so many at once take their time
     assert (await sidecar.ask("GET", "/api/first")).status == 200
     api.tokens += 1  # revoked
     answers = await asyncio.gather(*(sidecar.ask("POST", "/api/x", body=b"%d" % number) for number in range(200)))

@@ -136,7 +136,7 @@ async def hurried(upstream: str, sidecar: Running) -> AsyncIterator[None]:
             await asyncio.sleep(0.001)
             if destination.meters.held["gate"] or destination.meters.held["breaker"]:
                 sidecar.clock.advance(0.1)
-                destination.holding._look_again()
+                destination.holding.look_again()
 
     task = asyncio.create_task(hurry())
     try:

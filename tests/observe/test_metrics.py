@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 
 from sidecar.core.words import FailureKind, Outcome, Reason, WaitFrom
 from sidecar.observe.families import FAMILIES, METHODS
-from sidecar.observe.metrics import Metrics
+from sidecar.observe.metrics import Metrics, SharedMeters
 from sidecar.observe.snapshot import snapshot
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -184,6 +184,7 @@ def test_everything_exposed_is_documented_and_everything_documented_is_exposed(m
     meters.erred("GONE", frozenset({"GONE"}))
     meters.logins += 1
     metrics.has_outbox = True
+    metrics.shared = SharedMeters()
     seen: dict[str, set[str]] = {}
     for name, labels in samples(metrics):
         base = name.removesuffix("_bucket").removesuffix("_sum").removesuffix("_count")

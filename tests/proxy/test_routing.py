@@ -269,4 +269,6 @@ def calls(router: Router, target: str) -> int:
 def test_a_look_up_costs_the_same_with_one_upstream_and_with_a_thousand(target: str) -> None:
     many = [upstream(f"u{number}", f"/u{number}", (f"h{number}.test",)) for number in range(1000)]
     with routing(many[0]) as alone, routing(*many) as crowded:
-        assert calls(alone, target) == calls(crowded, target)
+        # The fewest of several: the interpreter may clean up in between, and that is called too.
+        fewest = [min(calls(router, target) for _ in range(5)) for router in (alone, crowded)]
+        assert fewest[0] == fewest[1]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-__all__ = ["ManualClock"]
+__all__ = ["ManualClock", "RealClock"]
 
 
 class ManualClock:
@@ -63,3 +63,11 @@ class ManualClock:
     @property
     def asleep(self) -> int:
         return self._asleep
+
+
+class RealClock(ManualClock):
+    """Waits really pass: for what several sidecars do at once, whose clocks must agree."""
+
+    async def sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        await asyncio.sleep(seconds)

@@ -1,0 +1,179 @@
+"""What replicas tell one another of an upstream: gate, pace and breaker as flat fields of text, and back.
+
+Moments are told as seconds from the moment of telling, because clocks of processes have nothing to do with each other;
+the names of such fields begin with ``@``, and a store turns them into its own time.
+What comes in may be anybody's: a field that is missing, no number, or out of its range makes the whole note nothing.
+The counterparts are ``shield``, which takes notes over, and ``shared``, which carries them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from sidecar.core import gate as gates
+from sidecar.core.breaker import Breaker
+from sidecar.core.gate import Gate
+from sidecar.core.pace import LEAST_PER_SECOND, MOST_PER_SECOND, Pace
+
+__all__ = [
+    "FOR_A_NEW_STORE",
+    "JUST_BEGUN",
+    "BreakerNews",
+    "LaneNews",
+    "breaker_note",
+    "closed_note",
+    "just_begun",
+    "lane_note",
+    "pace_fields",
+    "read_breaker",
+    "read_lane",
+]
+
+LONGEST_AGO_SECONDS: Final = 30 * 86400.0
+MOST_GENERATIONS: Final = 1 << 50
+JUST_BEGUN: Final = 0
+"""Where several begin at about the same moment, what they know adds up."""
+JUST_SECONDS: Final = 0.5
+FOR_A_NEW_STORE: Final = -1
+"""Holds only where the store knows nothing."""
+_RATES: Final = ("low", "high")
+
+
+@dataclass(frozen=True, slots=True)
+class LaneNews:
+    """A gate was closed here, and perhaps a pace changed."""
+
+    key: str
+    gate: Gate
+    pace: Pace | None
+    expected: int
+    """The generation of the pace that this one was made from; or ``JUST_BEGUN``, or ``FOR_A_NEW_STORE``."""
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerNews:
+    """The breaker opened, closed, or a probe went out or came back."""
+
+    breaker: Breaker
+
+
+def lane_note(gate: Gate, pace: Pace | None, now: float) -> dict[str, str]:
+    """What others need to know of a lane."""
+    fields = {"@until": gates.left_seconds(gate, now)}
+    return {name: _text(value) for name, value in {**fields, **pace_fields(pace, now)}.items()}
+
+
+def pace_fields(pace: Pace | None, now: float) -> dict[str, float]:
+    """The pace as numbers; nothing for none."""
+    if pace is None:
+        return {}
+    fields: dict[str, float] = {
+        "generation": pace.generation,
+        "burst": pace.burst,
+        "low": pace.low,
+        "high": pace.high,
+        "doubling": int(pace.doubling),
+        "flat": pace.flat_seconds,
+        "@since": pace.since - now,
+        "@refused": pace.refused_at - now,
+        "taken": pace.taken,
+        "recent": pace.recent,
+        "@recent": max(0.0, pace.recent_at - now) if pace.recent_at > now else pace.recent_at - now,
+    }
+    if pace.quota is not None:
+        fields["quota"] = pace.quota
+    if pace.share is not None and pace.share_until > now:
+        fields |= {"share": pace.share, "@share": pace.share_until - now}
+    return fields
+
+
+def read_lane(note: Mapping[str, str], now: float) -> tuple[Gate, Pace | None] | None:
+    """The lane that a note tells of; None if it is none of ours."""
+    try:
+        left = _number(note, "@until", -LONGEST_AGO_SECONDS, gates.LONGEST_SECONDS)
+        gate = gates.close(Gate(), now + left, now)
+        return gate, _pace(note, now) if "generation" in note else None
+    except ValueError:
+        return None
+
+
+def _pace(note: Mapping[str, str], now: float) -> Pace:
+    """Raises ValueError."""
+    low, high = (_number(note, name, LEAST_PER_SECOND, MOST_PER_SECOND) for name in _RATES)
+    since = now + _ago(note, "@since")
+    return Pace(
+        burst=_number(note, "burst", 0, MOST_PER_SECOND),
+        low=low,
+        high=high,
+        doubling=_number(note, "doubling", 0, 1) > 0,
+        flat_seconds=_number(note, "flat", 0.1, 3600),
+        since=since,
+        refused_at=now + min(0.0, _ago(note, "@refused")),
+        at=since,
+        generation=int(_number(note, "generation", 1, MOST_GENERATIONS)),
+        taken=int(_number(note, "taken", 0, MOST_GENERATIONS)),
+        recent=_number(note, "recent", 0, 2 * MOST_PER_SECOND),
+        recent_at=now + _ago(note, "@recent"),
+        quota=_number(note, "quota", 1e-6, 1e12) if "quota" in note else None,
+        share=_number(note, "share", 1e-6, 1e12) if "share" in note else None,
+        share_until=now + _ago(note, "@share") if "share" in note else 0.0,
+    )
+
+
+def just_begun(note: Mapping[str, str]) -> bool:
+    """Whether the first refusal, whoever met it, was a moment ago."""
+    try:
+        return _ago(note, "@begun") > -JUST_SECONDS
+    except ValueError:
+        return False
+
+
+def breaker_note(breaker: Breaker, now: float) -> dict[str, str]:
+    """What others need to know of an open breaker; of a closed one, that it is closed."""
+    if not breaker.is_open:
+        return {"open": "0"}
+    return {
+        "open": "1",
+        "@opened": _text(breaker.opened_at - now),
+        "@probe": _text(breaker.probe_at - now),
+        "probes": _text(breaker.probes),
+    }
+
+
+def closed_note(note: Mapping[str, str]) -> bool:
+    """Whether a note tells of a closed breaker."""
+    return note.get("open") == "0"
+
+
+def read_breaker(note: Mapping[str, str]) -> tuple[float, float, int] | None:
+    """Of an open one: seconds since it opened, until the next probe, and how many probes there were. None: garbage."""
+    if note.get("open") != "1":
+        return None
+    try:
+        opened = min(0.0, _ago(note, "@opened"))
+        probe = _number(note, "@probe", -LONGEST_AGO_SECONDS, 60.0)
+        return -opened, max(0.0, probe), int(_number(note, "probes", 0, 1e9))
+    except ValueError:
+        return None
+
+
+def _ago(note: Mapping[str, str], name: str) -> float:
+    return _number(note, name, -LONGEST_AGO_SECONDS, gates.LONGEST_SECONDS)
+
+
+def _number(note: Mapping[str, str], name: str, least: float, most: float) -> float:
+    """Raises ValueError. Only what is a finite number within these bounds is one."""
+    text = note.get(name)
+    if not isinstance(text, str) or len(text) > 40:
+        raise ValueError(name)
+    value = float(text)
+    if not math.isfinite(value) or not least - 1e-6 <= value <= most + 1e-6:
+        raise ValueError(name)
+    return min(most, max(least, value))
+
+
+def _text(value: float) -> str:
+    return f"{value:.6f}".rstrip("0").rstrip(".") if value != int(value) else str(int(value))

@@ -1,0 +1,168 @@
+"""A shield that is one of several: what one replica learns of an upstream holds for all that share a store.
+
+It says what others have to be told (``news``) and for which lanes the store has to be asked (``wanting``), and takes
+over what they tell. It talks to nobody itself; the counterpart is ``shared.member``. Without a store it is a plain
+shield, and so it is again at once when the store is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+from sidecar.core import breaker as breakers
+from sidecar.core import pace as paces
+from sidecar.core.breaker import Breaker
+from sidecar.core.gate import left_seconds
+from sidecar.core.lanes import Grant, Lane, Load
+from sidecar.core.notes import (
+    FOR_A_NEW_STORE,
+    JUST_BEGUN,
+    BreakerNews,
+    LaneNews,
+    closed_note,
+    just_begun,
+    read_breaker,
+    read_lane,
+)
+from sidecar.core.policy import BreakerRule, GateRule
+from sidecar.core.shield import Shield
+
+__all__ = ["ReplicaShield"]
+
+CONTRADICTED_SECONDS: Final = 5.0
+"""A breaker that another replica's probe has closed so soon after it opened was wrong about the upstream …"""
+ALONE_SECONDS: Final = 60.0
+"""… and keeps to itself for so long."""
+ANSWERED_SECONDS: Final = 1.0
+"""Who has been answered, and not failed, for so long, is not told by others that nobody answers."""
+
+
+class ReplicaShield(Shield):
+    """One of several. It begins alone: ``lend`` says when a store is there."""
+
+    __slots__ = ("_alone_until", "news", "shares")
+
+    def __init__(self, breaker: BreakerRule, gate: GateRule, load: Callable[[], Load]) -> None:
+        super().__init__(breaker, gate, load)
+        self.shares = False
+        """Whether a store is there that other replicas share."""
+        self.news: list[LaneNews | BreakerNews] = []
+        """What they have not been told of; whoever tells them takes it out."""
+        self._alone_until = 0.0
+
+    def lend(self, *, shares: bool) -> None:
+        """A store that others share is there, or gone: then everything goes on with what is known here."""
+        self.shares = shares
+        self.news.clear()
+        self._lanes.lend(leased=shares)
+
+    def all_news(self) -> list[LaneNews | BreakerNews]:
+        """Everything that is known here: for a store that has just come (back)."""
+        news: list[LaneNews | BreakerNews] = [
+            LaneNews(key, lane.gate, lane.pace, FOR_A_NEW_STORE) for key, lane in self._lanes.items()
+        ]
+        if self.breaker.is_open:
+            news.append(BreakerNews(self.breaker))
+        return news
+
+    def wanting(self, now: float) -> Iterator[tuple[str, Lane]]:
+        """Lanes for which the store has to be asked now."""
+        for key, lane in self._lanes.items():
+            lease = lane.lease
+            if lane.is_leased and lane.pace is not None and lease.ask_at <= now and lease.wanted(lane.held.waiting):
+                yield key, lane
+
+    def ask_store_at(self) -> float:
+        """When ``wanting`` has something to say next, if nothing else happens; infinity for never."""
+        asked = (lane for _, lane in self._lanes.items() if lane.is_leased and lane.pace is not None)
+        return min((lane.lease.ask_at for lane in asked if lane.lease.wanted(lane.held.waiting)), default=float("inf"))
+
+    def granted(self, key: str, grant: Grant, now: float) -> None:
+        """The store's answer for a lane. Call ``release`` then."""
+        lane = self._lanes.get(key)
+        if lane is not None:
+            lane.granted(grant, now)
+
+    def told_lane(self, key: str, note: Mapping[str, str], now: float) -> bool:
+        """Another replica's gate or pace. Call ``release`` then. False: it was no note of ours."""
+        found = read_lane(note, now)
+        if found is None:
+            return False
+        gate, pace = found
+        if pace is not None or left_seconds(gate, now) > 0:
+            self._leave_calm_untroubled(now)
+            lane = self._lanes.use(key)
+            is_new = pace is not None and lane.pace is None
+            lane.told(gate, pace, now)
+            if is_new and just_begun(note):
+                self._add_own_share(key, lane, now)
+            self._relax(now)
+        return True
+
+    def _add_own_share(self, key: str, lane: Lane, now: float) -> None:
+        """What was taken from this replica before another one was refused belongs to what the upstream takes."""
+        taken, seconds = self._taken(now)
+        if taken > 0 and self.shares:
+            opens_at = now + left_seconds(lane.gate, now)
+            self.news.append(LaneNews(key, lane.gate, paces.begin(now, opens_at, taken, seconds), JUST_BEGUN))
+
+    def told_needed(self, key: str, now: float) -> None:
+        """Somebody has to wait in this lane elsewhere: it is not over."""
+        lane = self._lanes.get(key)
+        if lane is not None:
+            lane.needed_at = now
+
+    def told_breaker(self, note: Mapping[str, str], now: float, chance: float) -> bool:
+        """Another replica's breaker. Call ``release`` then. False: it was no note of ours.
+
+        One that has opened elsewhere is not believed where this replica itself is being answered: what is broken then
+        is the other's own way. Nor does this one tell for a while, if others have contradicted it.
+        """
+        if closed_note(note):
+            self._closed_elsewhere(now)
+            return True
+        found = read_breaker(note)
+        if found is None:
+            return False
+        if self.breaker.is_open or not self._is_answered(now):
+            self._leave_calm_untroubled(now)
+            open_seconds, probe_seconds, probes = found
+            self.breaker = breakers.opened_elsewhere(
+                self.breaker, now, chance, open_seconds=open_seconds, probe_seconds=probe_seconds, probes=probes
+            )
+            self.crowd = None
+        return True
+
+    def _closed_elsewhere(self, now: float) -> None:
+        if not self.breaker.is_open:
+            return
+        if 0 <= now - self.breaker.opened_at < CONTRADICTED_SECONDS:
+            self._alone_until = now + ALONE_SECONDS
+        self.breaker = breakers.closed_elsewhere(self.breaker, now)
+        self._limit(self._few(now), now)
+        self._relax(now)
+
+    def _is_answered(self, now: float) -> bool:
+        """Whether attempts of ours have ended well within the last second or two, and none failed."""
+        at, sends = self._samples[0]
+        under_way = self._load().under_way if self.calm else self.under_way
+        ended = self.sends - under_way - sends
+        return ended > 0 and not 0 <= now - self._failed_at < max(ANSWERED_SECONDS, now - at)
+
+    def _leave_calm_untroubled(self, now: float) -> None:
+        if self.calm:
+            self._leave_calm(now)
+            self._ended = self.sends - self.under_way
+
+    def _set_breaker(self, breaker: Breaker, now: float) -> None:
+        before, self.breaker = self.breaker, breaker
+        was, now_is = ((it.state, it.generation, it.probe_at) for it in (before, breaker))
+        is_of_interest = was != now_is and (before.is_open or breaker.is_open)
+        if self.shares and is_of_interest and now >= self._alone_until:
+            self.news.append(BreakerNews(breaker))
+
+    def _lane_closed(self, key: str, lane: Lane, before: int) -> None:
+        if self.shares:
+            is_new = lane.pace is not None and lane.pace.generation != before
+            self.news.append(LaneNews(key, lane.gate, lane.pace if is_new else None, before))

@@ -1,0 +1,185 @@
+"""The scripts that run inside the store, each as one atomic step. Every key that they write has a time to live.
+
+A value is a hash whose field ``v`` says that it is ours; anything else under our name is left alone, and the script
+fails with ``FOREIGN``. Fields that begin with ``@`` are moments: seconds from now on the way in and out, the store's
+own time inside. Nothing is judged here but which of two values holds; rates are learnt in ``core.pace``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+__all__ = ["DIGESTS", "SCRIPTS"]
+
+_OURS: Final = """
+local clock = redis.call('TIME')
+local now = tonumber(clock[1]) + tonumber(clock[2]) / 1000000
+local function number(text)
+  local value = tonumber(text or '')
+  if value and value == value and value > -1e15 and value < 1e15 then return value end
+end
+local function text(value) return string.format('%.6f', value) end
+local function stranger(key, kind)
+  local found = redis.call('TYPE', key).ok
+  if found == 'none' then return false end
+  return found ~= kind or (kind == 'hash' and redis.call('HGET', key, 'v') ~= '1')
+end
+local function put(key, first)
+  for at = first, #ARGV, 2 do
+    local name, value = ARGV[at], ARGV[at + 1]
+    if string.sub(name, 1, 1) == '@' then value = text(now + tonumber(value)) end
+    redis.call('HSET', key, name, value)
+  end
+  redis.call('HSET', key, 'v', '1')
+end
+local function told(key)
+  local fields = {}
+  local flat = redis.call('HGETALL', key)
+  for at = 1, #flat, 2 do
+    local name, value = flat[at], flat[at + 1]
+    if string.sub(name, 1, 1) == '@' then value = text((number(value) or now) - now) end
+    fields[name] = value
+  end
+  return cjson.encode(fields)
+end
+"""
+
+_CLOSE: Final = """
+-- KEYS: lane, index. ARGV: channel, sender, lane, generation that it was made from, seconds until the gate opens,
+-- milliseconds to keep it, then the fields of a pace, or none.
+if stranger(KEYS[1], 'hash') or stranger(KEYS[2], 'zset') then return redis.error_reply('FOREIGN value') end
+local expected, opens = tonumber(ARGV[4]), now + tonumber(ARGV[5])
+local function field(name) return number(redis.call('HGET', KEYS[1], name)) end
+local stored, before = field('generation'), field('@until') or 0
+if #ARGV > 6 then
+  local begun = field('@begun')
+  if not stored or (expected > 0 and stored == expected) then
+    local next = field('next')
+    redis.call('DEL', KEYS[1])
+    put(KEYS[1], 7)
+    if next then redis.call('HSET', KEYS[1], 'next', text(next)) end
+    if expected == 0 then redis.call('HSET', KEYS[1], '@begun', text(now)) end
+  elseif expected == 0 and begun and now - begun < 0.5 then
+    -- Several replicas met their first refusal at once: what each of them was given adds up.
+    for at = 7, #ARGV, 2 do
+      local name = ARGV[at]
+      if name == 'low' or name == 'high' or name == 'burst' or name == 'recent' then
+        redis.call('HSET', KEYS[1], name, text((field(name) or 0) + tonumber(ARGV[at + 1])))
+      end
+    end
+    redis.call('HSET', KEYS[1], 'generation', string.format('%d', stored + 1))
+  end
+end
+opens = math.max(opens, before)
+redis.call('HSET', KEYS[1], 'v', '1', '@until', text(opens), 'next', text(math.max(field('next') or 0, opens)))
+if field('generation') then redis.call('HSET', KEYS[1], '@since', text(math.max(field('@since') or 0, opens))) end
+local keep = tonumber(ARGV[6])
+redis.call('PEXPIRE', KEYS[1], math.ceil(keep + math.max(0, opens - now) * 1000))
+redis.call('ZADD', KEYS[2], text(opens + keep / 1000), ARGV[3])
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', text(now))
+redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -4097)
+redis.call('PEXPIRE', KEYS[2], 7200000)
+local fields = told(KEYS[1])
+redis.call('PUBLISH', ARGV[1], cjson.encode({from = ARGV[2], kind = 'lane', lane = ARGV[3], fields = fields}))
+return fields
+"""
+
+_ASK: Final = """
+-- KEYS: lane. ARGV: channel, sender, lane, generation, moments wanted, a second, seconds to look ahead, successes,
+-- seconds that they are remembered, milliseconds to keep it.
+if stranger(KEYS[1], 'hash') then return redis.error_reply('FOREIGN value') end
+local function field(name) return number(redis.call('HGET', KEYS[1], name)) end
+local stored = field('generation')
+if not stored then return {'gone'} end
+if stored ~= tonumber(ARGV[4]) then return {'other', told(KEYS[1])} end
+local wanted, rate, ahead = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local successes, memory = tonumber(ARGV[8]), tonumber(ARGV[9])
+local taken = (field('taken') or 0) + successes
+local since = field('@since') or 0
+local begun = math.max(field('@recent') or now, since)
+local recent = (field('recent') or 0) * math.exp(-math.max(0, now - begun) / memory) + successes / memory
+local at = math.max(field('next') or 0, field('@until') or 0, since, now)
+local reply = {'ok', string.format('%d', taken), text(recent), '0'}
+local last = now
+while #reply - 4 < wanted and at <= now + ahead do
+  reply[#reply + 1] = text(at - now)
+  last = at
+  at = at + 1 / rate
+end
+redis.call('HSET', KEYS[1], 'taken', string.format('%d', taken), 'recent', text(recent),
+  '@recent', text(math.max(begun, now)), 'next', text(at))
+local is_short = #reply - 4 < wanted
+if is_short then reply[4] = text(math.max(0.002, at - now - ahead / 2)) end
+if is_short or last > now + 0.002 then
+  redis.call('PEXPIRE', KEYS[1], math.ceil(tonumber(ARGV[10]) + math.max(0, at - now) * 1000))
+  if now - (field('told') or 0) > 5 then
+    redis.call('HSET', KEYS[1], 'told', text(now))
+    redis.call('PUBLISH', ARGV[1], cjson.encode({from = ARGV[2], kind = 'needed', lane = ARGV[3]}))
+  end
+end
+return reply
+"""
+
+_BREAKER: Final = """
+-- KEYS: breaker. ARGV: channel, sender, milliseconds to keep it, then its fields.
+if stranger(KEYS[1], 'hash') then return redis.error_reply('FOREIGN value') end
+redis.call('DEL', KEYS[1])
+put(KEYS[1], 4)
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+redis.call('PUBLISH', ARGV[1], cjson.encode({from = ARGV[2], kind = 'breaker', fields = told(KEYS[1])}))
+return 'ok'
+"""
+
+_BUDGET: Final = """
+-- KEYS: budget. ARGV: floor a second, ratio, capacity, tokens of a new one, requests, tokens paid, milliseconds to
+-- keep it.
+if stranger(KEYS[1], 'hash') then return redis.error_reply('FOREIGN value') end
+local function field(name) return number(redis.call('HGET', KEYS[1], name)) end
+local capacity, tokens = tonumber(ARGV[3]), field('tokens') or tonumber(ARGV[4])
+local seconds = math.max(0, now - (field('at') or now))
+tokens = math.min(capacity, tokens + seconds * tonumber(ARGV[1]) + tonumber(ARGV[5]) * tonumber(ARGV[2]))
+tokens = math.max(-capacity, tokens - tonumber(ARGV[6]))
+redis.call('HSET', KEYS[1], 'v', '1', 'tokens', text(tokens), 'at', text(now))
+redis.call('PEXPIRE', KEYS[1], ARGV[7])
+return text(tokens)
+"""
+
+_READ: Final = """
+-- KEYS: a lane or a breaker.
+if stranger(KEYS[1], 'hash') then return redis.error_reply('FOREIGN value') end
+return told(KEYS[1])
+"""
+
+_LANES: Final = """
+-- KEYS: index. ARGV: how many at the most.
+if stranger(KEYS[1], 'zset') then return redis.error_reply('FOREIGN value') end
+return redis.call('ZREVRANGEBYSCORE', KEYS[1], '+inf', text(now), 'LIMIT', 0, ARGV[1])
+"""
+
+_SALT: Final = """
+-- KEYS: salt. ARGV: what it is if there is none, milliseconds to keep it.
+if stranger(KEYS[1], 'string') then return redis.error_reply('FOREIGN value') end
+redis.call('SET', KEYS[1], ARGV[1], 'NX')
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return redis.call('GET', KEYS[1])
+"""
+
+SCRIPTS: Final = {
+    name: _OURS + body
+    for name, body in {
+        "close": _CLOSE,
+        "ask": _ASK,
+        "breaker": _BREAKER,
+        "budget": _BUDGET,
+        "read": _READ,
+        "lanes": _LANES,
+        "salt": _SALT,
+    }.items()
+}
+"""By name."""
+
+DIGESTS: Final = {
+    name: hashlib.sha1(text.encode("ascii"), usedforsecurity=False).hexdigest() for name, text in SCRIPTS.items()
+}
+"""By name: what the store calls a script that it has seen (``EVALSHA``)."""

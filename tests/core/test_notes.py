@@ -1,0 +1,112 @@
+"""Notes between replicas: what goes out comes back the same by another clock, and garbage is nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.core import pace as paces
+from sidecar.core.breaker import Breaker, State
+from sidecar.core.gate import Gate, left_seconds
+from sidecar.core.notes import breaker_note, closed_note, just_begun, lane_note, read_breaker, read_lane
+from sidecar.core.pace import Pace, rate_at
+from tests.core.making import steady
+
+HERE, THERE = 1000.0, 77.0
+"""Monotonic seconds of two processes at the same moment."""
+
+GATE = Gate(HERE + 5, HERE - 1)
+PACE = replace(paces.begin(HERE - 2, HERE - 1, 40, 1.0), taken=7, quota=50.0, share=3.0, share_until=HERE + 4)
+
+
+def there() -> tuple[Gate, Pace]:
+    found = read_lane(lane_note(GATE, PACE, HERE), THERE)
+    assert found is not None
+    gate, pace = found
+    assert pace is not None
+    return gate, pace
+
+
+def test_a_gate_stays_closed_for_as_long_by_another_clock() -> None:
+    gate, _ = there()
+    assert left_seconds(gate, THERE) == pytest.approx(5)
+    assert left_seconds(gate, THERE + 6) == 0
+
+
+@pytest.mark.parametrize("later", [0.0, 0.5, 1.0, 3.0])
+def test_a_pace_allows_as_much_by_another_clock(later: float) -> None:
+    _, pace = there()
+    assert rate_at(pace, THERE + later) == pytest.approx(rate_at(PACE, HERE + later), rel=1e-4)
+    assert (pace.generation, pace.taken, pace.doubling, pace.quota) == (PACE.generation, 7, True, 50.0)
+    assert pace.refused_at - THERE == pytest.approx(-2)
+
+
+def test_a_lane_may_have_no_pace_and_an_open_gate() -> None:
+    assert read_lane(lane_note(Gate(), None, HERE), THERE) == (Gate(), None)
+
+
+BAD = [
+    {},
+    {"@until": ""},
+    {"@until": "soon"},
+    {"@until": "nan"},
+    {"@until": "inf"},
+    {"@until": "1e9"},
+    {"@until": "9" * 50},
+    {"@until": "1", "generation": "1"},
+    {**lane_note(GATE, PACE, HERE), "low": "-1"},
+    {**lane_note(GATE, PACE, HERE), "high": "1e300"},
+    {**lane_note(GATE, PACE, HERE), "generation": "0"},
+    {**lane_note(GATE, PACE, HERE), "@since": "1e12"},
+    {**lane_note(GATE, PACE, HERE), "quota": "-1"},
+    {**lane_note(GATE, PACE, HERE), "recent": "many"},
+]
+
+
+@pytest.mark.parametrize("note", BAD, ids=str)
+def test_what_is_no_lane_is_nothing(note: dict[str, str]) -> None:
+    assert read_lane(note, THERE) is None
+
+
+@steady
+@given(st.dictionaries(st.sampled_from(sorted(lane_note(GATE, PACE, HERE))), st.text(max_size=12)))
+def test_garbage_never_raises_and_never_leads_to_an_absurd_pace(garbage: dict[str, str]) -> None:
+    found = read_lane({**lane_note(GATE, PACE, HERE), **garbage}, THERE)
+    read_breaker(garbage)
+    just_begun(garbage)
+    if found is not None and found[1] is not None:
+        gate, pace = found
+        assert 0 <= left_seconds(gate, THERE) <= 3600
+        assert pace is not None
+        assert 0.02 <= rate_at(pace, THERE) <= 1e6
+
+
+def test_an_open_breaker_is_told_with_its_age_and_its_next_probe() -> None:
+    note = breaker_note(Breaker(State.OPEN, 3, opened_at=HERE - 10, probe_at=HERE + 0.25, probes=4), HERE)
+    assert not closed_note(note)
+    assert read_breaker(note) == pytest.approx((10, 0.25, 4))
+
+
+def test_a_closed_one_is_told_as_closed() -> None:
+    note = breaker_note(Breaker(), HERE)
+    assert closed_note(note)
+    assert read_breaker(note) is None
+
+
+@pytest.mark.parametrize(
+    "note",
+    [{"open": "1"}, {"open": "1", "@opened": "-1", "@probe": "x", "probes": "1"}, {"open": "yes"}, {"@probe": "1"}],
+    ids=str,
+)
+def test_what_is_no_breaker_is_nothing(note: dict[str, str]) -> None:
+    assert read_breaker(note) is None
+
+
+def test_only_a_pace_that_began_a_moment_ago_is_new() -> None:
+    assert just_begun({"@begun": "-0.1"})
+    assert not just_begun({"@begun": "-2"})
+    assert not just_begun({})
+    assert not just_begun({"@begun": "now"})

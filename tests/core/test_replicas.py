@@ -1,0 +1,311 @@
+"""A shield that is one of several: what others tell holds here too, and without them it goes on alone."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.core import pace as paces
+from sidecar.core.breaker import Breaker, State
+from sidecar.core.gate import Gate
+from sidecar.core.hold import Ticket, Turn
+from sidecar.core.lanes import Grant, Lane
+from sidecar.core.notes import BreakerNews, LaneNews, breaker_note, lane_note
+from sidecar.core.policy import BreakerRule, GateRule
+from sidecar.core.replicas import ReplicaShield
+from sidecar.core.shield import Load, Result
+from tests.core.making import chances, steady
+
+NOW = 1000.0
+CLOSED = lane_note(Gate(NOW + 5, NOW), paces.begin(NOW, NOW + 5, 20, 1.0), NOW)
+OPEN = breaker_note(Breaker(State.OPEN, 2, opened_at=NOW - 0.5, probe_at=NOW + 0.1), NOW)
+
+
+def replica(*, shares: bool = True) -> ReplicaShield:
+    made = ReplicaShield(BreakerRule(), GateRule(), lambda: Load(0, 0.01))
+    made.lend(shares=shares)
+    return made
+
+
+def ends(by: ReplicaShield, kind: str, now: float, opens_at: float | None = None, ticket: Ticket | None = None) -> None:
+    by.sends += 1
+    by.finished(ticket, Result(kind, 0.01, opens_at), now, 0.5)  # type: ignore[arg-type]
+    by.release(now, 0.5)
+
+
+def asks(by: ReplicaShield, now: float, deadline_at: float = 1e9) -> Ticket:
+    ticket = Ticket(deadline_at)
+    by.ask(ticket, now)
+    by.release(now, 0.5)
+    return ticket
+
+
+def lane(by: ReplicaShield) -> Lane:
+    found = by._lanes.get("")
+    assert found is not None
+    return found
+
+
+def test_a_refusal_is_news_with_what_was_learnt_from_it() -> None:
+    by = replica()
+    ends(by, "refused", NOW, NOW + 1)
+    (news,) = by.news
+    assert isinstance(news, LaneNews)
+    assert (news.key, news.expected) == ("", 0)
+    assert news.pace is not None
+
+
+def test_a_late_refusal_is_news_of_the_gate_alone() -> None:
+    by = replica()
+    ends(by, "refused", NOW, NOW + 1)
+    by.news.clear()
+    ends(by, "refused", NOW + 0.01, NOW + 2)
+    (news,) = by.news
+    assert isinstance(news, LaneNews)
+    assert news.pace is None
+
+
+def test_alone_there_is_no_news_to_gather() -> None:
+    by = replica(shares=False)
+    ends(by, "refused", NOW, NOW + 1)
+    for _ in range(30):
+        ends(by, "failed", NOW)
+    assert by.news == []
+
+
+def test_what_another_one_was_told_holds_here() -> None:
+    by = replica()
+    assert by.told_lane("", CLOSED, NOW)
+    assert not by.calm
+    held = asks(by, NOW)
+    assert held.turn is Turn.WAITING
+    assert by.gates_closed(NOW) == 1
+    assert by.next_at(NOW) == pytest.approx(NOW + 5)
+
+
+def test_behind_an_open_gate_the_store_says_when() -> None:
+    by = replica()
+    by.told_lane("", CLOSED, NOW)
+    held = [asks(by, NOW) for _ in range(3)]
+    after = NOW + 5.01
+    assert by.release(after, 0.5) == []
+    ((key, found),) = by.wanting(after)
+    pace = found.pace
+    assert pace is not None
+    assert found.lease.wanted(found.held.waiting) == 4
+    by.granted(key, Grant(pace.generation, (0.0, 0.5), 0.2, 12, 11.0), after)
+    assert by.release(after, 0.5) == held[:1]
+    assert by.next_at(after) == pytest.approx(after + 0.5)
+    assert by.ask_store_at() == pytest.approx(after + 0.2)
+    assert not list(by.wanting(after + 0.1))
+    now = lane(by).pace
+    assert now is not None
+    assert (now.taken, now.recent) == (12, 11.0)
+
+
+def test_an_answer_about_another_generation_counts_for_nothing() -> None:
+    by = replica()
+    by.told_lane("", CLOSED, NOW)
+    held = asks(by, NOW)
+    by.granted("", Grant(99, (0.0,), 0.0, 1000, 1.0), NOW + 6)
+    by.granted("no such lane", Grant(1, (0.0,), 0.0, 1, 1.0), NOW + 6)
+    assert by.release(NOW + 6, 0.5) == []
+    assert held.turn is Turn.WAITING
+
+
+def test_when_the_store_is_lost_those_who_wait_go_on_by_the_pace_known_here() -> None:
+    by = replica()
+    by.told_lane("", CLOSED, NOW)
+    held = asks(by, NOW)
+    assert by.release(NOW + 6, 0.5) == []
+    by.lend(shares=False)
+    assert by.release(NOW + 6, 0.5) == [held]
+    assert held.turn is Turn.ADMITTED
+
+
+def test_alone_it_takes_its_own_share_of_the_rate_and_the_whole_again_when_the_store_is_back() -> None:
+    by = replica()
+    by.told_lane("", CLOSED, NOW)
+    after = NOW + 6
+    for _ in range(10):
+        lane(by).succeeded(after, 1)
+    by.granted("", Grant(1, (), 0.0, 100, 50.0), after)
+    whole = lane(by).pace
+    by.lend(shares=False)
+    alone = lane(by).pace
+    assert whole is not None
+    assert alone is not None
+    assert alone.low == pytest.approx(whole.low / 11)  # ten of a hundred and the ten that were not told
+    by.lend(shares=True)
+    again = lane(by).pace
+    assert again is not None
+    assert again.low == pytest.approx(whole.low)
+
+
+def test_a_lane_that_somebody_needs_elsewhere_is_not_forgotten() -> None:
+    by = replica()
+    by.told_lane("", CLOSED, NOW)
+    by.told_needed("", NOW + 25)
+    by.told_needed("unknown", NOW + 25)
+    by.release(NOW + 40, 0.5)
+    assert not by.calm
+    by.release(NOW + 60, 0.5)
+    assert by.calm
+
+
+def test_several_who_begin_at_once_add_up() -> None:
+    by = replica()
+    by.tick(NOW - 2)
+    for _ in range(8):
+        by.sends += 1
+    assert by.told_lane("", {**CLOSED, "@begun": "-0.1"}, NOW)
+    (news,) = by.news
+    assert isinstance(news, LaneNews)
+    assert news.expected == 0
+    assert news.pace is not None
+    assert news.pace.burst == pytest.approx(7)
+    by.told_lane("", {**CLOSED, "@begun": "-0.1"}, NOW)
+    assert len(by.news) == 1
+
+
+@pytest.mark.parametrize("garbage", [{}, {"@until": "x"}, {"open": "1"}, {"open": "perhaps"}], ids=str)
+def test_garbage_changes_nothing(garbage: dict[str, str]) -> None:
+    by = replica()
+    assert not by.told_lane("", garbage, NOW)
+    assert not by.told_breaker(garbage, NOW, 0.5)
+    assert by.calm
+
+
+def test_an_open_breaker_elsewhere_is_open_here() -> None:
+    by = replica()
+    assert by.told_breaker(OPEN, NOW, 0.5)
+    held = asks(by, NOW)
+    assert (by.breaker.is_open, held.turn) == (True, Turn.WAITING)
+    assert by.release(NOW + 0.3, 0.5) == [held]
+    assert held.is_probe
+    assert any(isinstance(item, BreakerNews) for item in by.news)
+
+
+def test_whose_probe_is_out_puts_off_the_others() -> None:
+    by = replica()
+    by.told_breaker(OPEN, NOW, 0.0)
+    later = breaker_note(Breaker(State.PROBING, 2, opened_at=NOW - 0.5, probe_at=NOW + 1.0, probes=1), NOW)
+    by.told_breaker(later, NOW, 0.5)
+    asks(by, NOW)
+    assert by.release(NOW + 0.9, 0.5) == []
+    assert len(by.release(NOW + 1.06, 0.5)) == 1
+
+
+def test_closed_elsewhere_is_closed_here_and_few_go_at_first() -> None:
+    by = replica()
+    by.told_breaker(OPEN, NOW, 0.5)
+    held = [asks(by, NOW) for _ in range(30)]
+    by.told_breaker({"open": "0"}, NOW + 0.05, 0.5)
+    admitted = by.release(NOW + 0.05, 0.5)
+    assert not by.breaker.is_open
+    assert 0 < len(admitted) < len(held)
+
+
+def test_one_who_is_answered_does_not_believe_that_nobody_answers() -> None:
+    by = replica()
+    by.tick(NOW - 1.5)
+    by.tick(NOW - 0.5)
+    by.sends += 5
+    by.told_breaker(OPEN, NOW, 0.5)
+    assert not by.breaker.is_open
+    assert by.calm
+
+
+def test_one_who_fails_too_believes_it() -> None:
+    by = replica()
+    by.tick(NOW - 1.5)
+    by.tick(NOW - 0.5)
+    by.sends += 5
+    ends(by, "failed", NOW - 0.1)
+    by.told_breaker(OPEN, NOW, 0.5)
+    assert by.breaker.is_open
+
+
+def test_one_who_was_contradicted_keeps_its_troubles_to_itself_for_a_while() -> None:
+    by = replica()
+    for _ in range(25):
+        ends(by, "failed", NOW)
+    assert by.breaker.is_open
+    by.told_breaker({"open": "0"}, NOW + 1, 0.5)
+    by.news.clear()
+    fails_again(by, NOW + 2)
+    assert by.breaker.is_open
+    assert by.news == []
+    by.told_breaker({"open": "0"}, NOW + 90, 0.5)
+    fails_again(by, NOW + 95)
+    assert by.news
+
+
+def fails_again(by: ReplicaShield, now: float) -> None:
+    for n in range(30):
+        ticket = asks(by, now + n / 100, deadline_at=now + 1)
+        if ticket.turn is Turn.ADMITTED:
+            ends(by, "failed", now + n / 100, ticket=ticket)
+
+
+def test_a_store_that_comes_is_told_everything() -> None:
+    by = replica(shares=False)
+    ends(by, "refused", NOW, NOW + 5)
+    for _ in range(30):
+        ends(by, "failed", NOW)
+    kinds = {type(item) for item in by.all_news()}
+    assert kinds == {LaneNews, BreakerNews}
+    assert all(item.expected == -1 for item in by.all_news() if isinstance(item, LaneNews))
+
+
+@st.composite
+def happenings(draw: st.DrawFn) -> tuple[str, float]:
+    kinds = ["ask", "end", "fail", "refuse", "told", "open", "close", "lend", "lost", "grant", "pass", "leave", "back"]
+    return draw(st.sampled_from(kinds)), draw(st.floats(0, 3))
+
+
+@steady
+@given(st.lists(happenings(), max_size=60), chances)
+def test_whatever_others_say_nobody_is_lost_or_held_beyond_the_deadline(
+    script: list[tuple[str, float]], chance: float
+) -> None:
+    by = replica()
+    now, made, under_way = NOW, list[Ticket](), list[Ticket]()
+
+    def settle() -> None:
+        under_way.extend(ticket for ticket in by.release(now, chance) if ticket.turn is Turn.ADMITTED)
+
+    for kind, amount in script:
+        now += amount
+        if kind == "ask":
+            made.append(Ticket(now + 5, asked_at=now))
+            by.ask(made[-1], now)
+        elif kind in ("end", "fail", "refuse"):
+            ticket = under_way.pop(0) if under_way else None
+            ends(by, {"end": "ok", "fail": "failed", "refuse": "refused"}[kind], now, now + amount, ticket)
+        elif kind == "told":
+            by.told_lane("", lane_note(Gate(now + amount, now), paces.begin(now, now + amount, 3, 1.0), now), now)
+        elif kind == "open":
+            by.told_breaker(OPEN, now, chance)
+        elif kind == "close":
+            by.told_breaker({"open": "0"}, now, chance)
+        elif kind in ("lend", "lost"):
+            by.lend(shares=kind == "lend")
+        elif kind == "grant":
+            for key, found in list(by.wanting(now)):
+                if found.pace is not None:
+                    by.granted(key, Grant(found.pace.generation, (0.0, amount), amount, 3, 2.0), now)
+        elif kind == "leave" and made:
+            by.leave(made[0], now)
+        elif kind == "back":
+            now -= 2 * amount  # a clock that jumps
+        settle()
+        at = by.next_at(now)
+        assert (at is None) == (by.waiting == 0)
+        assert at is None or at > now
+        assert at is None or at <= now + 5 + 60
+    now = max([now, *(ticket.deadline_at for ticket in made)]) + 0.01
+    settle()
+    assert by.waiting == 0
+    assert not [ticket for ticket in made if ticket.turn in (Turn.NEW, Turn.WAITING)]
