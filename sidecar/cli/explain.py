@@ -22,7 +22,8 @@ from sidecar.core.decide import Decision, decide
 from sidecar.core.deployment import Deployment, Upstream
 from sidecar.core.exchange import Attempt, Headers, Now, Pressure, Request
 from sidecar.core.explain import explain_object, explain_text
-from sidecar.core.policy import Policy
+from sidecar.core.hedge import can_be_hedged
+from sidecar.core.policy import HedgeRule, Policy
 from sidecar.core.words import FailureKind
 
 __all__ = ["command"]
@@ -95,7 +96,8 @@ def command(
     )
     sent = _headers(request_headers, "--request-header")
     moment = time.time() if now is None else now
-    _print(target, _decide(target, method, sent, last, moment), form)
+    hedge = _hedge(target.policy, method, sent) if attempt == 1 else None
+    _print(target, _decide(target, method, sent, last, moment), hedge, form)
 
 
 def _decide(target: Target, method: str, sent: Headers, last: Attempt, now: float) -> Decision:
@@ -116,6 +118,12 @@ def _decide(target: Target, method: str, sent: Headers, last: Attempt, now: floa
 def _is_keyed(policy: Policy, method: str, sent: Headers) -> bool:
     rule = policy.idempotency
     return rule is not None and (sent.get(rule.header) is not None or method in rule.methods)
+
+
+def _hedge(policy: Policy, method: str, sent: Headers) -> HedgeRule | None:
+    """The policy's, if a first send of this request may be hedged."""
+    request = Request(method, keyed=_is_keyed(policy, method, sent))
+    return policy.hedge if policy.attempts > 1 and can_be_hedged(request) else None
 
 
 def _deadline_seconds(policy: Policy, sent: Headers) -> float:
@@ -198,9 +206,9 @@ def _read(body: BinaryIO | None) -> bytes | None:
     return body.read(LOOK_BYTES)
 
 
-def _print(target: Target, decision: Decision, form: str) -> None:
+def _print(target: Target, decision: Decision, hedge: HedgeRule | None, form: str) -> None:
     if form == "json":
         told = explain_object(target.upstream, target.policy.name, decision)
         click.echo(orjson.dumps(told, option=orjson.OPT_INDENT_2))
     else:
-        click.echo(explain_text(target.upstream, target.policy.name, decision))
+        click.echo(explain_text(target.upstream, target.policy.name, decision, hedge))

@@ -55,6 +55,7 @@ def compile_policy(chain: Chain) -> core.Policy:
         deadline_header=block.deadline_header,
         stored_shape=block.stored_shape,
         report=_report(block),
+        hedge=_hedge(block),
     )
 
 
@@ -164,6 +165,13 @@ def _verdict(block: PolicyBlock) -> core.Verdict | None:
 def _report(block: PolicyBlock) -> core.ReportRule | None:
     rule = block.report
     return core.ReportRule(rule.bodies, tuple(rule.redact), rule.keep) if rule else None
+
+
+def _hedge(block: PolicyBlock) -> core.HedgeRule | None:
+    rule = block.hedge
+    if rule is None:
+        return None
+    return core.HedgeRule(after_seconds=rule.after) if rule.quantile is None else core.HedgeRule(rule.quantile)
 
 
 def _id(block: IdBlock) -> core.IdRule:

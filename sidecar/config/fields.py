@@ -72,6 +72,8 @@ class Block(BaseModel):
     """How an error names it."""
     nullable: ClassVar[frozenset[str]] = frozenset()
     """Keys for which `null` says something."""
+    whole: ClassVar[bool] = False
+    """A policy that writes this block takes none of its keys from the policy that it extends."""
     _source: LocatedTable | None = PrivateAttr(None)
 
     @model_validator(mode="wrap")

@@ -46,11 +46,18 @@ class Chain:
 
     def mark(self, *keys: str) -> Mark | None:
         """Where the value in force is written; None for a default."""
-        return next((mark for source in self.sources if (mark := _mark(source.block, keys))), None)
+        source = self.source_of(*keys)
+        return _mark(source.block, keys) if source is not None else None
 
     def source_of(self, *keys: str) -> Source | None:
         """The file that decides this value; None for a default."""
-        return next((source for source in self.sources if _mark(source.block, keys)), None)
+        for source in self.sources:
+            if _mark(source.block, keys):
+                return source
+            block = getattr(source.block, keys[0])
+            if source.block.sets(keys[0]) and isinstance(block, Block) and block.whole:
+                return None
+        return None
 
 
 class Library:
@@ -146,11 +153,12 @@ class Library:
 
 
 def overlay(nearer: Block, farther: Block) -> Block:
-    """The farther block with every key that the nearer one writes; blocks inside are laid over each other too."""
+    """The farther block with every key that the nearer one writes; blocks inside are laid over each other too, but for
+    those that stand as a ``whole``."""
     update: dict[str, object] = {}
     for key in nearer.model_fields_set:
         value, below = getattr(nearer, key), getattr(farther, key)
-        if isinstance(value, Block) and isinstance(below, Block) and type(value) is type(below):
+        if isinstance(value, Block) and type(value) is type(below) and not value.whole:
             value = overlay(value, below)
         update[key] = value
     return farther.model_copy(update=update)

@@ -37,6 +37,7 @@ __all__ = [
     "BudgetBlock",
     "ErrorsBlock",
     "GateBlock",
+    "HedgeBlock",
     "IdBlock",
     "IdempotencyBlock",
     "IdsBlock",
@@ -244,6 +245,29 @@ class GateBlock(Block):
     queue: int = Field(1000, ge=0, le=1_000_000, description="At most this many exchanges wait behind it.")
 
 
+class HedgeBlock(Block):
+    """A second send beside a first one that is slow. Only for what is idempotent or keyed, and paid from the budget."""
+
+    noun: ClassVar[str] = "the block `hedge`"
+    whole: ClassVar[bool] = True
+
+    quantile: Annotated[float, Field(ge=0.5, le=0.999)] | None = Field(
+        None,
+        description="It goes when the first has taken longer than this share of first sends, as learnt: 0.95, say.",
+    )
+    after: Duration | None = Field(None, description="Or when it has taken this long.")
+
+    @model_validator(mode="after")
+    def _one_time(self) -> HedgeBlock:
+        if self.after is not None and self.quantile is not None:
+            text = "`hedge` has a fixed time and a learnt one, `after` and `quantile`"
+            raise refuse(Code.CONTRADICTION, text, "keep one of them")
+        if self.after is None and self.quantile is None:
+            text = "`hedge` does not say when the second send goes"
+            raise refuse(Code.MISSING_KEY, text, "write `quantile: 0.95`, or a time: `after: 200ms`")
+        return self
+
+
 class ReportBlock(Block):
     """What is kept of failed exchanges, in memory, for `sidecar report`."""
 
@@ -309,8 +333,11 @@ class PolicyBlock(Block):
     report: ReportBlock | None = Field(
         None, description="What is kept of failed exchanges, for `sidecar report`. `null`: only what the log has."
     )
+    hedge: HedgeBlock | None = Field(
+        None, description="A second send beside a first one that is slow; the first answer counts. `null`: never."
+    )
     table: list[RowBlock] = Field([], description="Top-down; the first row that matches decides; none: pass.")
 
     nullable: ClassVar[frozenset[str]] = frozenset(
-        {"verdict", "idempotency", "attempt_header", "deadline_header", "stored_shape", "report"}
+        {"verdict", "idempotency", "attempt_header", "deadline_header", "stored_shape", "report", "hedge"}
     )

@@ -32,7 +32,7 @@ def review_policies(chains: Iterable[Chain]) -> list[Problem]:
     sources = {source.path: source for chain in chains for source in chain.sources}
     problems = [problem for source in sources.values() for problem in review_rows(source)]
     for chain in chains:
-        for check in (_times, _backoffs, _headers, _resent_methods, _emptiness):
+        for check in (_times, _backoffs, _headers, _resent_methods, _hedges, _emptiness):
             problems += check(chain)
     return problems
 
@@ -120,6 +120,28 @@ def _resent_methods(chain: Chain) -> Iterator[Problem]:
     else:
         text = "these methods are idempotent and may be repeated anyway"
         yield mark.problem(Code.NO_EFFECT, text, "remove the key")
+
+
+def _hedges(chain: Chain) -> Iterator[Problem]:
+    """A second send that could never go."""
+    policy = chain.settings
+    mark = chain.mark("hedge")
+    if policy.hedge is None or mark is None:
+        return
+    if policy.attempts == 1:
+        text = "with `attempts: 1` there is never a second send"
+        yield mark.problem(Code.NO_EFFECT, text, "raise `attempts`, or remove `hedge`")
+    after, mark = policy.hedge.after, chain.mark("hedge", "after")
+    if after is None or mark is None:
+        return
+    if after >= policy.attempt.head:
+        text = (
+            f"`after` is not below the time for the response head ({policy.attempt.head:g} s): no attempt takes so long"
+        )
+        yield mark.problem(Code.NO_EFFECT, text, "shorten `after`, or raise `attempt: {head: …}`")
+    elif 2 * after >= policy.deadline:
+        text = f"`after` is half of `deadline` ({policy.deadline:g} s) or more: too late for a second send"
+        yield mark.problem(Code.NO_EFFECT, text, "shorten `after`, or raise `deadline`")
 
 
 def _emptiness(chain: Chain) -> Iterator[Problem]:

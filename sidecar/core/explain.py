@@ -6,6 +6,7 @@ It words what ``decide`` decided and judges nothing itself; the command that pri
 from __future__ import annotations
 
 from sidecar.core.decide import Decision
+from sidecar.core.policy import HedgeRule
 from sidecar.core.waits import Wait
 from sidecar.core.words import Reason, Safe, Verb, WaitFrom
 
@@ -72,8 +73,11 @@ def _wait_object(wait: Wait) -> dict[str, object]:
     return {"from": wait.source.value, "min_seconds": wait.min_seconds, "max_seconds": wait.max_seconds}
 
 
-def explain_text(upstream: str, policy: str, decision: Decision) -> str:
-    """The same, for a person: several lines, without an end of line after the last."""
+def explain_text(upstream: str, policy: str, decision: Decision, hedge: HedgeRule | None = None) -> str:
+    """The same, for a person: several lines, without an end of line after the last.
+
+    ``hedge``: the policy's, if this send is one that may be hedged.
+    """
     told = {
         "upstream": upstream,
         "policy": policy,
@@ -84,6 +88,7 @@ def explain_text(upstream: str, policy: str, decision: Decision) -> str:
         "asked": _asked_text(decision),
         "attempts left": str(decision.attempts_left),
         "gate": "closes for every exchange of this upstream" if decision.gate_until is not None else None,
+        "hedge": None if hedge is None else _hedge_text(hedge),
     }
     lines = [f"  {name:<13}  {text}" for name, text in told.items() if text is not None]
     return "\n".join([f"{decision.verb}: {VERBS[decision.verb]}", *lines])
@@ -101,6 +106,13 @@ def _wait_text(wait: Wait) -> str:
     if wait.max_seconds > wait.min_seconds:
         spread = f"{wait.min_seconds:.3g} … {wait.max_seconds:.3g} s"
     return f"{spread}, {WAITS[wait.source]}"
+
+
+def _hedge_text(rule: HedgeRule) -> str:
+    slow = (
+        f"{rule.quantile * 100:.4g} % of first sends" if rule.after_seconds is None else f"{rule.after_seconds:.3g} s"
+    )
+    return f"a second goes beside it, if the budget allows and it takes longer than {slow}"
 
 
 def _asked_text(decision: Decision) -> str | None:

@@ -1,21 +1,23 @@
 """Hedging: a second send when the first is slower than nearly all others; the first answer wins.
 
 What "slow" means is learnt: a histogram of durations with logarithmic steps, whose old half fades. ``hedge_after`` says
-how long to wait for the first attempt before the second is sent, or None for never. It is asked for only where a policy
-switches hedging on. The loop sends, cancels the loser, and pays from the budget; here nothing acts.
+how long to wait for the first attempt before the second is sent, or None for never; ``may_hedge``, when that time has
+come, whether it may go; ``settles``, which of two answers ends the race. Asked only where a policy switches hedging on.
+The loop (``proxy.hedging``) sends, cancels the loser, and pays from the budget; here nothing acts.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final
 
-from sidecar.core.exchange import Request
-from sidecar.core.words import IDEMPOTENT_METHODS
+from sidecar.core.decide import LEAST_ATTEMPT_SECONDS, Decision
+from sidecar.core.exchange import Attempt, Pressure, Replay, Request
+from sidecar.core.policy import HedgeRule
+from sidecar.core.words import IDEMPOTENT_METHODS, Reason, Verb
 
-__all__ = ["Durations", "HedgeRule", "hedge_after"]
+__all__ = ["COST", "Durations", "can_be_hedged", "hedge_after", "may_hedge", "settles"]
 
 STEP: Final = 1.1
 """Each bucket reaches a tenth further than the one before: the error of a quantile."""
@@ -26,14 +28,8 @@ FADE_AT: Final = 2000
 FEWEST_KNOWN: Final = 50
 """Durations, before anything counts as slow."""
 LEAST_SECONDS: Final = 0.002
-
-
-@dataclass(frozen=True, slots=True)
-class HedgeRule:
-    quantile: float = 0.95
-    """A second send goes when the first has taken longer than this share of all."""
-    after_seconds: float | None = None
-    """A fixed time instead of a learnt one."""
+COST: Final = 1.0
+"""Budget tokens of a second send."""
 
 
 class Durations:
@@ -62,20 +58,40 @@ class Durations:
         return BOUNDS[min(index, len(BOUNDS) - 1)]
 
 
-def hedge_after(
-    rule: HedgeRule | None, durations: Durations, request: Request, now: float, tokens: float, calm: bool
-) -> float | None:
+def can_be_hedged(request: Request) -> bool:
+    """Only what is idempotent or keyed: the first may have been applied. ``resend_methods`` is no leave for this."""
+    return request.method in IDEMPOTENT_METHODS or request.keyed
+
+
+def hedge_after(rule: HedgeRule | None, durations: Durations, request: Request, now: float) -> float | None:
     """Seconds after which a second send may go beside the first; None: not for this one.
 
-    Only what is idempotent or keyed (the first may have been applied), only inside the budget, never toward an
-    upstream in trouble, and never so late that the deadline leaves the second one no chance.
+    Never so late that the deadline leaves the second one no chance.
     """
-    if rule is None or not calm or not tokens >= 1:  # written so that NaN does not pay
-        return None
-    if request.method not in IDEMPOTENT_METHODS and not request.keyed:
+    if rule is None or not can_be_hedged(request):
         return None
     seconds = durations.quantile(rule.quantile) if rule.after_seconds is None else rule.after_seconds
     if seconds is None:
         return None
     after = max(LEAST_SECONDS, seconds)
     return after if now + 2 * after < request.deadline_at else None
+
+
+def may_hedge(pressure: Pressure, left_seconds: float, *, calm: bool) -> bool:
+    """Whether a second send may go at this moment: inside the budget, with a body that is held whole, with some of the
+    deadline left, and never toward an upstream in trouble (``calm``: no gate, breaker or pace holds anybody)."""
+    if left_seconds < LEAST_ATTEMPT_SECONDS:
+        return False
+    if not calm or pressure.breaker_open or not pressure.budget_tokens >= COST:  # so that NaN does not pay
+        return False
+    if pressure.draining or pressure.switched_off or pressure.client_gone:
+        return False
+    return pressure.replay is Replay.HELD and not pressure.response_started
+
+
+def settles(decision: Decision, attempt: Attempt) -> bool:
+    """Whether this answer is taken while another send is still under way: one that the table hands over, or of which
+    the upstream itself says that no other will come. A failure never is, nor an answer that would be sent again."""
+    if attempt.status is None or attempt.failure is not None or decision.verb is not Verb.PASS:
+        return False
+    return decision.reason in (None, Reason.NOT_RETRYABLE, Reason.SERVER_SAYS_NO)

@@ -20,6 +20,7 @@ __all__ = [
     "BudgetRule",
     "Errors",
     "GateRule",
+    "HedgeRule",
     "IdRule",
     "Idempotency",
     "Ids",
@@ -116,6 +117,16 @@ class GateRule:
 
 
 @dataclass(frozen=True, slots=True)
+class HedgeRule:
+    """When a second send goes beside a first one that is slow."""
+
+    quantile: float = 0.95
+    """When the first has taken longer than this share of all."""
+    after_seconds: float | None = None
+    """A fixed time instead of a learnt one."""
+
+
+@dataclass(frozen=True, slots=True)
 class ReportRule:
     """What is kept of failed exchanges for ``sidecar report``."""
 
@@ -156,3 +167,5 @@ class Policy:
     stored_shape: object = None
     """A JSON template over ``{stored} {request_id} …`` for the answer to a stored request; None: the receipt alone."""
     report: ReportRule | None = None
+    hedge: HedgeRule | None = None
+    """None: never two sends at a time."""

@@ -11,6 +11,7 @@ from enum import StrEnum
 __all__ = [
     "IDEMPOTENT_METHODS",
     "FailureKind",
+    "HedgeEnd",
     "Jitter",
     "Outcome",
     "OverMax",
@@ -29,7 +30,7 @@ class Outcome(StrEnum):
     """How an exchange ended."""
 
     OK = "ok"
-    """First attempt, no error status."""
+    """First attempt (or a hedge beside it), no error status."""
     RECOVERED = "recovered"
     """An error, then success."""
     PASSED = "passed"
@@ -82,6 +83,19 @@ class FailureKind(StrEnum):
     CLOSED = "closed"
     PROTOCOL = "protocol"
     BODY_CUT = "body_cut"
+
+
+class HedgeEnd(StrEnum):
+    """What came of a second send beside a first one that was slow."""
+
+    WON = "won"
+    """Its answer was the app's."""
+    LOST = "lost"
+    """The first one's was, after all."""
+    FAILED = "failed"
+    """Neither's: it went on as after any failed attempt."""
+    ABANDONED = "abandoned"
+    """The app left while both were under way."""
 
 
 class Verb(StrEnum):

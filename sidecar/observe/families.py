@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from sidecar.core.words import FailureKind, Outcome, Reason, WaitFrom
+from sidecar.core.words import FailureKind, HedgeEnd, Outcome, Reason, WaitFrom
 
 __all__ = [
     "DURATION_BUCKETS",
     "FAMILIES",
+    "HEDGE_CANCELLED",
     "HELD_BY",
     "METHODS",
     "OTHER",
@@ -33,6 +34,9 @@ OTHER_METHOD = "_OTHER"
 """The method label of every method outside ``METHODS`` (the word of OpenTelemetry's HTTP conventions)."""
 OTHER = "other"
 """The result of a status outside 100..599."""
+
+HEDGE_CANCELLED = "hedge_cancelled"
+"""The result of a send that was cancelled because the one beside it was quicker."""
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY")
 HELD_BY = ("gate", "breaker", "wait", "login", "connection")
@@ -96,7 +100,7 @@ FAMILIES: tuple[Family, ...] = (
         "attempts_total",
         "counter",
         ("upstream", "result"),
-        "Sends, by status code or failure.",
+        "Sends, by status code or failure; `hedge_cancelled`: the one beside it was quicker.",
         "What does the upstream itself answer, and how much load does it get from us?",
     ),
     _family(
@@ -105,6 +109,13 @@ FAMILIES: tuple[Family, ...] = (
         ("upstream", "cause"),
         "Sends after the first, by the status code or failure that caused them.",
         "What do we retry, and how much?",
+    ),
+    _family(
+        "hedges_total",
+        "counter",
+        ("upstream", "result"),
+        "Second sends beside a first that was slow, by what came of them.",
+        "Is hedging worth what it costs?",
     ),
     _family(
         "retries_suppressed_total",
@@ -314,7 +325,8 @@ def label_values() -> dict[str, str]:
         "method": ", ".join(f"`{method}`" for method in (*METHODS, OTHER_METHOD)),
         "outcome": ", ".join(f"`{outcome}`" for outcome in Outcome),
         "reason": ", ".join(f"`{reason}`" for reason in Reason),
-        "result": _STATUS_OR_FAILURE,
+        "result": f"{_STATUS_OR_FAILURE}, `{HEDGE_CANCELLED}`; of `sidecar_hedges_total`: "
+        + ", ".join(f"`{end}`" for end in HedgeEnd),
         "cause": _STATUS_OR_FAILURE,
         "code": f"codes that the policy names (in rows, and in `errors.known`), and `{OTHER}`",
         "from": ", ".join(f"`{source}`" for source in WaitFrom),

@@ -50,6 +50,8 @@ ATTEMPT_FIELDS: dict[str, str] = {
     "from": "where that wait came from: `hint`, `constant` or `backoff`",
     "unsent": "`true` where not one byte had been written",
     "then": "`login` or `reread`, where one was carried out after it",
+    "hedge": "`true` where it was sent beside the first, which was slow",
+    "cancelled": "`true`, in place of a status, where it was cut because the one beside it was quicker",
 }
 """Field of one entry of ``attempts`` -> what it means."""
 
@@ -123,4 +125,8 @@ def _of_attempt(attempt: AttemptRecord) -> dict[str, object]:
         told["unsent"] = True
     if attempt.then is not None:
         told["then"] = str(attempt.then)
+    if attempt.hedge:
+        told["hedge"] = True
+    if attempt.cancelled:
+        told["cancelled"] = True
     return told

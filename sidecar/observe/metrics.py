@@ -25,10 +25,11 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from sidecar import __version__
-from sidecar.core.words import FailureKind, Outcome, Reason, WaitFrom
+from sidecar.core.words import FailureKind, HedgeEnd, Outcome, Reason, WaitFrom
 from sidecar.observe.families import (
     DURATION_BUCKETS,
     FAMILIES,
+    HEDGE_CANCELLED,
     HELD_BY,
     METHODS,
     OTHER,
@@ -78,6 +79,7 @@ class UpstreamMeters:
         "durations",
         "errors",
         "gate_closed",
+        "hedges",
         "held",
         "login_failures",
         "logins",
@@ -97,6 +99,7 @@ class UpstreamMeters:
         self.attempts: dict[str, int] = {}
         self.attempt_durations = _cells(DURATION_BUCKETS)
         self.retries: dict[str, int] = {}
+        self.hedges = dict.fromkeys(HedgeEnd, 0)
         self.suppressions = dict.fromkeys(Reason, 0)
         self.errors: dict[str, int] = {}
         """Error answers by the upstream's own code."""
@@ -150,6 +153,14 @@ class UpstreamMeters:
     def retried(self, cause: str) -> None:
         """A send after the first was decided upon, because of this status code or failure."""
         _admit(self.retries, cause)
+
+    def hedged(self, end: HedgeEnd) -> None:
+        """What came of a second send beside the first."""
+        self.hedges[end] += 1
+
+    def cancelled(self) -> None:
+        """One send was cut, because the one beside it was quicker: how long it would have taken is not known."""
+        self.attempts[HEDGE_CANCELLED] = self.attempts.get(HEDGE_CANCELLED, 0) + 1
 
     def suppressed(self, reason: Reason) -> None:
         """An error was not retried (again)."""
@@ -359,6 +370,9 @@ def _collect_attempts(meters: UpstreamMeters, families: dict[str, Metric]) -> No
         _single(families["attempts_total"], [meters.name, result], count)
     for cause, count in list(meters.retries.items()):
         _single(families["retries_total"], [meters.name, cause], count)
+    for end, count in meters.hedges.items():
+        if count:
+            _single(families["hedges_total"], [meters.name, str(end)], count)
     for reason, count in meters.suppressions.items():
         _single(families["retries_suppressed_total"], [meters.name, str(reason)], count)
     for code, count in list(meters.errors.items()):

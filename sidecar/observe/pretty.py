@@ -1,6 +1,7 @@
 """A record as one line for a person at a terminal.
 
 ``GET meshqu /v1/x → 503 ⟲ 0.26s → 503 ⟲ 0.61s → 200  recovered in 3 attempts, 1.1s  [request id]``
+``GET meshqu /v1/x → cancelled ⇉ 200  ok in 2 attempts, 0.31s  [request id]``
 
 It writes nothing and decides nothing; everything foreign in the line is cleaned. The counterpart is ``fields``: the
 same record for machines.
@@ -53,10 +54,13 @@ def seconds_text(seconds: float) -> str:
 
 def _attempt(attempt: AttemptRecord, paint: Paint) -> str:
     wait = "" if attempt.wait_from is None else f" ⟲ {attempt.waited_seconds:.2f}s"
-    return f"{paint(wait, 'dim') if wait else ''} → {_result(attempt, paint)}"
+    arrow = "⇉" if attempt.hedge else "→"
+    return f"{paint(wait, 'dim') if wait else ''} {arrow} {_result(attempt, paint)}"
 
 
 def _result(attempt: AttemptRecord, paint: Paint) -> str:
+    if attempt.cancelled:
+        return paint("cancelled", "dim")
     if attempt.status is None:
         return paint(str(attempt.failure or "no answer"), "red")
     colour = "green" if attempt.status < 400 else "yellow" if attempt.status < 500 else "red"

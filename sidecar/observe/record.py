@@ -15,7 +15,7 @@ __all__ = ["AttemptRecord", "ExchangeRecord"]
 
 @dataclass(frozen=True, slots=True)
 class AttemptRecord:
-    """One send: a ``status`` or a ``failure``."""
+    """One send: a ``status`` or a ``failure``, or neither if it was ``cancelled``."""
 
     number: int
     """From 1."""
@@ -30,6 +30,10 @@ class AttemptRecord:
     """False only if not one byte of the request was handed to a connection."""
     then: Verb | None = None
     """``login`` or ``reread``, where one was carried out after it."""
+    hedge: bool = False
+    """Sent beside the first, which was slow."""
+    cancelled: bool = False
+    """Cut, because the one beside it was quicker."""
 
 
 @dataclass(frozen=True, slots=True)

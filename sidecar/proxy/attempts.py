@@ -9,21 +9,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import replace
+from operator import attrgetter
 from typing import Final, Protocol
 
-from sidecar.core.decide import Decision, decide, holds_others
-from sidecar.core.exchange import Attempt, Headers, Now, Pressure, Replay, Request
+from sidecar.core.decide import Decision, holds_others
+from sidecar.core.exchange import Attempt
+from sidecar.core.hedge import COST, may_hedge, settles
 from sidecar.core.hold import Ticket
-from sidecar.core.words import IDEMPOTENT_METHODS, Reason, Verb
+from sidecar.core.words import IDEMPOTENT_METHODS, HedgeEnd, Reason, Verb
 from sidecar.observe.record import AttemptRecord
 from sidecar.proxy.answering import Kept
 from sidecar.proxy.body import Body
 from sidecar.proxy.codes import count_code
 from sidecar.proxy.front import AppConnection
+from sidecar.proxy.hedging import Hedging, hedging_of
 from sidecar.proxy.holding import Rejected
-from sidecar.proxy.looking import decoded
+from sidecar.proxy.judging import Judging
 from sidecar.proxy.preparation import Prepared
-from sidecar.proxy.sending import Sending
+from sidecar.proxy.sending import Sending, Sent
 from sidecar.proxy.services import Services
 from sidecar.proxy.storing import HELD_BACK, stores_unsent
 from sidecar.proxy.verbs import CARRIED_OUT, Verbs
@@ -34,6 +37,8 @@ __all__ = ["STATUS_TEXT", "Attempts"]
 
 KEEP_SECONDS: Final = 0.5
 """How long a losing response may take to arrive whole, to be handed over in case all retries fail."""
+
+_number: Final = attrgetter("number")
 
 STATUS_TEXT: Final = tuple(str(status) for status in range(1000))
 
@@ -49,8 +54,9 @@ class Story(Protocol):
     upstream_seconds: float
     waited_seconds: float
     attempts: tuple[AttemptRecord, ...]
+    is_hedged: bool
 
-    async def pass_on(self, prepared: Prepared, sending: Sending, message: ResponseMessage, number: int) -> None: ...
+    async def pass_on(self, prepared: Prepared, sending: Sending, number: int) -> None: ...
 
     def turn_away(self, prepared: Prepared, reason: Reason, retry_after_seconds: float) -> None: ...
 
@@ -67,35 +73,42 @@ class Attempts:
         self._exchange = exchange
         self._prepared = prepared
         self._sending = sending
-        self._history: tuple[Attempt, ...] = ()
+        """The send that came back last: the loop judges it, and the app gets its answer."""
+        self._judging = Judging(services, exchange.app, exchange.message, exchange.body, prepared)
         self._kept: Kept | None = None
         self._verbs: Verbs | None = None
-        self._under_way = False
-        """Whether an attempt has begun whose end has not been told."""
-        self._ticket: Ticket | None = None
+        self._under_way: list[Sent] = []
+        """What has begun, and whose end has not been told."""
+        self._sends = 0
+        self._last = 0
+        """The number of the one that came back last."""
+        self._accounted_at = 0.0
+        """Until when the time of the sends is counted: two beside each other take no more time than one."""
+        self._hedging: Hedging | None = None
+        if prepared.bound.policy.hedge is not None:
+            self._hedging = hedging_of(services.loop, exchange.app, exchange.message.method, prepared, sending)
 
     async def until_answered(self, *, sent: bool) -> None:
         """``sent``: the first send is made, and its answer or failure is in ``sending``."""
-        self._under_way = sent
         try:
             await self._go_round(sent=sent)
         finally:
-            if self._under_way:
-                self._prepared.destination.holding.abandon(self._ticket)
+            for each in self._under_way:
+                self._prepared.destination.holding.abandon(each.ticket)
+            if self._hedging is not None and self._hedging.close():
+                self._prepared.destination.meters.hedged(HedgeEnd.ABANDONED)
 
     async def _go_round(self, *, sent: bool) -> None:
-        prepared, sending, exchange = self._prepared, self._sending, self._exchange
+        prepared, exchange = self._prepared, self._exchange
         monotonic = self._services.monotonic
         deadline_at = exchange.started + prepared.deadline_seconds
-        attempts = prepared.bound.policy.attempts
         shield = prepared.destination.holding.shield
         waited, wait_from = 0.0, None
-        number = 0
         if exchange.body is not None and prepared.credential is not None:
             # A long body that is refused in mid-upload could not be sent again: have the token first.
             await prepared.credential.ready(deadline_at - monotonic())
         while True:
-            number += 1
+            number = self._sends + 1
             ticket: Ticket | None = None
             if not sent and not shield.calm:
                 try:
@@ -104,55 +117,137 @@ class Attempts:
                     await self._turned_away(number, rejected)
                     return
             began = monotonic() if number > 1 or ticket is not None else exchange.started
+            back = Sent(number, self._sending, began, ticket, waited, wait_from)
+            self._accounted_at = began
+            self._begun(back)
             if not sent:
-                await self._send(ticket, number, deadline_at - began, last=number >= attempts)
+                shield.sends += 1
+                back = await self._send(back, deadline_at)
             sent = False
-            ended = monotonic()
-            message = sending.message
-            status = message.code if message is not None else None
-            seconds = ended - began
-            exchange.upstream_seconds += seconds
-            prepared.destination.meters.attempted(STATUS_TEXT[status] if status else str(sending.failure), seconds)
-            exchange.attempts += (
-                AttemptRecord(number, status, sending.failure, waited, wait_from, seconds, sending.written),
-            )
-            if message is not None and prepared.bound.passes[message.code]:
-                self._attempt_over(ticket, message, seconds)
-                await exchange.pass_on(prepared, sending, message, number)
+            decision = await self._came_back(back, deadline_at)
+            if self._hedging is not None and self._hedging.second is not None and number == 1:
+                decision = await self._race(self._hedging, back, decision, deadline_at)
+            if decision is None:
+                await exchange.pass_on(prepared, self._sending, self._sends)
                 return
-            decision = await self._judge(message, number, began, ended, waited, deadline_at)
-            self._attempt_over(ticket, message, seconds, decision)
             if decision.verb in CARRIED_OUT:
                 decision = await self._carry_out(decision, deadline_at)
             if decision.verb is not Verb.RETRY or decision.wait is None:
                 if decision.reason in HELD_BACK and self._stores_unsent():
                     decision = Decision(Verb.STORE)
-                await exchange.hand_over(prepared, sending, decision, self._history, self._kept)
+                await exchange.hand_over(prepared, self._sending, decision, self._judging.history, self._kept)
                 return
             waited = await self._let_go_and_wait(decision)
             wait_from = decision.wait.source if waited else None
             if exchange.app.woken:
                 exchange.app.woken = False
                 stop = Decision(Verb.PASS, Reason.DRAINING)
-                await exchange.hand_over(prepared, sending, stop, self._history, self._kept)
+                await exchange.hand_over(prepared, self._sending, stop, self._judging.history, self._kept)
                 return
 
-    async def _send(self, ticket: Ticket | None, number: int, left_seconds: float, *, last: bool) -> None:
-        self._prepared.destination.holding.shield.sends += 1
-        self._under_way, self._ticket = True, ticket
-        await self._sending.attempt(number, left_seconds, last=last)
+    # -- one send, or two beside each other --------------------------------------------------------------
+
+    def _begun(self, sent: Sent) -> None:
+        self._sends = sent.number
+        self._under_way.append(sent)
+
+    async def _send(self, first: Sent, deadline_at: float) -> Sent:
+        """Make it, and wait for what comes of it; or of a second one, where the policy hedges and it is slow."""
+        hedging, attempts = self._hedging, self._prepared.bound.policy.attempts
+        number, monotonic = first.number, self._services.monotonic
+        attempt = first.sending.attempt(number, deadline_at - first.began, last=number >= attempts)
+        after: float | None = None
+        if hedging is not None and number == 1 and first.ticket is None:
+            after = hedging.after(monotonic(), deadline_at)
+        if hedging is None or after is None:
+            await attempt
+            return first
+        hedging.begin(first, attempt)
+        back = await hedging.back(after)
+        if back is None and self._may_hedge(hedging, first, deadline_at):
+            destination = self._prepared.destination
+            destination.purse.pay(COST)
+            second = Sent(number + 1, first.sending.twin(), monotonic(), is_hedge=True)
+            self._begun(second)
+            destination.holding.shield.sends += 1
+            self._exchange.is_hedged = True
+            left = deadline_at - second.began
+            hedging.begin(second, second.sending.attempt(second.number, left, last=second.number >= attempts))
+        return back or await hedging.next()
+
+    def _may_hedge(self, hedging: Hedging, first: Sent, deadline_at: float) -> bool:
+        if not hedging.has_way(first.sending, self._exchange.body):
+            return False
+        now = self._services.monotonic()
+        pressure = self._judging.pressure(now, first.sending)
+        return may_hedge(pressure, deadline_at - now, calm=self._prepared.destination.holding.shield.calm)
+
+    async def _race(
+        self, hedging: Hedging, back: Sent, decision: Decision | None, deadline_at: float
+    ) -> Decision | None:
+        """Two are under way, and one has come back: wait for the other if need be, and cut it if not."""
+        settled = decision is None or settles(decision, self._judging.history[-1])
+        if not settled and hedging.is_under_way:
+            hedging.aside, back = back, await hedging.next()
+            decision = await self._came_back(back, deadline_at)
+            settled = decision is None or settles(decision, self._judging.history[-1])
+        meters, now = self._prepared.destination.meters, self._services.monotonic()
+        for cut in hedging.cut():
+            self._under_way.remove(cut)
+            self._prepared.destination.holding.abandon(cut.ticket)
+            seconds, written = now - cut.began, cut.sending.written
+            self._note(
+                AttemptRecord(cut.number, duration_seconds=seconds, written=written, hedge=cut.is_hedge, cancelled=True)
+            )
+            meters.cancelled()
+            if not cut.is_hedge:
+                hedging.learn(seconds, None, None)
+        aside = hedging.aside
+        if aside is not None:
+            self._keep_whole(aside.sending.connection)
+            aside.sending.let_go()
+        hedging.is_over = True
+        meters.hedged(HedgeEnd.FAILED if not settled else HedgeEnd.WON if back.is_hedge else HedgeEnd.LOST)
+        return decision
+
+    async def _came_back(self, sent: Sent, deadline_at: float) -> Decision | None:
+        """Write down what came of a send, and judge it; None: its answer goes to the app without a judgement."""
+        exchange, sending = self._exchange, sent.sending
+        self._sending, self._last = sending, sent.number
+        ended = self._services.monotonic()
+        message, failure = sending.message, sending.failure
+        status = message.code if message is not None else None
+        seconds = ended - sent.began
+        exchange.upstream_seconds += ended - self._accounted_at
+        self._accounted_at = ended
+        self._prepared.destination.meters.attempted(STATUS_TEXT[status] if status else str(failure), seconds)
+        wait = (sent.waited_seconds, sent.wait_from)
+        self._note(AttemptRecord(sent.number, status, failure, *wait, seconds, sending.written, hedge=sent.is_hedge))
+        if self._hedging is not None and sent.number == 1:
+            self._hedging.learn(seconds, status, failure)
+        if message is not None and self._prepared.bound.passes[message.code]:
+            self._attempt_over(sent, message, seconds)
+            return None
+        decision = await self._judging.judge(sent, ended, deadline_at)
+        self._attempt_over(sent, message, seconds, decision)
+        return decision
+
+    def _note(self, record: AttemptRecord) -> None:
+        """In the order in which they were sent, which may not be that in which they came back."""
+        attempts = (*self._exchange.attempts, record)
+        self._exchange.attempts = tuple(sorted(attempts, key=_number)) if self._exchange.is_hedged else attempts
 
     def _attempt_over(
-        self, ticket: Ticket | None, message: ResponseMessage | None, seconds: float, decision: Decision | None = None
+        self, sent: Sent, message: ResponseMessage | None, seconds: float, decision: Decision | None = None
     ) -> None:
         """Tell those who watch over the upstream, if there is anything to tell."""
-        self._under_way = False
+        self._under_way.remove(sent)
         holding = self._prepared.destination.holding
         holding.ended += 1
         if message is None or message.code >= 500 or message.code == 429 or not holding.shield.calm:
             gate_until = None if decision is None else decision.gate_until
             gated = decision is not None and holds_others(decision.row)
-            holding.tell(ticket, self._exchange.message, message, seconds, gate_until, gated=gated)
+            holding.tell(sent.ticket, self._exchange.message, message, seconds, gate_until, gated=gated)
 
     async def _turn(self, number: int, deadline_at: float) -> Ticket:
         """Wait until the upstream can take another attempt. Raises ``Rejected``."""
@@ -180,14 +275,14 @@ class Attempts:
     async def _turned_away(self, number: int, rejected: Rejected) -> None:
         """Not sent (again). Before the first send the answer is ours, after it there is one to hand over."""
         stores = self._stores_unsent()
-        if self._history or stores:
+        if self._judging.history or stores:
             stop = Decision(Verb.STORE) if stores else Decision(Verb.PASS, rejected.reason)
-            await self._exchange.hand_over(self._prepared, self._sending, stop, self._history, self._kept)
+            await self._exchange.hand_over(self._prepared, self._sending, stop, self._judging.history, self._kept)
         else:
             self._exchange.turn_away(self._prepared, rejected.reason, rejected.retry_after_seconds)
 
     def _stores_unsent(self) -> bool:
-        return stores_unsent(self._services, self._exchange.app, self._prepared, self._facts(0.0))
+        return stores_unsent(self._services, self._exchange.app, self._prepared, self._judging.facts(0.0))
 
     async def _carry_out(self, decision: Decision, deadline_at: float) -> Decision:
         """Log in, or look at the state. The response is kept and its connection let go meanwhile, if it is small."""
@@ -196,98 +291,21 @@ class Attempts:
             self._sending.let_go()
         if self._verbs is None:
             self._verbs = Verbs(self._services, self._prepared, self._exchange.message, deadline_at)
-        *earlier, last = self._exchange.attempts
-        self._exchange.attempts = (*earlier, replace(last, then=decision.verb))
+        self._exchange.attempts = tuple(
+            replace(each, then=decision.verb) if each.number == self._last else each for each in self._exchange.attempts
+        )
         decision = await self._verbs.carry_out(decision)
         if self._verbs.answer is not None:
             self._sending.let_go()
             self._kept = self._verbs.answer
         return decision
 
-    async def _judge(
-        self,
-        message: ResponseMessage | None,
-        number: int,
-        began: float,
-        ended: float,
-        waited: float,
-        deadline_at: float,
-    ) -> Decision:
-        prepared, sending = self._prepared, self._sending
-        look: bytes | None = None
-        connection = sending.connection
-        if message is not None and connection is not None and prepared.bound.looks[message.code]:
-            look = await self._look(connection, message, deadline_at - ended)
-            if connection.failure is not None:
-                sending.failure, sending.detail = connection.failure, connection.detail
-                message = None
-        attempt = Attempt(
-            number=number,
-            status=message.code if message is not None else None,
-            headers=Headers(message.raw_headers) if message is not None else Headers(),
-            body=look,
-            failure=sending.failure,
-            written=sending.written,
-            pooled=sending.pooled,
-            started_at=began,
-            ended_at=ended,
-            waited_seconds=waited,
-        )
-        self._history += (attempt,)
-        clock, services = self._services.clock, self._services
-        now = Now(clock.monotonic(), clock.wall())
-        return decide(
-            prepared.bound.policy,
-            self._facts(deadline_at),
-            self._history,
-            now,
-            services.chance(),
-            self._pressure(now.monotonic),
-        )
-
-    async def _look(self, connection: Connection, message: ResponseMessage, left_seconds: float) -> bytes | None:
-        """The first 64 KiB of the body, decoded; or what has come of it in time."""
-        if not connection.complete:
-            seconds = min(self._prepared.bound.policy.timeouts.idle_seconds, max(0.0, left_seconds))
-            try:
-                async with asyncio.timeout(seconds):
-                    await connection.whole(HELD_BYTES)
-            except TimeoutError:
-                pass
-        return decoded(message, b"".join(connection.held))
-
-    def _facts(self, deadline_at: float) -> Request:
-        prepared, message = self._prepared, self._exchange.message
-        path, _, query = prepared.target.partition("?")
-        path = path[len(prepared.destination.base_path) :]
-        headers = Headers(message.raw_headers)
-        return Request(message.method, path, query, headers, prepared.keyed, deadline_at)
-
-    def _pressure(self, now: float) -> Pressure:
-        services = self._services
-        return Pressure(
-            budget_tokens=self._prepared.destination.purse.tokens(now),
-            draining=services.draining,
-            switched_off=services.switched_off,
-            client_gone=self._exchange.app.is_leaving,
-            replay=self._replay(),
-        )
-
-    def _replay(self) -> Replay:
-        connection, body = self._sending.connection, self._exchange.body
-        if self._sending.message is not None and connection is not None and not connection.request_sent:
-            # RFC 9112 section 9.3: the answer came before the request was whole; it is the answer.
-            return Replay.CONSUMED
-        if body is not None and not body.can_be_sent:
-            return Replay.TOO_LARGE
-        return Replay.HELD
-
     async def _let_go_and_wait(self, decision: Decision) -> float:
         """The losing response is released first, then the wait. Returns the seconds waited."""
         clock, destination, exchange = self._services.clock, self._prepared.destination, self._exchange
         meters = destination.meters
         begun = clock.monotonic()
-        attempt = self._history[-1]
+        attempt = self._judging.history[-1]
         destination.purse.pay(decision.cost)
         meters.retried(STATUS_TEXT[attempt.status] if attempt.status is not None else str(attempt.failure))
         dawdled = await self._keep()
@@ -330,7 +348,10 @@ class Attempts:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(KEEP_SECONDS):
                     await connection.whole(HELD_BYTES)
-        if connection.complete:
+        self._keep_whole(connection)
+        return dawdles
+
+    def _keep_whole(self, connection: Connection | None) -> None:
+        if connection is not None and connection.message is not None and connection.complete:
             self._kept = Kept(connection.message, b"".join(connection.held), connection.length)
             count_code(self._prepared, connection.message, self._kept.body)
-        return dawdles

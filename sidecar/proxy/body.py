@@ -147,8 +147,10 @@ class Body:
         self._pump()
         self._flow()
 
-    def detach(self) -> None:
-        """The attempt is over; what is held stays."""
+    def detach(self, connection: Taker | None = None) -> None:
+        """The attempt is over; what is held stays. ``connection``: only if it is this one that takes it."""
+        if connection is not None and connection is not self._connection:
+            return
         self._connection = None
         self._on_sent = None
         self._flow()

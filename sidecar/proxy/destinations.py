@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from multidict import istr
 
 from sidecar.core.budget import Budget, capacity, full_floor, refill, withdraw
 from sidecar.core.deployment import Origin
+from sidecar.core.hedge import Durations
 from sidecar.core.policy import BudgetRule, Policy
 from sidecar.core.table import policy_looks_into_body, policy_passes
 from sidecar.observe.metrics import UpstreamMeters
@@ -84,8 +85,8 @@ class Bound:
         """Whether a request may need a field that the app has not thought of."""
         self.store_first = store_first
         """Whether requests go into the outbox in place of being sent while the app waits."""
-        self.has_lane = policy.attempts > 1 and not store_first
-        """Whether a first send can do without a task (the last attempt has a timeout of its own)."""
+        self.has_lane = policy.attempts > 1 and not store_first and policy.hedge is None
+        """Whether a first send can do without a task: the last attempt has a timeout of its own, and a hedge a race."""
         self.varies = policy.attempt_header is not None or policy.deadline_header is not None
         """Whether the head differs from attempt to attempt."""
         ids = {policy.ids.request.header.lower().encode("ascii"), policy.ids.correlation.header.lower().encode("ascii")}
@@ -173,6 +174,14 @@ class Destination:
     """The host asked for, if it is not a configured one; for the record only."""
     credential: Credential | None = None
     """Where the upstream has a ``login``."""
+    durations: dict[str, Durations] = field(default_factory=dict)
+    """How long first sends took, by the name of the policy that hedges them; empty where none does."""
+
+    def durations_of(self, policy: str) -> Durations:
+        known = self.durations.get(policy)
+        if known is None:
+            known = self.durations[policy] = Durations()
+        return known
 
     def policy_for(self, method: str, path: str) -> Bound:
         """The first route that matches, else the upstream's own policy."""

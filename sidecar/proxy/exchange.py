@@ -85,6 +85,8 @@ class Exchange:
     last_body = b""
     attempts: tuple[AttemptRecord, ...] = ()
     """Empty also for one untroubled attempt: see ``all_attempts``."""
+    is_hedged = False
+    """Whether a second send went beside the first."""
     decision: Decision | None = None
     """The last judgement, where there was one."""
     _lane: Connection | None = None
@@ -224,6 +226,11 @@ class Exchange:
             return self.attempts
         return (AttemptRecord(1, self.status, duration_seconds=self.upstream_seconds),)
 
+    @property
+    def _is_first_answer(self) -> bool:
+        """Whether nothing else came back: what was cut for the sake of this answer is no error before it."""
+        return sum(not attempt.cancelled for attempt in self.attempts) == 1
+
     def _take_body(self, prepared: Prepared) -> None:
         """Take over what has come of the body; record the rest as it comes."""
         intake = self.app.intake
@@ -250,7 +257,7 @@ class Exchange:
         code = message.code
         self.status = code
         if code < 400:
-            self.outcome = Outcome.OK if number == 1 else Outcome.RECOVERED
+            self.outcome = Outcome.OK if number == 1 or self._is_first_answer else Outcome.RECOVERED
             line = _OK_LINE if number == 1 else sidecar_field(self.outcome, number, self.waited_seconds, None)
         else:
             early = not connection.request_sent
@@ -264,9 +271,10 @@ class Exchange:
         self.last_message = message
         return answer_head(self.app, self.message, prepared, message, connection.length, line)
 
-    async def pass_on(self, prepared: Prepared, sending: Sending, message: ResponseMessage, number: int) -> None:
-        connection = sending.connection
-        if connection is None:
+    async def pass_on(self, prepared: Prepared, sending: Sending, number: int) -> None:
+        """The live answer, after ``number`` sends."""
+        connection, message = sending.connection, sending.message
+        if connection is None or message is None:
             return
         if not connection.request_sent:
             self._stop_sending_body(message)
@@ -278,7 +286,7 @@ class Exchange:
     ) -> None:
         """What there is: the live answer, a kept one, or our own."""
         self.decision = decision
-        number = history[-1].number if history else 0
+        number = len(self.attempts)
         if decision.verb is Verb.STORE:
             if can_store(self._services, self.app, self.message.method, prepared):
                 sending.let_go()

@@ -206,7 +206,8 @@ class Listener:
         if reason is not None:
             meters.suppressed(reason)
         chance = services.chance()
-        if outcome is not Outcome.OK or chance < log.sample or seconds >= log.slow_seconds or self._on_record:
+        tell = outcome is not Outcome.OK or chance < log.sample or seconds >= log.slow_seconds
+        if tell or self._on_record or exchange.is_hedged:
             try:
                 self._tell(exchange, seconds, chance, self._on_record)
             except Exception as exc:

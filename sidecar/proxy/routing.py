@@ -137,6 +137,8 @@ class Router:
                 for route in upstream.routes
             ),
         )
+        if earlier is not None and earlier.pool is pool:
+            destination.durations = earlier.durations
         destination.meters.read_budget = lambda: purse.peek(self._loop.time())
         if self._credentials is not None:
             destination.credential = self._credentials.of(upstream.name, self._login(upstream), destination.meters)

@@ -7,9 +7,11 @@ has become a ``FailureKind`` here. The counterpart is ``exchange``: the loop.
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from dataclasses import dataclass
+from typing import ClassVar, Final
 
-from sidecar.core.words import IDEMPOTENT_METHODS, FailureKind
+from sidecar.core.hold import Ticket
+from sidecar.core.words import IDEMPOTENT_METHODS, FailureKind, WaitFrom
 from sidecar.proxy.body import Body
 from sidecar.proxy.front import AppConnection
 from sidecar.proxy.preparation import Prepared
@@ -21,7 +23,7 @@ from sidecar.upstream.connection import Connection
 from sidecar.upstream.failures import NotConnected
 from sidecar.wire.heads import ResponseMessage
 
-__all__ = ["Sending"]
+__all__ = ["Sending", "Sent"]
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 CONTINUE_SECONDS: Final = 1.0
@@ -35,6 +37,8 @@ class Sending:
     (RFC 9209); ``written`` and ``pooled`` as the core wants to know them.
     """
 
+    may_hedge: ClassVar[bool] = True
+    """Whether a second one may go beside it; not where a relay comes of it."""
     connection: Connection | None = None
     message: ResponseMessage | None = None
     failure: FailureKind | None = None
@@ -60,6 +64,10 @@ class Sending:
         self._body = body
         self._timers: list[asyncio.TimerHandle] = []
 
+    def twin(self) -> Sending:
+        """The same request, to be sent beside this one."""
+        return Sending(self._services, self._app, self._prepared, self._method, self._payload, self._body)
+
     def adopt(self, connection: Connection) -> None:
         """The first send was made elsewhere, and its head or failure is there."""
         self.connection = connection
@@ -77,7 +85,7 @@ class Sending:
             self.message = connection.message
         else:
             self.message = None
-            self._failed(failure, connection.detail, PROXY_STATUS[failure])
+            self.failed(failure, connection.detail, PROXY_STATUS[failure])
             self.pooled = connection.reused
         return self.message
 
@@ -134,20 +142,20 @@ class Sending:
             async with asyncio.timeout(max(0.0, left_seconds)):
                 connection = await pool.connect(seconds)
         except TimeoutError:
-            self._failed(FailureKind.CONNECT_TIMEOUT, "no connection in time", "connection_timeout")
+            self.failed(FailureKind.CONNECT_TIMEOUT, "no connection in time", "connection_timeout")
             return None
         except Forbidden as exc:
             raise Refused(403, "address", exc.detail) from None
         except NotConnected as exc:
             error = "tls_certificate_error" if exc.certificate else PROXY_STATUS[exc.kind]
-            self._failed(exc.kind, exc.detail, error)
+            self.failed(exc.kind, exc.detail, error)
             return None
         finally:
             if waits:
                 meters.held["connection"] -= 1
         if self._write(connection, number, left_seconds):
             return connection
-        self._failed(FailureKind.CLOSED, "the upstream closed at once", "connection_terminated")
+        self.failed(FailureKind.CLOSED, "the upstream closed at once", "connection_terminated")
         return None
 
     def _write(self, connection: Connection, number: int, left_seconds: float) -> bool:
@@ -179,7 +187,8 @@ class Sending:
             timer.cancel()
         self._timers.clear()
 
-    def _failed(self, kind: FailureKind, detail: str, error: str) -> None:
+    def failed(self, kind: FailureKind, detail: str, error: str) -> None:
+        """The attempt has come to this; ``error`` is the word of RFC 9209."""
         self.failure = kind
         self.detail = detail
         self.error = error
@@ -189,19 +198,35 @@ class Sending:
         connection, self.connection = self.connection, None
         # An upload that went on beside an early answer has started one since; the connection may serve another now.
         self.stop_timers()
+        if connection is None:
+            return
         if self._body is not None:
-            self._body.detach()
-        if connection is not None:
-            connection.release()
+            self._body.detach(connection)
+        connection.release()
 
     def abandon(self) -> None:
         """Nobody wants the answer any more."""
         self.stop_timers()
         connection, self.connection = self.connection, None
-        if connection is not None:
-            self._prepared.bound.head_timers.stop(connection)
-            connection.on_head = None
+        if connection is None:
+            return
+        self._prepared.bound.head_timers.stop(connection)
+        connection.on_head = None
         if self._body is not None:
-            self._body.detach()
-        if connection is not None:
-            connection.abort()
+            self._body.detach(connection)
+        connection.abort()
+
+
+@dataclass(slots=True, eq=False)
+class Sent:
+    """One send, as the loop remembers it; ``sending`` has what came of it."""
+
+    number: int
+    sending: Sending
+    began: float
+    """Monotonic seconds."""
+    ticket: Ticket | None = None
+    waited_seconds: float = 0.0
+    wait_from: WaitFrom | None = None
+    is_hedge: bool = False
+    """Whether it went beside the first."""

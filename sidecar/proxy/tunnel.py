@@ -66,6 +66,7 @@ class _Way(Prepared):
 class _Reaching(Sending):
     """The attempts of a tunnel: to reach its host. ``end`` is the upstream's side, once it is there."""
 
+    may_hedge = False
     end: End | None = None
 
     async def attempt(self, number: int, left_seconds: float, *, last: bool) -> ResponseMessage | None:
@@ -81,10 +82,10 @@ class _Reaching(Sending):
             raise Refused(403, "address", exc.detail) from None
         except (OSError, NotConnected, UnicodeError) as exc:
             failed = from_exception(exc)
-            self._failed(failed.kind, failed.detail, PROXY_STATUS[failed.kind])
+            self.failed(failed.kind, failed.detail, PROXY_STATUS[failed.kind])
             return None
         if self.end.is_lost:
-            self._failed(FailureKind.CLOSED, "the host closed at once", "connection_terminated")
+            self.failed(FailureKind.CLOSED, "the host closed at once", "connection_terminated")
             return None
         self.message = _OPENED
         self.written = True
@@ -168,7 +169,7 @@ class Tunnel(Switching):
         self._over(self, False)
         app.connection_lost(None)
 
-    async def pass_on(self, prepared: Prepared, sending: Sending, message: ResponseMessage, number: int) -> None:
+    async def pass_on(self, prepared: Prepared, sending: Sending, number: int) -> None:
         assert isinstance(sending, _Reaching)  # noqa: S101 - for the type checker
         assert isinstance(prepared, _Way)  # noqa: S101
         end, sending.end = sending.end, None

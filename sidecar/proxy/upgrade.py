@@ -32,6 +32,7 @@ _NO_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 class _Handshake(Sending):
     """Sends the handshake on connections that may then switch."""
 
+    may_hedge = False
     wanted: frozenset[str] = frozenset()
 
     def _write(self, connection: Connection, number: int, left_seconds: float) -> bool:
@@ -73,11 +74,12 @@ class Upgrade(Switching):
         if isinstance(self._sending, _Handshake):
             self._sending.wanted = frozenset(each.lower() for each in wanted)
 
-    async def pass_on(self, prepared: Prepared, sending: Sending, message: ResponseMessage, number: int) -> None:
-        if message.code == 101:
+    async def pass_on(self, prepared: Prepared, sending: Sending, number: int) -> None:
+        message = sending.message
+        if message is not None and message.code == 101:
             self._switch(prepared, sending, message, number)
         else:
-            await super().pass_on(prepared, sending, message, number)
+            await super().pass_on(prepared, sending, number)
 
     async def _give_live(self, prepared: Prepared, sending: Sending, message: ResponseMessage, line: bytes) -> None:
         if message.code == 101:

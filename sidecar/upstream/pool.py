@@ -76,6 +76,11 @@ class Pool:
         return len(self._open) - len(self._idle)
 
     @property
+    def has_room(self) -> bool:
+        """Whether an attempt would get a connection without waiting for another's."""
+        return bool(self._idle) or self.size < self.limit
+
+    @property
     def is_unused(self) -> bool:
         return not (self._open or self._connecting or self._waiting)
 

@@ -32,6 +32,9 @@ table:
 """
 
 
+HEDGED = "hedge: {after: 200ms}\nidempotency: {header: X-Key, methods: [PUT]}\n"
+
+
 @pytest.fixture(name="site")
 def _site(tmp_path: Path) -> Path:
     (tmp_path / "policies").mkdir()
@@ -173,3 +176,22 @@ def test_what_makes_no_sense_is_a_matter_of_usage(arguments: tuple[str, ...]) ->
     result = run(*arguments)
     assert result.exit_code == 2
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("request_", "hedged"),
+    [
+        (("GET",), True),
+        (("POST",), False),
+        (("POST", "--request-header", "X-Key: 1"), True),
+        (("GET", "--attempt", "2"), False),
+    ],
+    ids=["idempotent", "unkeyed", "keyed", "no first send"],
+)
+def test_a_first_send_that_may_be_hedged_is_told_as_such(site: Path, request_: tuple[str, ...], hedged: bool) -> None:
+    (site.parent / "policies" / "meshqu.yaml").write_text(f"extends: default\n{HEDGED}")
+    method, *more = request_
+    result = run(method, "http://api.meshqu.example/v1/x", "--status", "200", *more, "-c", str(site))
+    assert result.exit_code == 0
+    assert ("a second goes beside it" in result.output) is hedged
+    assert ("longer than 0.2 s" in result.output) is hedged

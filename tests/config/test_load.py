@@ -12,7 +12,7 @@ from sidecar.config.effective import policy_settings
 from sidecar.config.load import Loaded, load_deployment, load_policy
 from sidecar.config.problems import ConfigError
 from sidecar.core.deployment import Address, Origin, Reference
-from sidecar.core.policy import Idempotency, IdRule, Timeouts, Verdict
+from sidecar.core.policy import HedgeRule, Idempotency, IdRule, Timeouts, Verdict
 from sidecar.core.rows import Backoff, Condition, HintSource
 from sidecar.core.words import FailureKind, Jitter, OverMax, Unit, Verb
 
@@ -115,6 +115,30 @@ def test_rows_come_before_inherited_ones_and_settings_override_key_by_key(tmp_pa
     assert [Path(row.file).name for row in near.table.rows] == ["near.yaml", "far.yaml"]
     middle = load_policy(tmp_path / "policies" / "middle.yaml").policy
     assert middle.verdict == Verdict("x-retry", "true", "nope")
+
+
+@pytest.mark.parametrize(
+    ("near", "rule"),
+    [
+        ("", HedgeRule(0.9)),
+        ("hedge: {after: 200ms}", HedgeRule(after_seconds=0.2)),
+        ("hedge: {quantile: 0.99}", HedgeRule(0.99)),
+        ("hedge: null", None),
+    ],
+    ids=["inherited", "a time for a share", "another share", "taken away"],
+)
+def test_a_hedge_is_inherited_or_replaced_as_a_whole(tmp_path: Path, near: str, rule: HedgeRule | None) -> None:
+    site = "upstreams: [{name: a, origin: 'https://a.example', mount: /a, policy: near}]\n"
+    path = write(tmp_path, site=site, far="extends: default\nhedge: {quantile: 0.9}\n", near=f"extends: far\n{near}\n")
+    loaded = load(path)
+    assert loaded.deployment.upstreams[0].policy.hedge == rule
+    shown = [line.split() for line in loaded.text().splitlines() if line.startswith(("  quantile:", "  after:"))]
+    wanted = {0.9: ["quantile:", "0.9"], 0.99: ["quantile:", "0.99"], 0.2: ["after:", "200ms"]}
+    assert [words[:2] for words in shown] == ([] if rule is None else [wanted[rule.after_seconds or rule.quantile]])
+
+
+def test_nothing_is_hedged_unless_a_policy_says_so() -> None:
+    assert load(None).deployment.default_policy.hedge is None
 
 
 def test_every_key_of_a_policy_reaches_the_engine() -> None:

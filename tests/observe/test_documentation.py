@@ -8,10 +8,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from sidecar.core.words import FailureKind, Outcome, Reason, WaitFrom
+from sidecar.core.words import FailureKind, HedgeEnd, Outcome, Reason, WaitFrom
 from sidecar.observe.families import (
     DURATION_BUCKETS,
     FAMILIES,
+    HEDGE_CANCELLED,
     HELD_BY,
     OVERHEAD_BUCKETS,
     label_values,
@@ -65,6 +66,7 @@ def test_families_and_labels_are_those_of_the_contract() -> None:
         "sidecar_requests_total": ("upstream", "method", "outcome"),
         "sidecar_attempts_total": ("upstream", "result"),
         "sidecar_retries_total": ("upstream", "cause"),
+        "sidecar_hedges_total": ("upstream", "result"),
         "sidecar_retries_suppressed_total": ("upstream", "reason"),
         "sidecar_upstream_errors_total": ("upstream", "code"),
         "sidecar_logins_total": ("upstream",),
@@ -101,7 +103,9 @@ def test_closed_lists_are_those_of_words() -> None:
     assert values["outcome"] == {str(word) for word in Outcome}
     assert values["reason"] == {str(word) for word in Reason}
     assert values["from"] == {str(word) for word in WaitFrom}
-    assert values["result"] == values["cause"] == {"other", *(str(word) for word in FailureKind)}
+    assert values["cause"] == {"other", *(str(word) for word in FailureKind)}
+    ends = {"sidecar_hedges_total", *(str(word) for word in HedgeEnd)}
+    assert values["result"] == values["cause"] | ends | {HEDGE_CANCELLED}
     assert values["by"] == set(HELD_BY) == {"gate", "breaker", "wait", "login", "connection"}
 
 

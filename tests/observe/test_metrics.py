@@ -12,7 +12,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from prometheus_client.registry import Collector
 
-from sidecar.core.words import FailureKind, Outcome, Reason, WaitFrom
+from sidecar.core.words import FailureKind, HedgeEnd, Outcome, Reason, WaitFrom
 from sidecar.observe.families import FAMILIES, METHODS
 from sidecar.observe.metrics import Metrics, SharedMeters
 from sidecar.observe.snapshot import snapshot
@@ -81,6 +81,16 @@ def test_attempts_retries_waits_and_reasons_are_counted(metrics: Metrics) -> Non
     assert value(metrics, "retries_suppressed_total", upstream="meshqu", reason="budget") == 1
     assert value(metrics, "retries_suppressed_total", upstream="meshqu", reason="deadline") == 0
     assert value(metrics, "wait_seconds_sum", upstream="meshqu", from_="hint") == 2
+
+
+def test_a_send_that_was_cut_is_counted_and_not_timed(metrics: Metrics) -> None:
+    meters = metrics.upstream("meshqu")
+    meters.cancelled()
+    meters.hedged(HedgeEnd.WON)
+    assert value(metrics, "attempts_total", upstream="meshqu", result="hedge_cancelled") == 1
+    assert value(metrics, "attempt_duration_seconds_count", upstream="meshqu") == 0
+    assert value(metrics, "hedges_total", upstream="meshqu", result="won") == 1
+    assert value(metrics, "hedges_total", upstream="meshqu", result="lost") is None
 
 
 @pytest.mark.parametrize("result", ["99", "600", "1000", "", "abc", "-12", "５００", "2 0", "resets"])
@@ -181,6 +191,7 @@ def test_everything_exposed_is_documented_and_everything_documented_is_exposed(m
     meters.attempted("200", 0.1)
     meters.retried("503")
     meters.waited(WaitFrom.HINT, 1.0)
+    meters.hedged(HedgeEnd.WON)
     meters.erred("GONE", frozenset({"GONE"}))
     meters.logins += 1
     metrics.has_outbox = True

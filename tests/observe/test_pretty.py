@@ -14,6 +14,13 @@ from tests.observe.samples import FAILED, OK, RECOVERED, REJECTED
 PASSED = replace(
     OK, outcome=Outcome.PASSED, reason=Reason.NOT_RETRYABLE, attempts=(AttemptRecord(1, status=404),), status=404
 )
+HEDGED = replace(
+    OK,
+    attempts=(
+        AttemptRecord(1, duration_seconds=0.3, cancelled=True),
+        AttemptRecord(2, status=200, duration_seconds=0.01, hedge=True),
+    ),
+)
 TOLD = replace(PASSED, error_code="gone", error_message="see http://x/?k=SECRET\nfake line")
 
 
@@ -32,6 +39,7 @@ TOLD = replace(PASSED, error_code="gone", error_message="see http://x/?k=SECRET\
             TOLD,
             'GET meshqu /v1/x → 404  passed (not_retryable), 4.2ms  "gone: see http://x/\\nfake line"  [req-1]',
         ),
+        (HEDGED, "GET meshqu /v1/x → cancelled ⇉ 200  ok in 2 attempts, 4.2ms  [req-1]"),
         (replace(OK, body_cut=True), "GET meshqu /v1/x → 200  ok, body cut, 4.2ms  [req-1]"),
         (replace(OK, upstream="unknown", host="h.example"), "GET h.example /v1/x → 200  ok, 4.2ms  [req-1]"),
     ],

@@ -1,0 +1,110 @@
+"""What the core judges an attempt by: the request, everything that came back so far, and the pressure at this moment.
+
+It gathers and asks ``core.decide``, and acts on nothing; it may have to wait for the body that a row looks into.
+The counterpart is ``attempts``, which does what was decided.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from sidecar.core.decide import Decision, decide
+from sidecar.core.exchange import Attempt, Headers, Now, Pressure, Replay, Request
+from sidecar.proxy.body import Body
+from sidecar.proxy.front import AppConnection
+from sidecar.proxy.looking import decoded
+from sidecar.proxy.preparation import Prepared
+from sidecar.proxy.sending import Sending, Sent
+from sidecar.proxy.services import Services
+from sidecar.upstream.connection import HELD_BYTES, Connection
+from sidecar.wire.heads import RequestMessage, ResponseMessage
+
+__all__ = ["Judging"]
+
+
+class Judging:
+    """Of one exchange."""
+
+    def __init__(
+        self, services: Services, app: AppConnection, message: RequestMessage, body: Body | None, prepared: Prepared
+    ) -> None:
+        self._services = services
+        self._app = app
+        self._message = message
+        self._body = body
+        self._prepared = prepared
+        self.history: tuple[Attempt, ...] = ()
+        """What has come back and was judged, in that order, numbered so."""
+
+    async def judge(self, sent: Sent, ended: float, deadline_at: float) -> Decision:
+        """What to do about a send that has come back."""
+        prepared, sending = self._prepared, sent.sending
+        look: bytes | None = None
+        message, connection = sending.message, sending.connection
+        if message is not None and connection is not None and prepared.bound.looks[message.code]:
+            look = await self._look(connection, message, deadline_at - ended)
+            if connection.failure is not None:
+                sending.failure, sending.detail = connection.failure, connection.detail
+                message = None
+        attempt = Attempt(
+            number=len(self.history) + 1,
+            status=message.code if message is not None else None,
+            headers=Headers(message.raw_headers) if message is not None else Headers(),
+            body=look,
+            failure=sending.failure,
+            written=sending.written,
+            pooled=sending.pooled,
+            started_at=sent.began,
+            ended_at=ended,
+            waited_seconds=sent.waited_seconds,
+        )
+        self.history += (attempt,)
+        clock, services = self._services.clock, self._services
+        now = Now(clock.monotonic(), clock.wall())
+        return decide(
+            prepared.bound.policy,
+            self.facts(deadline_at),
+            self.history,
+            now,
+            services.chance(),
+            self.pressure(now.monotonic, sending),
+        )
+
+    async def _look(self, connection: Connection, message: ResponseMessage, left_seconds: float) -> bytes | None:
+        """The first 64 KiB of the body, decoded; or what has come of it in time."""
+        if not connection.complete:
+            seconds = min(self._prepared.bound.policy.timeouts.idle_seconds, max(0.0, left_seconds))
+            try:
+                async with asyncio.timeout(seconds):
+                    await connection.whole(HELD_BYTES)
+            except TimeoutError:
+                pass
+        return decoded(message, b"".join(connection.held))
+
+    def facts(self, deadline_at: float) -> Request:
+        """The app's request."""
+        prepared, message = self._prepared, self._message
+        path, _, query = prepared.target.partition("?")
+        path = path[len(prepared.destination.base_path) :]
+        headers = Headers(message.raw_headers)
+        return Request(message.method, path, query, headers, prepared.keyed, deadline_at)
+
+    def pressure(self, now: float, sending: Sending) -> Pressure:
+        """``sending``: the send after which, or beside which, another is thought of."""
+        services = self._services
+        return Pressure(
+            budget_tokens=self._prepared.destination.purse.tokens(now),
+            draining=services.draining,
+            switched_off=services.switched_off,
+            client_gone=self._app.is_leaving,
+            replay=self._replay(sending),
+        )
+
+    def _replay(self, sending: Sending) -> Replay:
+        connection, body = sending.connection, self._body
+        if sending.message is not None and connection is not None and not connection.request_sent:
+            # RFC 9112 section 9.3: the answer came before the request was whole; it is the answer.
+            return Replay.CONSUMED
+        if body is not None and not body.can_be_sent:
+            return Replay.TOO_LARGE
+        return Replay.HELD
