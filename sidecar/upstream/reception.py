@@ -10,6 +10,8 @@ it to a sink as it comes, ``whole`` waits for it, ``release`` lets it go.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -29,6 +31,8 @@ __all__ = ["BODY", "CLOSED", "DONE", "HEAD", "HELD_BYTES", "IDLE", "Owner", "Rec
 
 HELD_BYTES = 64 << 10
 """How much of a body that nobody has asked for yet may pile up before reading pauses."""
+LAST_BYTES = 256 << 10
+"""Of an answer that lay unread when the connection was reset."""
 MAX_INTERIM = 32
 """1xx heads before the final one; more is an attack (RFC 9110 section 15.2 sets no limit)."""
 
@@ -374,6 +378,8 @@ class Reception(asyncio.Protocol):
         self.transport = transport  # type: ignore[assignment]  # a stream transport, always
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None and not self.request_sent and self._state in (HEAD, BODY):
+            self._hear_last_words()
         state, self._state = self._state, CLOSED
         self.transport = None
         self._stop_idle()
@@ -390,6 +396,19 @@ class Reception(asyncio.Protocol):
                 self._failed(FailureKind.BODY_CUT, "the upstream closed in mid-body")
         if self.on_writable is not None:
             self.on_writable()
+
+    def _hear_last_words(self) -> None:
+        """Writing failed, and the loop ends the connection for it; what the upstream said before may lie unread.
+
+        Who answers early and closes with our bytes unread resets the connection (RFC 9112 section 9.6).
+        """
+        transport = self.transport
+        if transport is None or transport.get_extra_info("ssl_object") is not None or self._paused_reading:
+            return
+        with contextlib.suppress(OSError):
+            data = os.read(transport.get_extra_info("socket").fileno(), LAST_BYTES)
+            if data:
+                self.data_received(data)
 
     def fail(self, kind: FailureKind, detail: str) -> None:
         """End the attempt here: cut the connection, and say so to whoever waits."""
