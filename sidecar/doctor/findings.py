@@ -32,6 +32,7 @@ class Ailment(Enum):
     NOT_READY = ("D203", "not-ready", "error")
     RELOAD_FAILED = ("D204", "reload-failed", "error")
     NO_ADMIN = ("D205", "admin-unreachable", "warning")
+    STORE_LOST = ("D206", "shared-store-lost", "warning")
     UNKNOWN_NAME = ("D301", "name-unknown", "error")
     ORIGIN_UNREACHABLE = ("D302", "origin-unreachable", "error")
     CERTIFICATE = ("D303", "certificate-refused", "error")

@@ -87,6 +87,15 @@ def _admin(around: Surroundings) -> Iterator[Finding]:
             "the last reload failed: the sidecar runs on an older configuration than its files",
             "sidecar check shows every mistake; mend them, the next change is read by itself",
         )
+    if _sample(metrics, "sidecar_shared_store_up") == 0:
+        faults = re.findall(rb'^sidecar_shared_store_errors_total\{fault="(\w+)"\} [1-9]', metrics, re.MULTILINE)
+        faulty = b", ".join(faults).decode() or "not reached yet"
+        yield Finding(
+            Ailment.STORE_LOST,
+            door.url,
+            f"the shared store is not used ({faulty}): each replica goes on alone",
+            "the sidecar's log says why (shared_store_lost); look at `shared`, at the store, and at the way there",
+        )
     yield from _files(_sample(metrics, "process_max_fds"), "the sidecar")
 
 

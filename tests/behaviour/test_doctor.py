@@ -157,6 +157,17 @@ async def test_a_failed_reload_is_found(sidecar: Running) -> None:
     assert (await doctor(sidecar, healthy(sidecar))).codes == {"D204"}
 
 
+async def test_a_shared_store_that_is_not_there_is_found(make: Make, upstream: Upstream) -> None:
+    sidecar = await make(upstream, top=f"shared: redis://127.0.0.1:{refused_port()}")
+    meters = sidecar.sidecar.metrics.shared
+    assert meters is not None
+    await sidecar.until(lambda: meters.errors["connection"] > 0)
+    found = await doctor(sidecar, healthy(sidecar))
+    assert found.codes == {"D206"}
+    assert "(connection)" in found.said
+    assert found.exit_code == 0
+
+
 async def test_an_upstream_that_is_down_is_found(make: Make) -> None:
     sidecar = await make(refused_port())
     assert (await doctor(sidecar, healthy(sidecar))).codes == {"D302"}
