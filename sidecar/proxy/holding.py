@@ -60,6 +60,7 @@ class Holding:
         self._meters = meters
         self._timer: asyncio.TimerHandle | None = None
         self.shield = Shield(policy.breaker, policy.gate, self._load)
+        self.shield.tick(clock.monotonic())
         self.ended = 0
         """Attempts that are over, whatever came of them; the loop counts them before it tells."""
 
