@@ -43,7 +43,7 @@ def main() -> int:
         scenarios = [quicker(one) for one in scenarios]
     raise_file_limit()
     busy = busy_share()
-    rows = _all_rows(scenarios, [peer for peer in peers if peer.find()], given.rounds)
+    rows = _all_rows(scenarios, [peer for peer in peers if peer.find()], given.rounds, given.seed)
     missing = [f"Missing: {peer.name} is not installed ({peer.how_to_get})." for peer in peers if not peer.find()]
     report = Report(rows, missing)
     say("\n" + report.markdown())
@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--against", action="append", default=[], help=f"only this one of {peers}; may be repeated")
     parser.add_argument("--variations", action="store_true", help="other rates, durations and hints")
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=1, help="of the upstream's chance; each round has its own")
     parser.add_argument("--quick", action="store_true", help="small ones; only what holds at any size is judged")
     for name, kind in LOAD.items():
         parser.add_argument(f"--{name}", type=kind, help="of the load")
@@ -93,7 +94,7 @@ def _setting(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def _all_rows(scenarios: Sequence[Scenario], peers: Sequence[Peer], rounds: int) -> list[Row]:
+def _all_rows(scenarios: Sequence[Scenario], peers: Sequence[Peer], rounds: int, seed: int) -> list[Row]:
     """Each round of a storm begins with another peer; the table has them in their own order."""
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="sidecar-storms-") as folder:
@@ -103,7 +104,7 @@ def _all_rows(scenarios: Sequence[Scenario], peers: Sequence[Peer], rounds: int)
                 turn = number % max(1, len(peers))
                 for peer in [*peers[turn:], *peers[:turn]]:
                     say(f"{scenario.name} · {peer.name}" + (f" · round {number + 1}" if rounds > 1 else ""))
-                    for row in stand(peer, scenario, Path(folder)):
+                    for row in stand(peer, scenario, Path(folder), seed + number):
                         found.setdefault((row.name, row.peer), []).append(row)
             order = {peer.name: index for index, peer in enumerate(peers)}
             rows += [medians(found[key]) for key in sorted(found, key=lambda key: (key[0], order[key[1]]))]

@@ -48,14 +48,14 @@ class Row:
     stood: Stood | None = None
 
 
-def stand(peer: Peer, scenario: Scenario, folder: Path) -> list[Row]:
+def stand(peer: Peer, scenario: Scenario, folder: Path, seed: int = 1) -> list[Row]:
     """The whole scenario: one row, or two where the load comes once more. TimeoutError when one does not start."""
     place = folder / f"{scenario.name}-{peer.name}-{time.monotonic_ns()}"
     place.mkdir(parents=True)
     port = free_port()
     described = place / "storm.json"
     described.write_text(json.dumps({"model": scenario.storm.model, "parameters": dict(scenario.storm.parameters)}))
-    command = [sys.executable, "-m", "benchmarks.storms.upstream", str(port), str(described)]
+    command = [sys.executable, "-m", "benchmarks.storms.upstream", str(port), str(described), str(seed)]
     with Process(command, CORE_LOAD, place / "upstream.log") as upstream:
         wait_for_answer("/", port, upstream.is_running)
         with peer_running(peer, place, port) as running:

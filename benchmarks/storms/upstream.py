@@ -1,6 +1,6 @@
 """The upstream of a storm: a model of ``sidecar.simulate`` behind a real socket, that logs each arrival for the judge.
 
-``python -m benchmarks.storms.upstream PORT STORM.json``. ``/r/ID`` is what the load asks for; ``/begin`` makes the
+``python -m benchmarks.storms.upstream PORT STORM.json SEED``. ``/r/ID`` is what the load asks for; ``/begin`` makes the
 model anew and begins its time; ``/log`` hands over the arrivals since it was last asked and forgets them; anything
 else is 200, unseen by the model. It knows nothing of who asks.
 """
@@ -34,9 +34,9 @@ STATUS_LINES = {200: b"200 OK", 429: b"429 Too Many Requests", 500: b"500 Intern
 class RealTimer:
     """The clock of a model: real time since the storm began."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, seed: int) -> None:
         self._loop = loop
-        self.chance: Callable[[], float] = random.Random(1).random
+        self.chance: Callable[[], float] = random.Random(seed).random
         self.zero = time.monotonic()
 
     @property
@@ -54,9 +54,9 @@ class RealTimer:
 class Site:
     """The model, its log, and the listener that an outage may close."""
 
-    def __init__(self, storm: Storm, port: int, loop: asyncio.AbstractEventLoop) -> None:
-        self.storm, self.port, self.loop = storm, port, loop
-        self.timer = RealTimer(loop)
+    def __init__(self, storm: Storm, port: int, seed: int, loop: asyncio.AbstractEventLoop) -> None:
+        self.storm, self.port, self.seed, self.loop = storm, port, seed, loop
+        self.timer = RealTimer(loop, seed)
         self.model: Upstream = storm.upstream(self.timer)
         self.log: list[Arrival] = []
         self.seen: Counter[str] = Counter()
@@ -70,7 +70,7 @@ class Site:
 
     def begin(self) -> None:
         """Time begins now, with a fresh model."""
-        self.timer = RealTimer(self.loop)
+        self.timer = RealTimer(self.loop, self.seed)
         self.model = self.storm.upstream(self.timer)
         parameters = self.storm.parameters
         if parameters.get("how") == "refused":
@@ -186,11 +186,11 @@ READERS: dict[str, Callable[[str, float], float]] = {
 """The judge's own reading of hints, apart from the sidecar's."""
 
 
-async def serve(port: int, storm: Storm) -> None:
+async def serve(port: int, storm: Storm, seed: int) -> None:
     loop = asyncio.get_running_loop()
-    await Site(storm, port, loop).listen()
+    await Site(storm, port, seed, loop).listen()
     await loop.create_future()
 
 
 if __name__ == "__main__":
-    uvloop.run(serve(int(sys.argv[1]), storm_from_file(Path(sys.argv[2]))))
+    uvloop.run(serve(int(sys.argv[1]), storm_from_file(Path(sys.argv[2])), int(sys.argv[3])))
