@@ -17,6 +17,7 @@ from sidecar.core.figures import NO_FIGURES, read_figures
 from sidecar.core.hold import Ticket, Turn
 from sidecar.core.policy import Policy
 from sidecar.core.shield import Load, Result, Shield
+from sidecar.core.usual import Usual
 from sidecar.core.words import Reason
 from sidecar.observe.metrics import UpstreamMeters
 from sidecar.proxy.clock import Clock
@@ -43,7 +44,7 @@ class Rejected(Exception):
 class Holding:
     """Of one upstream."""
 
-    __slots__ = ("_chance", "_clock", "_loop", "_meters", "_policy", "_timer", "ended", "shield")
+    __slots__ = ("_chance", "_clock", "_loop", "_meters", "_policy", "_timer", "_usual", "ended", "shield")
 
     def __init__(
         self,
@@ -60,12 +61,18 @@ class Holding:
         self._meters = meters
         self._timer: asyncio.TimerHandle | None = None
         self.shield = Shield(policy.breaker, policy.gate, self._load)
-        self.shield.tick(clock.monotonic())
+        self._usual = Usual()
+        self.tick()
         self.ended = 0
         """Attempts that are over, whatever came of them; the loop counts them before it tells."""
 
     def _load(self) -> Load:
-        return Load(self.shield.sends - self.ended, self._meters.usual_seconds())
+        return Load(self.shield.sends - self.ended, self._usual.seconds or self._meters.usual_seconds())
+
+    def tick(self) -> None:
+        """Once a second: so that it is known what was usual before trouble began."""
+        self.shield.tick(self._clock.monotonic())
+        self._usual = self._meters.told(self._usual, calm=self.shield.calm)
 
     def key(self, message: RequestMessage) -> str:
         """Whose quota this request is under: everybody's, or that of the values of the named headers."""
@@ -191,9 +198,8 @@ class Ticker:
         self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
 
     def _tick(self) -> None:
-        now = self._clock.monotonic()
         for holding in self._all_of():
-            holding.shield.tick(now)
+            holding.tick()
         self.start()
 
     def close(self) -> None:
