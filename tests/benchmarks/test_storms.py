@@ -110,7 +110,9 @@ def test_the_figures_of_an_outage() -> None:
 
 
 def test_the_second_half_of_a_trial_keeps_only_its_own_sends() -> None:
-    trial = Trial(100.0, [reply("a", 100.0), reply("b", 105.0)], [taken(100.0, "a"), taken(105.0), taken(105.1, "b", 2)])
+    trial = Trial(
+        100.0, [reply("a", 100.0), reply("b", 105.0)], [taken(100.0, "a"), taken(105.0), taken(105.1, "b", 2)]
+    )
     later = trial.after(5.0)
     assert [one.name for one in later.replies] == ["b"]
     assert len(later.arrivals) == 2
