@@ -77,7 +77,8 @@ def refusal(status: int, seconds: float, style: HintStyle, wall: float, *fields:
     elif style == "date":
         hint = [(b"Retry-After", formatdate(-(-(wall + seconds) // 1), usegmt=True).encode("ascii"))]
     elif style == "reset":
-        hint = [(b"X-RateLimit-Reset", b"%d" % -(-(wall + seconds) // 1))]
+        reset = b"%d" % -(-(wall + seconds) // 1)
+        hint = [(b"X-RateLimit-Remaining", b"0"), (b"X-RateLimit-Reset", reset)]
     return Answer(status, (*hint, *fields))
 
 
