@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import accumulate
 from typing import Any
 
@@ -40,9 +40,11 @@ class Arrival:
     answered_at: float = 0.0
     allowed_at: float | None = None
     """When the answer allowed the next send; None if it did not say."""
+    method: str = "POST"
 
     def row(self) -> list[Any]:
-        return [self.at, self.name, self.number, self.applied, self.answer, self.answered_at, self.allowed_at]
+        """For the wire, in the order of the fields."""
+        return list(astuple(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +90,9 @@ class Trial:
 
     @property
     def applied_twice(self) -> int:
-        """Requests that took effect more than once."""
-        return sum(times > 1 for times in Counter(one.name for one in self.arrivals if one.applied).values())
+        """POSTs that took effect more than once; to repeat a GET changes nothing."""
+        effects = Counter(one.name for one in self.arrivals if one.applied and one.method == "POST")
+        return sum(times > 1 for times in effects.values())
 
     @property
     def untold(self) -> int:

@@ -25,7 +25,7 @@ from benchmarks.storms.judge import Arrival
 from sidecar.simulate.storms import Storm, storm_from_file
 from sidecar.simulate.upstream import Answer, Upstream
 
-PATH, BEGIN, LOG = b"/r/", b"/begin", b"/log"
+PATH, BEGIN, LOG = "/r/", "/begin", "/log"
 BODY = b'{"ok":true}'
 BACKLOG = 4096
 STATUS_LINES = {200: b"200 OK", 429: b"429 Too Many Requests", 500: b"500 Internal Server Error"}
@@ -86,9 +86,9 @@ class Site:
     def _open(self) -> None:
         self.opening = self.loop.create_task(self.listen())
 
-    def arrived(self, connection: Connection, name: str) -> None:
+    def arrived(self, connection: Connection, method: str, name: str) -> None:
         self.seen[name] += 1
-        arrival = Arrival(at=time.monotonic(), name=name, number=self.seen[name])
+        arrival = Arrival(at=time.monotonic(), name=name, number=self.seen[name], method=method)
         self.log.append(arrival)
         self.model.arrive(lambda answer: self._answered(connection, arrival, answer))
 
@@ -130,12 +130,13 @@ class Connection(asyncio.Protocol):
             if len(self.buffer) < end + 4 + size:
                 return
             del self.buffer[: end + 4 + size]
-            self._asked(head.split(b" ", 2)[1])
+            method, target, _ = head.decode("latin-1").split(" ", 2)
+            self._asked(method, target)
 
-    def _asked(self, target: bytes) -> None:
+    def _asked(self, method: str, target: str) -> None:
         body = BODY
         if target.startswith(PATH):
-            self.site.arrived(self, target[len(PATH) :].decode("latin-1"))
+            self.site.arrived(self, method, target[len(PATH) :])
             return
         if target == BEGIN:
             self.site.begin()

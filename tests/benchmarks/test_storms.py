@@ -83,6 +83,8 @@ def test_a_repeat_before_its_own_hint_has_no_excuse() -> None:
 def test_what_was_applied_twice_counts_once_for_each_request() -> None:
     arrivals = [taken(100.0, "a", 1), taken(100.1, "a", 2), taken(100.2, "a", 3), taken(100.3), refused(100.4)]
     assert Trial(100.0, [], arrivals).applied_twice == 1
+    gets = [replace(one, method="GET") for one in arrivals]
+    assert Trial(100.0, [], gets).applied_twice == 0
 
 
 def test_whoever_got_no_answer_has_to_be_told_so() -> None:
