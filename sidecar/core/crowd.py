@@ -28,6 +28,8 @@ SLOW: Final = 1.25
 """Answers that take so many times longer than quick ones mean that a queue has grown …"""
 SLOW_BY_NOW: Final = 1.1
 """… or so many, where one has been seen before: the way back to it is watched more closely."""
+LOOP_SECONDS: Final = 0.005
+"""So much may be our own doing when many are released at once, and says nothing of the upstream."""
 MANY_SLOW: Final = 0.6
 """Where more than this share of a round takes as long."""
 AFTER_DOUBLING: Final = 0.6
@@ -102,7 +104,7 @@ def answered(crowd: Crowd, now: float, seconds: float, was_full: bool) -> Crowd:
     quick = crowd.quick_seconds or seconds
     full = crowd.was_full or was_full
     limit = min(MOST, crowd.limit + 1) if crowd.doubling and was_full else crowd.limit
-    slow = crowd.slow + (seconds > (SLOW_BY_NOW if crowd.knee else SLOW) * quick)
+    slow = crowd.slow + (seconds > max((SLOW_BY_NOW if crowd.knee else SLOW) * quick, quick + LOOP_SECONDS))
     total = crowd.total_seconds + seconds
     crowd = replace(
         crowd,
@@ -182,7 +184,7 @@ def _queued(crowd: Crowd, mean_seconds: float, now: float) -> Crowd:
     if crowd.doubling:
         return _cut(crowd, crowd.limit * AFTER_DOUBLING, now)
     per_second = max(crowd.counted / max(now - crowd.counted_at, LEAST_ROUND_SECONDS), crowd.limit / mean_seconds)
-    needed = crowd.quick_seconds * per_second
+    needed = max(crowd.quick_seconds, LOOP_SECONDS) * per_second
     knee = min(crowd.limit, max(float(ceil(needed)), MOST_CUT * crowd.limit))
     is_confirmed = abs(knee - crowd.knee) <= CONFIRMED_WITHIN * knee
     flat = min(LONGEST_FLAT_SECONDS, 2 * crowd.flat_seconds) if is_confirmed else FIRST_FLAT_SECONDS

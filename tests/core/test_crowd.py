@@ -116,3 +116,9 @@ def test_an_upstream_that_was_slow_and_is_quick_again_is_not_left_with_a_queue()
     _, _, latencies = served(40, 0.15, crowd, now, 20.0)
     late = sorted(latencies[len(latencies) // 2 :])
     assert late[len(late) // 2] <= 0.25  # not 0.75: a quarter more than what had become usual meanwhile
+
+
+def test_a_few_milliseconds_of_our_own_are_no_queue_of_theirs() -> None:
+    crowd, _ = rounds(after_outage(100.0, 0.001, 0.0), 6, 0.004)
+    assert crowd.doubling
+    assert crowd.limit >= FIRST * 2**6
