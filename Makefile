@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run demo test crash check bench image setup clean
+.PHONY: help run demo test crash check bench storms image setup clean
 
 BIN := .venv/bin
 PINS := deploy/constraints.txt deploy/constraints-build.txt deploy/constraints-extras.txt deploy/constraints-dev.txt
@@ -34,6 +34,9 @@ check: $(READY) ## lint, format, types, and the shipped configuration
 
 bench: $(READY) .venv/.bench ## what one request costs, beside other proxies, measured here
 	@$(BIN)/python -m benchmarks
+
+storms: $(READY) .venv/.bench ## six storms over real sockets, beside Envoy and HAProxy
+	@$(BIN)/python -m benchmarks.storms
 
 image: ## the container image, as retry-sidecar:latest
 	@for engine in docker podman; do \

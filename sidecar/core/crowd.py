@@ -2,15 +2,17 @@
 
 A frozen value that exists only then; at all other times nobody counts. It begins small after an outage and doubles with
 each round of answers, as TCP's slow start does; it begins a third below what was too much after failures in numbers.
-Then it is additive increase and multiplicative decrease by rounds: less where many fail or answers are much slower than
-usual (a queue has grown inside the upstream), more where they are quick and the limit was in the way. An upstream that
+Then it goes by rounds of answers: less where many fail or answers are much slower than usual (a queue has grown inside
+the upstream), more where they are quick and the limit was in the way. Where a queue was seen, the **knee** is known: as
+many as are busy there at once. The limit stays at it for a while, then looks beyond it, ever faster. An upstream that
 has become slow is not mistaken for a crowded one: where a smaller limit has cost answers per second there was no queue,
-and what it takes now is usual from then on.
+the limit is taken back, and what an answer takes now is usual from then on.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import Final
 
 __all__ = ["Crowd", "after_outage", "answered", "failed", "overloaded"]
@@ -24,16 +26,29 @@ STEPS_BACK: Final = 0.7
 """To what share of the sends under way it goes when many fail."""
 SLOW: Final = 1.25
 """Answers that take so many times longer than quick ones mean that a queue has grown …"""
+SLOW_BY_NOW: Final = 1.1
+"""… or so many, where one has been seen before: the way back to it is watched more closely."""
+LOOP_SECONDS: Final = 0.005
+"""So much may be our own doing when many are released at once, and says nothing of the upstream."""
 MANY_SLOW: Final = 0.6
-"""… where more than this share of a round takes as long."""
+"""Where more than this share of a round takes as long."""
 AFTER_DOUBLING: Final = 0.6
 """When the doubling ends it has gone one round too far."""
 MOST_CUT: Final = 0.5
 GROWTH: Final = 0.1
+KNEE_STEP: Final = 0.1
+"""The limit stays at the knee that was found, and is so far beyond it after twice the time."""
+FIRST_FLAT_SECONDS: Final = 2.0
+LONGEST_FLAT_SECONDS: Final = 4.0
+CONFIRMED_WITHIN: Final = 0.2
 LEAST_RESULTS: Final = 4
 LEAST_ROUND_SECONDS: Final = 0.1
+RECOVERED: Final = 0.7
+"""Answers that take no more than this share of what was usual are usual now: the upstream has become quicker."""
 COSTLY: Final = 0.75
 """A smaller limit that leaves no more than this share of the answers per second was no cure."""
+SMALLER: Final = 0.9
+"""Only a limit that is smaller than that of the best round by so much can have cost anything."""
 FADES: Final = 0.95
 """What the best round counts for after another one."""
 MANY_FAIL: Final = 0.5
@@ -59,6 +74,16 @@ class Crowd:
     total_seconds: float = 0.0
     """Of the answers of this round."""
     was_full: bool = False
+    most_at: float = 0.0
+    """The limit in that best round."""
+    knee: float = 0.0
+    """Where a queue begins to grow inside the upstream, as far as is known; 0: not known."""
+    flat_seconds: float = FIRST_FLAT_SECONDS
+    """How long the limit stays at the knee."""
+    counted_at: float = 0.0
+    """From when on answers are counted under about this limit; 0: not yet …"""
+    counted: int = 0
+    """… and how many came."""
 
 
 def after_outage(now: float, usual_seconds: float, usual_crowd: float) -> Crowd:
@@ -74,18 +99,20 @@ def overloaded(now: float, under_way: int, usual_seconds: float) -> Crowd:
 def answered(crowd: Crowd, now: float, seconds: float, was_full: bool) -> Crowd:
     """A success that took so long; ``was_full``: somebody waits because of the limit."""
     if now - seconds < crowd.cut_at <= now:
-        return replace(crowd, round_at=now)  # sent before the last cut: it says nothing about it
+        return replace(crowd, round_at=now, counted_at=now)  # sent before the last cut: it says nothing about it
     seconds = max(seconds, 1e-6)
     quick = crowd.quick_seconds or seconds
     full = crowd.was_full or was_full
     limit = min(MOST, crowd.limit + 1) if crowd.doubling and was_full else crowd.limit
-    slow = crowd.slow + (seconds > SLOW * quick)
+    slow = crowd.slow + (seconds > max((SLOW_BY_NOW if crowd.knee else SLOW) * quick, quick + LOOP_SECONDS))
     total = crowd.total_seconds + seconds
     crowd = replace(
         crowd,
         limit=limit,
         quick_seconds=quick,
         answers=crowd.answers + 1,
+        counted=crowd.counted + 1,
+        counted_at=crowd.counted_at or crowd.round_at,
         slow=slow,
         total_seconds=total,
         was_full=full,
@@ -102,31 +129,40 @@ def failed(crowd: Crowd, now: float, seconds: float, in_a_row: int) -> Crowd:
     if now - seconds < crowd.cut_at <= now:
         return crowd
     if in_a_row >= FEW_IN_A_ROW:
-        return _begin_round(
-            replace(crowd, limit=max(FEWEST, crowd.limit * STEPS_BACK), doubling=False, cut_at=now), now
-        )
+        return _begin_round(_cut(replace(crowd, doubling=False, knee=0.0), crowd.limit * STEPS_BACK, now), now)
     return _end_round(replace(crowd, failures=crowd.failures + 1), now)
 
 
 def _end_round(crowd: Crowd, now: float) -> Crowd:
-    """After as many results as half the limit, and no sooner than the answers take: then judge them."""
+    """After as many results as the limit, and no sooner than half of what they take: then judge them.
+
+    With fewer, answers that come in clumps would look like a rate that they do not have. While it doubles, the limit
+    runs ahead of the answers, and half of it is enough.
+    """
     results = crowd.answers + crowd.failures
     mean = crowd.total_seconds / crowd.answers if crowd.answers else 0.0
     seconds = now - crowd.round_at
-    if results < max(LEAST_RESULTS, crowd.limit / 2) or 0 <= seconds < max(LEAST_ROUND_SECONDS, mean / 2):
+    enough = max(LEAST_RESULTS, crowd.limit / 2 if crowd.doubling else crowd.limit)
+    if results < enough or 0 <= seconds < max(LEAST_ROUND_SECONDS, mean / 2):
         return crowd
     per_second = crowd.answers / max(seconds, LEAST_ROUND_SECONDS)
     is_cured = crowd.failures < MANY_FAIL * results and crowd.slow <= MANY_SLOW * crowd.answers
-    is_slow = not is_cured and crowd.was_full and 0 < per_second < COSTLY * crowd.most_per_second
-    limit = crowd.limit * (1 + GROWTH) if is_slow else _next_limit(crowd, results, mean)
-    judged = replace(
-        crowd,
-        limit=min(MOST, max(FEWEST, limit)),
-        cut_at=now if limit < crowd.limit else crowd.cut_at,
-        doubling=crowd.doubling and is_cured,
-        quick_seconds=mean if is_slow else crowd.quick_seconds,
-        most_per_second=max(per_second, FADES * crowd.most_per_second),
-    )
+    is_smaller = crowd.limit <= SMALLER * crowd.most_at
+    is_slow = not is_cured and crowd.was_full and is_smaller and 0 < per_second < COSTLY * crowd.most_per_second
+    if is_slow:
+        taken_back = max(crowd.limit * (1 + GROWTH), crowd.most_at)
+        judged = replace(crowd, limit=min(MOST, taken_back), quick_seconds=mean, knee=0.0)
+    elif crowd.failures >= MANY_FAIL * results:
+        judged = _cut(replace(crowd, knee=0.0), crowd.limit * STEPS_BACK, now)
+    elif not is_cured:
+        judged = _queued(crowd, mean, now)
+    else:
+        quick = mean if 0 < mean < RECOVERED * crowd.quick_seconds else crowd.quick_seconds
+        judged = replace(crowd, limit=_grown(crowd, now), quick_seconds=quick)
+    most, most_at = FADES * crowd.most_per_second, crowd.most_at
+    if per_second >= most:
+        most, most_at = per_second, crowd.limit
+    judged = replace(judged, doubling=crowd.doubling and is_cured, most_per_second=most, most_at=most_at)
     return _begin_round(judged, now)
 
 
@@ -134,13 +170,34 @@ def _begin_round(crowd: Crowd, now: float) -> Crowd:
     return replace(crowd, round_at=now, answers=0, slow=0, failures=0, total_seconds=0.0, was_full=False)
 
 
-def _next_limit(crowd: Crowd, results: int, mean_seconds: float) -> float:
-    """After a round. One that fails or crawls makes it smaller, a good one that was full makes it larger."""
-    if crowd.failures >= MANY_FAIL * results:
-        return crowd.limit * STEPS_BACK
-    if crowd.slow > MANY_SLOW * crowd.answers:
-        cut = AFTER_DOUBLING if crowd.doubling else SLOW * crowd.quick_seconds / mean_seconds
-        return crowd.limit * min(1.0, max(MOST_CUT, cut))
-    if crowd.was_full and not crowd.doubling:
-        return crowd.limit + max(1.0, GROWTH * crowd.limit)
-    return crowd.limit
+def _cut(crowd: Crowd, limit: float, now: float) -> Crowd:
+    return replace(crowd, limit=max(FEWEST, limit), cut_at=now, counted_at=0.0, counted=0)
+
+
+def _queued(crowd: Crowd, mean_seconds: float, now: float) -> Crowd:
+    """After a round that crawled: what waits inside the upstream is the part of the limit that it does not need.
+
+    By Little's law it needs its answers per second times how long one takes where nothing queues: of all answers since
+    the last cut, or of this round where that is more, because the limit has grown since. If it crawls by chance, that
+    is the limit itself, and hardly anything is lost.
+    """
+    if crowd.doubling:
+        return _cut(crowd, crowd.limit * AFTER_DOUBLING, now)
+    per_second = max(crowd.counted / max(now - crowd.counted_at, LEAST_ROUND_SECONDS), crowd.limit / mean_seconds)
+    needed = max(crowd.quick_seconds, LOOP_SECONDS) * per_second
+    knee = min(crowd.limit, max(float(ceil(needed)), MOST_CUT * crowd.limit))
+    is_confirmed = abs(knee - crowd.knee) <= CONFIRMED_WITHIN * knee
+    flat = min(LONGEST_FLAT_SECONDS, 2 * crowd.flat_seconds) if is_confirmed else FIRST_FLAT_SECONDS
+    return _cut(replace(crowd, knee=knee, flat_seconds=flat), knee, now)
+
+
+def _grown(crowd: Crowd, now: float) -> float:
+    """The limit after a good round: larger, if it was in the way."""
+    if not crowd.was_full or crowd.doubling:
+        return crowd.limit
+    faster = crowd.limit + max(1.0, GROWTH * crowd.limit)
+    if not crowd.knee:
+        return min(MOST, faster)
+    age = max(0.0, now - crowd.cut_at)
+    wanted = crowd.knee * (1 + KNEE_STEP * min(max(0.0, age / crowd.flat_seconds - 1), 100.0) ** 3)
+    return min(MOST, faster, max(crowd.limit, wanted))

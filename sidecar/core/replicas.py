@@ -145,6 +145,8 @@ class ReplicaShield(Shield):
 
     def _is_answered(self, now: float) -> bool:
         """Whether attempts of ours have ended well within the last second or two, and none failed."""
+        if not self._samples:
+            return False
         at, sends = self._samples[0]
         under_way = self._load().under_way if self.calm else self.under_way
         ended = self.sends - under_way - sends

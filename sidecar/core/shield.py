@@ -81,8 +81,8 @@ class Shield:
         self._deadlines = Deadlines()
         self._ended = 0
         """Attempts that had ended when that was last told."""
-        self._samples = ((0.0, 0), (0.0, 0))
-        """Moments, with the sends begun before them: the last two ticks."""
+        self._samples: tuple[tuple[float, int], ...] = ()
+        """Moments, with the sends begun before them: the last two ticks; none before the first."""
         self._usual_per_second = 0.0
         """Sends, before the present trouble."""
         self._calm_generation = self.breaker.generation
@@ -333,13 +333,20 @@ class Shield:
 
     def tick(self, now: float) -> None:
         """Once in a while (about a second): so that it is known how much was sent of late, if trouble begins."""
-        if not 0 <= now - self._samples[1][0] < LEAST_TICK_SECONDS:
-            self._samples = (self._samples[1], (now, self.sends))
+        sample = (now, self.sends)
+        if not self._samples:
+            self._samples = (sample, sample)
+        elif not 0 <= now - self._samples[1][0] < LEAST_TICK_SECONDS:
+            self._samples = (self._samples[1], sample)
 
     def _taken(self, now: float) -> tuple[int, float]:
-        """Attempts that have ended of late, and in how many seconds."""
-        at, sends = self._samples[0]
-        return max(0, self.sends - self.under_way - sends - 1), max(0.0, now - at)
+        """Attempts that have ended of late, and in how many seconds.
+
+        Since the last tick or the one before, whichever makes more of them: a burst is not thinned by quiet before it.
+        """
+        ended = self.sends - self.under_way - 1
+        since = [(max(0, ended - sends), max(0.0, now - at)) for at, sends in self._samples]
+        return max(since, key=lambda one: one[0] / max(1.0, one[1]), default=(max(0, ended), 0.0))
 
     # -- letting go --------------------------------------------------------------------------------------
 

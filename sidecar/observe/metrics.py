@@ -25,6 +25,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from sidecar import __version__
+from sidecar.core import usual
+from sidecar.core.usual import Usual
 from sidecar.core.words import FailureKind, HedgeEnd, Outcome, Reason, WaitFrom
 from sidecar.observe.families import (
     DURATION_BUCKETS,
@@ -139,16 +141,14 @@ class UpstreamMeters:
         cells[-1] += duration_seconds
 
     def usual_seconds(self) -> float:
-        """How long an attempt takes at the median, as finely as the buckets tell; 0 before the first."""
-        counts = self.attempt_durations[:-1]
-        half, seen = sum(counts) / 2, 0.0
-        if not half:
-            return 0.0
-        for bound, count in zip(DURATION_BUCKETS, counts, strict=False):
-            seen += count
-            if seen >= half:
-                return bound
-        return DURATION_BUCKETS[-1]
+        """How long an attempt takes at the median, as finely as the buckets and the mean tell; 0 before the first."""
+        *counts, total_seconds = self.attempt_durations
+        return usual.middle(DURATION_BUCKETS, counts, total_seconds)
+
+    def told(self, known: Usual, *, calm: bool) -> Usual:
+        """The same of late, once a second."""
+        *counts, total_seconds = self.attempt_durations
+        return usual.told(known, DURATION_BUCKETS, counts, total_seconds, calm=calm)
 
     def retried(self, cause: str) -> None:
         """A send after the first was decided upon, because of this status code or failure."""

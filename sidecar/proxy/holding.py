@@ -18,6 +18,7 @@ from sidecar.core.hold import Ticket, Turn
 from sidecar.core.policy import Policy
 from sidecar.core.replicas import ReplicaShield
 from sidecar.core.shield import Load, Result, Shield
+from sidecar.core.usual import Usual
 from sidecar.core.words import Reason
 from sidecar.observe.metrics import UpstreamMeters
 from sidecar.proxy.clock import Clock
@@ -52,7 +53,19 @@ class Peer(Protocol):
 class Holding:
     """Of one upstream. ``is_replica``: what it knows can be shared with others, once it has a ``peer``."""
 
-    __slots__ = ("_chance", "_clock", "_loop", "_meters", "_policy", "_timer", "ended", "peer", "salt", "shield")
+    __slots__ = (
+        "_chance",
+        "_clock",
+        "_loop",
+        "_meters",
+        "_policy",
+        "_timer",
+        "_usual",
+        "ended",
+        "peer",
+        "salt",
+        "shield",
+    )
 
     def __init__(
         self,
@@ -73,11 +86,18 @@ class Holding:
         self.salt = _KEY_SALT
         self.peer: Peer | None = None
         self.shield = (ReplicaShield if is_replica else Shield)(policy.breaker, policy.gate, self._load)
+        self._usual = Usual()
+        self.tick()
         self.ended = 0
         """Attempts that are over, whatever came of them; the loop counts them before it tells."""
 
     def _load(self) -> Load:
-        return Load(self.shield.sends - self.ended, self._meters.usual_seconds())
+        return Load(self.shield.sends - self.ended, self._usual.seconds or self._meters.usual_seconds())
+
+    def tick(self) -> None:
+        """Once a second: so that it is known what was usual before trouble began."""
+        self.shield.tick(self._clock.monotonic())
+        self._usual = self._meters.told(self._usual, calm=self.shield.calm)
 
     def key(self, message: RequestMessage) -> str:
         """Whose quota this request is under: everybody's, or that of the values of the named headers."""
@@ -205,9 +225,8 @@ class Ticker:
         self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
 
     def _tick(self) -> None:
-        now = self._clock.monotonic()
         for holding in self._all_of():
-            holding.shield.tick(now)
+            holding.tick()
         self.start()
 
     def close(self) -> None:

@@ -11,7 +11,6 @@ from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate
 from typing import Final, Protocol
 
 from sidecar.core.budget import full_floor, refill, withdraw
@@ -23,6 +22,7 @@ from sidecar.core.lanes import Kind
 from sidecar.core.policy import BreakerRule, GateRule, Policy
 from sidecar.core.shield import Load, Result, Shield
 from sidecar.core.table import policy_passes
+from sidecar.core.usual import Usual, middle, told
 from sidecar.core.words import IDEMPOTENT_METHODS, Reason, Verb
 from sidecar.simulate.clock import Clock
 from sidecar.simulate.tally import Tally
@@ -87,24 +87,33 @@ class Teller:
 class Door:
     """A shield, and the timer that looks at it again: of one sidecar, or of several that share what they know."""
 
-    __slots__ = ("_clock", "_next_at", "_ticked_at", "members", "shield")
+    __slots__ = ("_clock", "_next_at", "_ticked_at", "_usual", "members", "shield")
 
     def __init__(self, clock: Clock, breaker: BreakerRule, gate: GateRule) -> None:
         self._clock = clock
         self._next_at = float("inf")
         self._ticked_at = 0.0
+        self._usual = Usual()
         self.members: list[Sidecar] = []
         self.shield = Shield(breaker, gate, self._load)
 
     def _load(self) -> Load:
-        usual = self.members[0].usual_seconds() if self.members else 0.0
-        return Load(sum(member.under_way for member in self.members), usual)
+        return Load(sum(member.under_way for member in self.members), self._usual.seconds or self._so_far())
+
+    def _so_far(self) -> float:
+        """Before the first tick."""
+        member = self.members[0]
+        return middle(BOUNDS, member.durations, member.total_seconds)
 
     def tick(self) -> None:
         """About once a second, as the loop does."""
         if self._clock.now - self._ticked_at >= TICK_SECONDS:
             self._ticked_at = self._clock.now
             self.shield.tick(self._clock.now)
+            member = self.members[0]
+            if member.durations:
+                calm = self.shield.calm
+                self._usual = told(self._usual, BOUNDS, member.durations, member.total_seconds, calm=calm)
 
     def pump(self) -> None:
         """Wake whoever is settled, and look again when the shield says."""
@@ -134,7 +143,9 @@ class Sidecar:
         self._passes = [policy_passes(policy, status) for status in range(1000)]
         self._budget = full_floor(policy.budget, clock.now)
         self._requests = 0
-        self._durations: list[int] = []
+        self.durations: list[int] = []
+        """How many answers took up to each bound; empty before the first."""
+        self.total_seconds = 0.0
         self.waits = 0
         self.under_way = 0
         self.door = door or Door(clock, policy.breaker, policy.gate)
@@ -144,14 +155,6 @@ class Sidecar:
     def held(self) -> int:
         """Exchanges that wait inside; those behind a shared door are counted with its first member."""
         return self.waits + (self.door.shield.waiting if self.door.members[0] is self else 0)
-
-    def usual_seconds(self) -> float:
-        """The median duration of answers so far; 0 before the first."""
-        total = sum(self._durations)
-        for index, seen in enumerate(accumulate(self._durations)):
-            if seen * 2 >= total > 0:
-                return BOUNDS[min(index, len(BOUNDS) - 1)] / 1.25
-        return 0.0
 
     def take(self, method: str, done: Callable[[], None]) -> None:
         """One request of an app."""
@@ -213,9 +216,10 @@ class Sidecar:
         self._follow(exchange, decision)
 
     def _note(self, seconds: float) -> None:
-        if not self._durations:
-            self._durations = [0] * (len(BOUNDS) + 1)
-        self._durations[bisect_left(BOUNDS, seconds)] += 1
+        if not self.durations:
+            self.durations = [0] * (len(BOUNDS) + 1)
+        self.durations[bisect_left(BOUNDS, seconds)] += 1
+        self.total_seconds += seconds
 
     def _tell(self, exchange: Exchange, answer: Answer, kind: Kind, seconds: float, opens_at: float | None) -> None:
         figures = read_figures(answer.headers, self._clock.wall)

@@ -11,10 +11,9 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final, get_args
 
-from sidecar.simulate.clock import Clock
-from sidecar.simulate.upstream import Brownout, Flaky, HintStyle, Outage, Quota, Silent, Upstream
+from sidecar.simulate.upstream import Brownout, Flaky, HintStyle, Outage, Quota, Silent, Timer, Trouble, Upstream
 
-__all__ = ["STORMS", "BadStorm", "Storm", "storm_from_file"]
+__all__ = ["STORMS", "BadStorm", "Storm", "storm_from", "storm_from_file"]
 
 MODELS: Final[dict[str, Callable[..., Upstream]]] = {
     "flaky": Flaky,
@@ -27,7 +26,7 @@ PARAMETERS: Final = {
     "flaky": {"share", "latency"},
     "post": {"share", "latency"},
     "quota": {"rate", "burst", "hint", "style", "announces", "latency"},
-    "outage": {"begins", "ends", "latency", "hint", "style", "status"},
+    "outage": {"begins", "ends", "latency", "hint", "style", "status", "how"},
     "brownout": {"slots", "service", "slow", "begins", "ends", "queue", "hint"},
 }
 
@@ -51,7 +50,7 @@ class Storm:
     trouble: tuple[float, float] = (0.0, 0.0)
     """From when to when the amplification is of interest; equal: the whole run."""
 
-    def upstream(self, clock: Clock) -> Upstream:
+    def upstream(self, clock: Timer) -> Upstream:
         """A fresh one, on this clock."""
         return MODELS[self.model](clock, **self.parameters)
 
@@ -78,40 +77,47 @@ def storm_from_file(path: Path) -> Storm:
         raise BadStorm(f"{path} cannot be read: {error}") from error
     except ValueError as error:
         raise BadStorm(f"{path} is not JSON: {error}") from error
+    return storm_from(found, str(path), path.stem)
+
+
+def storm_from(found: object, where: str, name: str) -> Storm:
+    """The same of an object that was read elsewhere; ``where`` is named in what is wrong. Raises BadStorm."""
     if not isinstance(found, dict) or found.get("model") not in MODELS:
-        raise BadStorm(f'{path} needs a "model": one of {", ".join(MODELS)}')
+        raise BadStorm(f'{where} needs a "model": one of {", ".join(MODELS)}')
     model = found["model"]
-    _refuse_unknown(path, "storm", found, {entry.name for entry in fields(Storm)})
+    _refuse_unknown(where, "storm", found, {entry.name for entry in fields(Storm)})
     parameters = found.get("parameters", {})
     if not isinstance(parameters, dict):
-        raise BadStorm(f'{path}: "parameters" is an object')
-    _refuse_unknown(path, f"{model} model", parameters, PARAMETERS[model])
+        raise BadStorm(f'{where}: "parameters" is an object')
+    _refuse_unknown(where, f"{model} model", parameters, PARAMETERS[model])
     if parameters.get("style", "none") not in get_args(HintStyle):
-        raise BadStorm(f'{path}: "style" is one of {", ".join(get_args(HintStyle))}')
-    for name, value in {**parameters, **found}.items():
-        _refuse_wrong_kind(path, name, value)
+        raise BadStorm(f'{where}: "style" is one of {", ".join(get_args(HintStyle))}')
+    if parameters.get("how", "status") not in get_args(Trouble):
+        raise BadStorm(f'{where}: "how" is one of {", ".join(get_args(Trouble))}')
+    for key, value in {**parameters, **found}.items():
+        _refuse_wrong_kind(where, key, value)
     begins, ends = parameters.get("begins", 5.0), parameters.get("ends", 8.0)
     known = STORMS.get(model, STORMS["flaky"])
     trouble = (begins, ends) if model in ("outage", "brownout") else (0.0, 0.0)
     settings = {key: value for key, value in found.items() if key not in ("trouble", "model")}
-    storm = replace(known, **{"name": path.stem, "trouble": trouble, **settings})
+    storm = replace(known, **{"name": name, "trouble": trouble, **settings})
     return replace(storm, workers=0) if "rate" in found and "workers" not in found else storm
 
 
-def _refuse_unknown(path: Path, what: str, found: Mapping[str, Any], known: set[str]) -> None:
+def _refuse_unknown(where: str, what: str, found: Mapping[str, Any], known: set[str]) -> None:
     unknown = sorted(set(found) - known)
     if unknown:
-        raise BadStorm(f'{path}: a {what} has no "{unknown[0]}"; it has {", ".join(sorted(known))}')
+        raise BadStorm(f'{where}: a {what} has no "{unknown[0]}"; it has {", ".join(sorted(known))}')
 
 
-def _refuse_wrong_kind(path: Path, name: str, value: object) -> None:
-    if name in ("name", "model", "style", "method", "parameters", "trouble", "announces"):
+def _refuse_wrong_kind(where: str, name: str, value: object) -> None:
+    if name in ("name", "model", "style", "method", "parameters", "trouble", "announces", "how"):
         return
     if name == "hint" and value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1e7:
-        raise BadStorm(f'{path}: "{name}" is a number from 0 to 10,000,000')
+        raise BadStorm(f'{where}: "{name}" is a number from 0 to 10,000,000')
     if name in ("rate", "seconds", "requests", "slots") and value == 0:
-        raise BadStorm(f'{path}: "{name}" is more than 0')
+        raise BadStorm(f'{where}: "{name}" is more than 0')
     if name in ("slots", "workers", "requests", "queue", "status") and value != int(value):
-        raise BadStorm(f'{path}: "{name}" is a whole number')
+        raise BadStorm(f'{where}: "{name}" is a whole number')

@@ -10,15 +10,19 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import formatdate
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from sidecar.core.exchange import Headers, no_headers
 from sidecar.core.words import FailureKind
-from sidecar.simulate.clock import Clock
 
-__all__ = ["Answer", "Brownout", "Flaky", "HintStyle", "Outage", "Quota", "Silent", "Upstream"]
+__all__ = ["Answer", "Brownout", "Flaky", "HintStyle", "Outage", "Quota", "Silent", "Timer", "Trouble", "Upstream"]
 
-HintStyle = Literal["seconds", "date", "decimal", "reset", "none"]
+HintStyle = Literal["seconds", "date", "decimal", "ms", "reset", "none"]
+Trouble = Literal["status", "reset", "refused"]
+"""How an outage shows: error answers, connections that break, or none that can be opened."""
+
+
+Fields = tuple[tuple[bytes, bytes], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +30,34 @@ class Answer:
     """What comes back: a status, or a failure."""
 
     status: int | None = None
-    headers: Headers = no_headers
+    fields: Fields = ()
     failure: FailureKind | None = None
     applied: bool = False
     """Whether the request took effect."""
 
+    @property
+    def headers(self) -> Headers:
+        return Headers(self.fields) if self.fields else no_headers
+
 
 OK = Answer(200, applied=True)
 UNAVAILABLE = Answer(503)
+
+
+class Timer(Protocol):
+    """What a model needs of a clock, virtual (``clock``) or real (``benchmarks.storms``)."""
+
+    @property
+    def now(self) -> float:
+        """Seconds since the storm began."""
+
+    @property
+    def wall(self) -> float: ...
+
+    @property
+    def chance(self) -> Callable[[], float]: ...
+
+    def after(self, seconds: float, act: Callable[..., None], *arguments: Any) -> None: ...
 
 
 class Upstream(Protocol):
@@ -48,17 +72,20 @@ def refusal(status: int, seconds: float, style: HintStyle, wall: float, *fields:
         hint = [(b"Retry-After", b"%d" % max(1, -(-seconds // 1)))]
     elif style == "decimal":
         hint = [(b"Retry-After", b"%.3f" % seconds)]
+    elif style == "ms":
+        hint = [(b"Retry-After-Ms", b"%d" % -(-seconds * 1000 // 1))]
     elif style == "date":
         hint = [(b"Retry-After", formatdate(-(-(wall + seconds) // 1), usegmt=True).encode("ascii"))]
     elif style == "reset":
-        hint = [(b"X-RateLimit-Reset", b"%d" % -(-(wall + seconds) // 1))]
-    return Answer(status, Headers((*hint, *fields)))
+        reset = b"%d" % -(-(wall + seconds) // 1)
+        hint = [(b"X-RateLimit-Remaining", b"0"), (b"X-RateLimit-Reset", reset)]
+    return Answer(status, (*hint, *fields))
 
 
 class Flaky:
     """Some answers are 503, by chance."""
 
-    def __init__(self, clock: Clock, share: float = 0.2, latency: float = 0.01) -> None:
+    def __init__(self, clock: Timer, share: float = 0.2, latency: float = 0.01) -> None:
         self._clock, self._share, self._latency = clock, share, latency
 
     def arrive(self, reply: Callable[[Answer], None]) -> None:
@@ -69,7 +96,7 @@ class Flaky:
 class Silent:
     """Applies every request, then some connections die without an answer."""
 
-    def __init__(self, clock: Clock, share: float = 0.2, latency: float = 0.01) -> None:
+    def __init__(self, clock: Timer, share: float = 0.2, latency: float = 0.01) -> None:
         self._clock, self._share, self._latency = clock, share, latency
 
     def arrive(self, reply: Callable[[Answer], None]) -> None:
@@ -83,24 +110,28 @@ class Outage:
 
     def __init__(
         self,
-        clock: Clock,
+        clock: Timer,
         begins: float = 5.0,
         ends: float = 8.0,
         latency: float = 0.02,
         hint: float | None = None,
         style: HintStyle = "seconds",
         status: int = 503,
+        how: Trouble = "status",
     ) -> None:
         self._clock, self._begins, self._ends, self._latency = clock, begins, ends, latency
-        self._hint, self._style, self._status = hint, style, status
+        self._hint, self._style, self._status, self._how = hint, style, status, how
 
     def arrive(self, reply: Callable[[Answer], None]) -> None:
-        answer = OK
-        if self._begins <= self._clock.now < self._ends:
-            answer = Answer(self._status)
-            if self._hint is not None:
-                answer = refusal(self._status, self._hint, self._style, self._clock.wall)
-        self._clock.after(self._latency, reply, answer)
+        is_down = self._begins <= self._clock.now < self._ends
+        self._clock.after(self._latency, reply, self._trouble() if is_down else OK)
+
+    def _trouble(self) -> Answer:
+        if self._how != "status":
+            return Answer(failure=FailureKind.RESET if self._how == "reset" else FailureKind.REFUSED)
+        if self._hint is None:
+            return Answer(self._status)
+        return refusal(self._status, self._hint, self._style, self._clock.wall)
 
 
 class Quota:
@@ -108,7 +139,7 @@ class Quota:
 
     def __init__(
         self,
-        clock: Clock,
+        clock: Timer,
         rate: float = 50.0,
         burst: float = 10.0,
         hint: float = 1.0,
@@ -132,7 +163,7 @@ class Quota:
             self.early += 1
         if self._tokens >= 1 - 1e-9:
             self._tokens -= 1
-            answer = Answer(200, Headers(self._figures()), applied=True) if self._announces else OK
+            answer = Answer(200, self._figures(), applied=True) if self._announces else OK
         else:
             answer = refusal(429, self._hint, self._style, self._clock.wall, *self._figures())
             if self._style != "none":
@@ -143,7 +174,7 @@ class Quota:
     def _ask_for_quiet(self, until: float) -> None:
         self.quiet_until = max(self.quiet_until, until)
 
-    def _figures(self) -> tuple[tuple[bytes, bytes], ...]:
+    def _figures(self) -> Fields:
         if not self._announces:
             return ()
         policy = b'"default";q=%d;w=1' % self._rate
@@ -155,7 +186,7 @@ class Brownout:
 
     def __init__(
         self,
-        clock: Clock,
+        clock: Timer,
         slots: int = 40,
         service: float = 0.15,
         slow: float = 0.6,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from heapq import heappop, heappush
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -60,7 +63,7 @@ def test_a_smaller_limit_that_costs_answers_is_taken_back() -> None:
         for _ in range(min(40, int(crowd.limit))):
             crowd = answered(crowd, now, 0.6, True)
         limits.append(crowd.limit)
-    assert min(limits[3:]) > 15
+    assert min(limits[5:]) > 15
     assert max(limits[-5:]) > 30
 
 
@@ -72,3 +75,50 @@ def test_no_story_makes_it_less_than_two_or_endless(story: list[tuple[bool, floa
         now += jump
         crowd = answered(crowd, now, seconds, full) if good else failed(crowd, now, seconds, 3)
         assert FEWEST <= crowd.limit <= 1e6
+
+
+def served(slots: int, service: float, crowd: Crowd, now: float, seconds: float) -> tuple[Crowd, float, list[float]]:
+    """An upstream with so many slots and a queue behind them, always asked for as much as the limit allows.
+
+    The latencies that its answers had.
+    """
+    until, latencies = now + seconds, list[float]()
+    free = [now + service * slot / slots for slot in range(slots)]
+    under_way: list[tuple[float, float]] = []
+    while now < until:
+        while len(under_way) < int(crowd.limit):
+            begins = max(now, heappop(free))
+            heappush(free, begins + service)
+            heappush(under_way, (begins + service, now))
+        now, sent_at = heappop(under_way)
+        crowd = answered(crowd, now, now - sent_at, True)
+        latencies.append(now - sent_at)
+    return crowd, now, latencies
+
+
+@pytest.mark.parametrize(("slots", "service"), [(40, 0.15), (10, 0.5), (200, 0.05), (8, 0.02)])
+def test_the_limit_settles_where_the_upstream_is_busy_and_nothing_queues(slots: int, service: float) -> None:
+    seconds = 40 * service + 12
+    _, _, latencies = served(slots, service, overloaded(100.0, 6 * slots, service), 100.0, seconds)
+    late = sorted(latencies[-int(10 * slots / service) :])
+    assert late[len(late) // 2] <= 1.15 * service
+    assert len(latencies) >= 0.95 * seconds * slots / service
+
+
+def test_more_slots_are_found_though_a_limit_was_known() -> None:
+    crowd, now, _ = served(20, 0.1, overloaded(100.0, 100, 0.1), 100.0, 10.0)
+    crowd, now, _ = served(60, 0.1, crowd, now, 25.0)
+    assert crowd.limit >= 50
+
+
+def test_an_upstream_that_was_slow_and_is_quick_again_is_not_left_with_a_queue() -> None:
+    crowd, now, _ = served(40, 0.6, overloaded(100.0, 60, 0.15), 100.0, 30.0)
+    _, _, latencies = served(40, 0.15, crowd, now, 20.0)
+    late = sorted(latencies[len(latencies) // 2 :])
+    assert late[len(late) // 2] <= 0.25  # not 0.75: a quarter more than what had become usual meanwhile
+
+
+def test_a_few_milliseconds_of_our_own_are_no_queue_of_theirs() -> None:
+    crowd, _ = rounds(after_outage(100.0, 0.001, 0.0), 6, 0.004)
+    assert crowd.doubling
+    assert crowd.limit >= FIRST * 2**6

@@ -167,6 +167,21 @@ def test_what_was_sent_before_it_opened_changes_nothing() -> None:
     assert made.breaker == before
 
 
+@pytest.mark.parametrize("ticks", [(), (1e5,), (1e5, 1e5 + 1), (1e5 - 50, 1e5 - 49, 1e5)])
+def test_a_pace_begins_with_what_was_taken_of_late_however_long_the_machine_has_been_up(ticks: tuple[float]) -> None:
+    made = shield()
+    for at in ticks:
+        made.tick(at)
+    told(made, FINE, 1e5 + 1.2, 20)
+    told(made, Result("refused", 0.01, 1e5 + 2.2), 1e5 + 1.2)
+    tickets = [asks(made, 1e5 + 1.3) for _ in range(100)]
+    now = 1e5 + 2.2
+    while now < 1e5 + 3.2:
+        made.release(now, 0.5)
+        now += 0.01
+    assert 10 <= sum(ticket.turn is Turn.ADMITTED for ticket in tickets) <= 40
+
+
 def test_a_429_never_opens_the_breaker() -> None:
     made = shield()
     for n in range(1000):
