@@ -84,7 +84,7 @@ def pace_fields(pace: Pace | None, now: float) -> dict[str, float]:
         "@recent": max(0.0, pace.recent_at - now) if pace.recent_at > now else pace.recent_at - now,
     }
     if pace.quota is not None:
-        fields["quota"] = pace.quota
+        fields |= {"quota": pace.quota, "capped": int(pace.is_quota_shared)}
     if pace.share is not None and pace.share_until > now:
         fields |= {"share": pace.share, "@share": pace.share_until - now}
     return fields
@@ -118,6 +118,7 @@ def _pace(note: Mapping[str, str], now: float) -> Pace:
         recent=_number(note, "recent", 0, 2 * MOST_PER_SECOND),
         recent_at=now + _ago(note, "@recent"),
         quota=_number(note, "quota", 1e-6, 1e12) if "quota" in note else None,
+        is_quota_shared="quota" in note and _number(note, "capped", 0, 1) > 0,
         share=_number(note, "share", 1e-6, 1e12) if "share" in note else None,
         share_until=now + _ago(note, "@share") if "share" in note else 0.0,
     )

@@ -8,8 +8,8 @@ first refusal, if that was little; if it is not known, the truth lies between no
 have gathered. The longer the time, the less the burst matters. Growth near the rate is cubic (flat, then steeper), and
 flatter each time it is confirmed.
 
-Where the upstream announces its quota, that is the rate. An attempt sent before the last refusal was known is late (it
-carries an older ``generation``): it is counted, but slows nothing down a second time.
+Where the upstream announces its quota, that is the rate, until it refuses below it. An attempt sent before the last
+refusal was known is late (it carries an older ``generation``): it is counted, but slows nothing down a second time.
 """
 
 from __future__ import annotations
@@ -97,7 +97,9 @@ class Pace:
     """The moving rate of successes, reckoned up to ``recent_at``."""
     recent_at: float = 0.0
     quota: float | None = None
-    """Announced by the upstream."""
+    """Announced by the upstream: the rate, until a refusal below it shows that others use it, too."""
+    is_quota_shared: bool = False
+    """It was refused below the quota; then the quota is no more than a limit."""
     share: float | None = None
     share_until: float = 0.0
 
@@ -121,7 +123,8 @@ def rate_at(pace: Pace, now: float) -> float:
         rate = pace.high + step * min((age / pace.flat_seconds - 1) ** 3, 1e6)
     rate = min(rate, max(pace.low if pace.doubling else pace.high, HEADROOM * pace.recent))
     if pace.quota is not None:
-        rate = OF_QUOTA * pace.quota
+        most = OF_QUOTA * pace.quota
+        rate = min(rate, most) if pace.is_quota_shared else most
     if pace.share is not None and now < pace.share_until:
         rate = min(rate, pace.share)
     return _bounded(rate)
@@ -186,6 +189,7 @@ def refused(pace: Pace, now: float, opens_at: float, generation: int, sent_at: f
         tokens=float(opens > now),
         generation=pace.generation + 1,
         taken=0,
+        is_quota_shared=pace.quota is not None,
     )
 
 

@@ -85,6 +85,18 @@ def test_one_burst_of_refusals_slows_it_down_once() -> None:
     assert ready_at(late, 102.1) >= 103.5
 
 
+def test_a_refusal_below_an_announced_quota_shows_that_others_use_it_too() -> None:
+    pace = informed(begin(100.0, 101.0, 5, 1.0), Figures(quota_per_second=50.0), 101.0)
+    for n in range(30):
+        pace = succeeded(pace, 101.0 + n / 50, pace.generation)
+    pace = refused(pace, 101.6, 102.6, pace.generation, 101.6)
+    assert rate_at(pace, 102.6) < 0.9 * 49.0
+    for seconds in range(300):
+        for _ in range(60):
+            pace = succeeded(pace, 102.6 + seconds, pace.generation)
+    assert rate_at(pace, 402.0) == pytest.approx(49.0), "no more than the quota, however long it goes well"
+
+
 def test_an_announced_quota_is_the_rate() -> None:
     pace = informed(begin(100.0, 101.0, 1, 1.0), Figures(50.0), 100.0)
     assert rate_at(pace, 101.0) == pytest.approx(49.0)
