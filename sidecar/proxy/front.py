@@ -116,9 +116,6 @@ class AppConnection(asyncio.Protocol):
         """Whether that exchange stands still before a retry."""
         self.woken = False
         """Whether its wait is being cut short because the sidecar is shutting down."""
-        self._begin()
-
-    def _begin(self) -> None:
         self.keep_alive = True
         self.response_started = False
         self.until_close = False
@@ -238,7 +235,9 @@ class AppConnection(asyncio.Protocol):
         elif not self.keep_alive or self._half_closed or intake.is_receiving or self._house.draining:
             self._leave()
         else:
-            self._begin()
+            # ``keep_alive``, ``until_close`` and ``broken`` are as they were: whoever changes them ends the connection.
+            self.response_started = False
+            self.response_bytes = 0
             if self.stalled_since:
                 self.set_reading(False)
             elif intake.behind:

@@ -36,6 +36,7 @@ from sidecar.wire.heads import BadHead, RequestMessage
 __all__ = ["CannotListen", "Listener"]
 
 BACKLOG: Final = 1024
+_OK: Final = Outcome.OK
 STALL_SECONDS: Final = 60.0
 """How long an app may leave our answer unread before we cut it."""
 
@@ -206,7 +207,7 @@ class Listener:
         if reason is not None:
             meters.suppressed(reason)
         chance = services.chance()
-        if outcome is not Outcome.OK or chance < log.sample or seconds >= log.slow_seconds or self._on_record:
+        if outcome is not _OK or chance < log.sample or seconds >= log.slow_seconds or self._on_record:
             try:
                 self._tell(exchange, seconds, chance, self._on_record)
             except Exception as exc:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import select
+from collections.abc import Callable
 
 from sidecar.upstream.reception import BODY, CLOSED, DONE, HEAD, HELD_BYTES, IDLE, Owner, Reception, Sink
 from sidecar.wire.framing import UNTIL_CLOSE, stays_open
@@ -17,11 +18,12 @@ __all__ = ["HELD_BYTES", "Connection", "Owner", "Sink"]
 class Connection(Reception):
     """One socket, one request at a time."""
 
-    __slots__ = ("_poller",)
+    __slots__ = ("_ask",)
 
     def __init__(self, loop: asyncio.AbstractEventLoop, owner: Owner) -> None:
         super().__init__(loop, owner)
-        self._poller: select.poll | None = None
+        self._ask: Callable[[int], list[tuple[int, int]]] | None = None
+        """poll(2) on this socket alone."""
 
     # -- the request's side ------------------------------------------------------------------------------
 
@@ -34,7 +36,12 @@ class Connection(Reception):
         if transport is None or transport.is_closing():
             return False
         if self.message is not None:
-            self._reset()
+            # Of the request before. A connection that has failed or is tainted never sees another one.
+            self.message = None
+            self.interim = 0
+            self.held_bytes = 0
+            self.received_bytes = 0
+            self.complete = False
         self._method = method
         self._state = HEAD
         self.request_sent = whole
@@ -99,15 +106,19 @@ class Connection(Reception):
             self.abort()
 
     def is_stale(self) -> bool:
+        """Whether an idle connection has died, or ``has_news``."""
+        transport = self.transport
+        return transport is None or transport.is_closing() or self.has_news(transport)
+
+    def has_news(self, transport: asyncio.Transport) -> bool:
         """Whether the kernel holds something for an idle connection: its end, or bytes nobody asked for.
 
         One poll(2); used before a request that could not be repeated is entrusted to a pooled connection.
         """
-        if self.transport is None or self.transport.is_closing():
-            return True
-        poller = self._poller
-        if poller is None:
+        ask = self._ask
+        if ask is None:
             # Made once for a connection: making it costs more than asking it.
-            poller = self._poller = select.poll()
-            poller.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN | select.POLLRDHUP)
-        return bool(poller.poll(0))
+            poller = select.poll()
+            poller.register(transport.get_extra_info("socket").fileno(), select.POLLIN | select.POLLRDHUP)
+            ask = self._ask = poller.poll
+        return len(ask(0)) > 0

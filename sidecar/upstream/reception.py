@@ -128,14 +128,6 @@ class Reception(asyncio.Protocol):
         self.detail = ""
         self.idle_seconds = 0.0
 
-    def _reset(self) -> None:
-        """For the next request. A connection that has failed or is tainted never sees one."""
-        self.message = None
-        self.interim = 0
-        self.held_bytes = 0
-        self.received_bytes = 0
-        self.complete = False
-
     # -- the response's side -----------------------------------------------------------------------------
 
     async def head(self) -> ResponseMessage | None:
@@ -261,7 +253,12 @@ class Reception(asyncio.Protocol):
             self.received_bytes = self.held_bytes = length
             self.complete = True
             self._state = DONE
-            self._wake()
+            on_head = self.on_head
+            if on_head is not None:
+                self.on_head = None
+                on_head()
+            else:
+                self._wake()
             return
         if length > 0:
             self._left = length
