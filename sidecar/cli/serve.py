@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from sidecar.cli.descriptors import fill_standard, raise_limit
-from sidecar.config.apart import Judging
+from sidecar.config.apart import Judging, first_judging
 
 __all__ = ["command"]
 
@@ -28,6 +28,6 @@ def command(config: Path | None, listen: str | None, admin: str | None, log_form
     overrides = {name: value for name, value in flags.items() if value is not None}
     fill_standard()
     raise_limit()
-    first = Judging(config, overrides)
+    first = first_judging(config, overrides)
     serving = importlib.import_module("sidecar.cli.serving")
     serving.serve(first, lambda: Judging(config, overrides))
