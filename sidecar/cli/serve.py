@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from sidecar.cli.descriptors import fill_standard, raise_limit
+from sidecar.cli.lean import leave_out_the_client
 from sidecar.config.apart import Judging, first_judging
 
 __all__ = ["command"]
@@ -29,5 +30,6 @@ def command(config: Path | None, listen: str | None, admin: str | None, log_form
     fill_standard()
     raise_limit()
     first = first_judging(config, overrides)
+    leave_out_the_client()
     serving = importlib.import_module("sidecar.cli.serving")
     serving.serve(first, lambda: Judging(config, overrides))
