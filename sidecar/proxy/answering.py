@@ -64,12 +64,12 @@ def answer_whole(
     connection: Connection,
     line: bytes,
 ) -> None:
-    """``answer_head`` and ``give_whole`` in one: head and body are joined once."""
+    """``answer_head`` and ``give_whole`` in one: head and body are joined once, and go out at the end of the turn."""
     pieces, chunked = _head(app, request, prepared, message, connection.length, line)
     held = connection.held
     body = held[0] if len(held) == 1 else b"".join(held)
     pieces.append(_in_one_chunk(body) if chunked else body)
-    app.respond(b"".join(pieces), len(body))
+    app.respond_in_turn(b"".join(pieces), len(body))
 
 
 def _head(

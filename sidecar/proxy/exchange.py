@@ -118,13 +118,13 @@ class Exchange:
         destination, bound = prepared.destination, prepared.bound
         destination.purse.requests += 1
         timers, shield = bound.head_timers, destination.holding.shield
-        payload = self.payload
         if self.body is None and bound.has_lane and shield.calm and prepared.deadline_seconds >= timers.seconds:
             method = message.method
-            connection = destination.pool.take_idle(careful=method not in IDEMPOTENT_METHODS)
+            connection = destination.pool.take_idle(careful=False)
             if connection is not None:
-                head = prepared.head(1, prepared.deadline_seconds, expects_continue=False)
-                if connection.send(head + payload if payload else head, method, whole=True):
+                request = prepared.head(1, prepared.deadline_seconds, expects_continue=False) + self.payload
+                careful = method not in IDEMPOTENT_METHODS
+                if connection.send_in_turn(request, method, self._services.turn, careful=careful):
                     shield.sends += 1
                     self._lane = connection
                     connection.on_head = self._head_arrived
@@ -141,6 +141,10 @@ class Exchange:
         bound.head_timers.stop(connection)
         message = connection.message
         try:
+            if connection.unwritten:
+                # It had died before a byte was written: there was no send.
+                self._lane = None
+                prepared.destination.holding.abandon(None)
             if message is None or not connection.complete or not bound.passes[message.code]:
                 self._go_on(prepared)
                 return

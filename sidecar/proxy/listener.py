@@ -69,6 +69,7 @@ class Listener:
         self._log = log
         self._events = events
         self._recent = recent
+        self.turn = services.turn
         self.reports = Reports()
         self._on_record = on_record
         self._connections: set[AppConnection] = set()

@@ -9,8 +9,10 @@ import asyncio
 import select
 from collections.abc import Callable
 
-from sidecar.upstream.reception import BODY, CLOSED, DONE, HEAD, HELD_BYTES, IDLE, Owner, Reception, Sink
+from sidecar.core.words import FailureKind
+from sidecar.upstream.reception import BODY, CLOSED, DONE, HEAD, HELD_BYTES, IDLE, UNASKED, Owner, Reception, Sink
 from sidecar.wire.framing import UNTIL_CLOSE, stays_open
+from sidecar.wire.turn import Turn
 
 __all__ = ["HELD_BYTES", "Connection", "Owner", "Sink"]
 
@@ -18,12 +20,13 @@ __all__ = ["HELD_BYTES", "Connection", "Owner", "Sink"]
 class Connection(Reception):
     """One socket, one request at a time."""
 
-    __slots__ = ("_ask",)
+    __slots__ = ("_ask", "_careful")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, owner: Owner) -> None:
         super().__init__(loop, owner)
         self._ask: Callable[[int], list[tuple[int, int]]] | None = None
         """poll(2) on this socket alone."""
+        self._careful = False
 
     # -- the request's side ------------------------------------------------------------------------------
 
@@ -35,6 +38,37 @@ class Connection(Reception):
         transport = self.transport
         if transport is None or transport.is_closing():
             return False
+        self._begin(method, whole=whole)
+        transport.write(head)
+        return True
+
+    def send_in_turn(self, request: bytes, method: str, turn: Turn, *, careful: bool) -> bool:
+        """As ``send``, of a whole request, at the end of this turn of the loop.
+
+        ``careful``: only if there is no news then (``has_news``). A connection that turns out to have died, before a
+        byte was written, fails with its request ``unwritten``.
+        """
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return False
+        self._begin(method, whole=True)
+        self.unwritten = request
+        self._careful = careful
+        turn.add(self)
+        return True
+
+    def write_out(self) -> None:
+        """The request that waits for the end of the turn, unless it has failed already."""
+        transport = self.transport
+        if self._state != HEAD or transport is None:
+            return
+        if transport.is_closing() or (self._careful and self.has_news(transport)):
+            self.fail(FailureKind.CLOSED, UNASKED)
+            return
+        request, self.unwritten = self.unwritten, b""
+        transport.write(request)
+
+    def _begin(self, method: str, *, whole: bool) -> None:
         if self.message is not None:
             # Of the request before. A connection that has failed or is tainted never sees another one.
             self.message = None
@@ -45,8 +79,6 @@ class Connection(Reception):
         self._method = method
         self._state = HEAD
         self.request_sent = whole
-        transport.write(head)
-        return True
 
     def write(self, data: bytes) -> None:
         """More of the request body, already framed."""

@@ -25,12 +25,14 @@ from sidecar.wire.heads import (
     parse_response_head,
 )
 
-__all__ = ["BODY", "CLOSED", "DONE", "HEAD", "HELD_BYTES", "IDLE", "Owner", "Reception", "Sink"]
+__all__ = ["BODY", "CLOSED", "DONE", "HEAD", "HELD_BYTES", "IDLE", "UNASKED", "Owner", "Reception", "Sink"]
 
 HELD_BYTES = 64 << 10
 """How much of a body that nobody has asked for yet may pile up before reading pauses."""
 MAX_INTERIM = 32
 """1xx heads before the final one; more is an attack (RFC 9110 section 15.2 sets no limit)."""
+
+UNASKED = "the upstream sent what nobody had asked for, or ended"
 
 IDLE, HEAD, BODY, DONE, CLOSED = range(5)
 
@@ -86,6 +88,7 @@ class Reception(asyncio.Protocol):
         "reused",
         "tainted",
         "transport",
+        "unwritten",
         "writing_paused",
     )
 
@@ -124,6 +127,8 @@ class Reception(asyncio.Protocol):
         self.complete = False
         self.tainted = False
         self.request_sent = False
+        self.unwritten = b""
+        """A request that waits for the end of the turn of the loop. After a failure: not a byte of it was written."""
         self.failure: FailureKind | None = None
         self.detail = ""
         self.idle_seconds = 0.0
@@ -224,6 +229,9 @@ class Reception(asyncio.Protocol):
             self.abort()
 
     def _take_head(self, data: bytes) -> None:
+        if self.unwritten:
+            self.fail(FailureKind.CLOSED, UNASKED)
+            return
         seen = 0
         if self._head:
             seen = len(self._head)

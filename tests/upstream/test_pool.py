@@ -15,6 +15,7 @@ from sidecar.core.words import FailureKind
 from sidecar.upstream.connection import Connection
 from sidecar.upstream.failures import NotConnected
 from sidecar.upstream.pool import IDLE_SECONDS, UNKNOWN_HOSTS, Pool, Pools, _announced_seconds
+from sidecar.wire.turn import Turn
 from tests.core.making import short
 from tests.support.upstream import Upstream, close, refused_port, say
 
@@ -271,6 +272,47 @@ async def test_what_the_kernel_already_knows_makes_a_connection_stale(
     pool.put(connection)
     assert pool.take_idle(careful=True) is None
     assert pool.size == 0
+
+
+@pytest.mark.parametrize("end", ["close", "bytes"])
+async def test_a_careful_request_is_not_written_where_the_kernel_knows_better(
+    raw: tuple[Raw, int], pools: Pools, end: str
+) -> None:
+    accepted, port = raw
+    connection = await connected(pool_for(pools, port))
+    await until(lambda: accepted.writers)
+    peer = accepted.writers[0].get_extra_info("socket")
+    turn = Turn(asyncio.get_running_loop())
+    assert connection.send_in_turn(REQUEST, "POST", turn, careful=True)
+    if end == "bytes":
+        assert os.write(peer.fileno(), b"HTTP/1.1 408 Too late\r\n\r\n") > 0
+    else:
+        with socket.socket(fileno=os.dup(peer.fileno())) as twin:
+            twin.shutdown(socket.SHUT_WR)
+    turn.end()
+    assert (connection.unwritten, connection.failure) == (REQUEST, FailureKind.CLOSED)
+    with pytest.raises(BlockingIOError):
+        os.read(peer.fileno(), 1)  # not a byte of it
+
+
+async def test_a_request_in_turn_is_written_when_the_turn_is_over(upstream: Upstream, pools: Pools) -> None:
+    connection = await connected(pool_for(pools, upstream.port))
+    turn = Turn(asyncio.get_running_loop())
+    assert connection.send_in_turn(REQUEST, "GET", turn, careful=True)
+    assert connection.unwritten == REQUEST
+    message = await connection.head()
+    assert message is not None
+    assert (message.code, connection.unwritten) == (200, b"")
+
+
+async def test_what_comes_before_the_request_is_written_is_not_its_answer(upstream: Upstream, pools: Pools) -> None:
+    connection = await connected(pool_for(pools, upstream.port))
+    turn = Turn(asyncio.get_running_loop())
+    assert connection.send_in_turn(REQUEST, "GET", turn, careful=False)
+    connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    assert (connection.message, connection.unwritten) == (None, REQUEST)
+    turn.end()
+    assert upstream.requests == []
 
 
 async def test_one_that_the_upstream_has_closed_is_gone_by_itself(upstream: Upstream, pools: Pools) -> None:
