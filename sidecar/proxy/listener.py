@@ -78,8 +78,7 @@ class Listener:
         self._idle: asyncio.Event = asyncio.Event()
         self.exchanges = 0
         """How many are over."""
-        self._begun = 0
-        services.metrics.read_inflight = lambda: self._begun - self.exchanges
+        services.metrics.read_inflight = lambda: services.turn.under_way
 
     @property
     def draining(self) -> bool:
@@ -187,7 +186,7 @@ class Listener:
     # -- exchanges ---------------------------------------------------------------------------------------
 
     def exchange(self, app: AppConnection, message: RequestMessage) -> None:
-        self._begun += 1
+        self.turn.under_way += 1
         kind = Exchange if not message.upgrade else _kind_of(message)
         exchange = kind(self._services, app, message, self._over)
         app.current = exchange
@@ -198,6 +197,7 @@ class Listener:
         seconds = services.monotonic() - exchange.started
         outcome, reason = exchange.outcome, exchange.reason
         self.exchanges += 1
+        self.turn.under_way -= 1
         prepared = exchange.prepared
         if prepared is not None:
             meters = prepared.destination.meters

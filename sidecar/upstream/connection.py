@@ -46,7 +46,7 @@ class Connection(Reception):
         """As ``send``, of a whole request, at the end of this turn of the loop.
 
         ``careful``: only if there is no news then (``has_news``). A connection that turns out to have died, before a
-        byte was written, fails with its request ``unwritten``.
+        byte was written, fails with its request ``unwritten``; False, as of ``send``, if that is known already.
         """
         transport = self.transport
         if transport is None or transport.is_closing():
@@ -55,7 +55,7 @@ class Connection(Reception):
         self.unwritten = request
         self._careful = careful
         turn.add(self)
-        return True
+        return self._state == HEAD
 
     def write_out(self) -> None:
         """The request that waits for the end of the turn, unless it has failed already."""

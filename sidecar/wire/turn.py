@@ -2,7 +2,8 @@
 
 A write over loopback wakes its reader, if that sleeps; one that is made every few microseconds finds the reader awake.
 Waking is the dearest part of a small write (docs/performance.md), so answers and requests that come up in one turn go
-out in one go. Nothing waits for more to come: the turn ends when everything that had arrived has been looked at.
+out in one go. Nothing waits for more to come: the turn ends when everything that had arrived has been looked at. Where
+hardly anything is under way, nothing waits at all.
 
 It holds no bytes: who has something to write says so here, and writes when asked.
 """
@@ -14,6 +15,8 @@ from typing import Final, Protocol
 
 __all__ = ["Turn", "Writer"]
 
+FEW: Final = 4
+"""With fewer exchanges under way, two writes rarely fall into one turn, and its end costs more than it saves."""
 MOST: Final = 64
 """Writers that wait for the end of the turn; with more, they are asked at once, so that none waits for long."""
 
@@ -26,16 +29,21 @@ class Writer(Protocol):
 class Turn:
     """The current turn of one event loop."""
 
-    __slots__ = ("_loop", "_writers")
+    __slots__ = ("_loop", "_writers", "under_way")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._writers: list[Writer] = []
+        self.under_way = 0
+        """Exchanges that have begun and are not over; whoever begins and ends them counts."""
 
     def add(self, writer: Writer) -> None:
-        """Ask this writer at the end of the turn, after those before it."""
+        """Ask this writer at the end of the turn, after those before it; now, if there is no crowd."""
         writers = self._writers
         if not writers:
+            if self.under_way < FEW:
+                writer.write_out()
+                return
             self._loop.call_soon(self.end)
         elif len(writers) >= MOST:
             self.end()

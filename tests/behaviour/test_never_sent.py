@@ -68,10 +68,7 @@ async def test_a_close_that_nobody_has_noticed_yet_costs_a_post_nothing(make: Ma
     assert len(upstream.requests) == 80
 
 
-@pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_bytes_right_behind_a_request_that_is_not_written_yet_are_no_answer(
-    make: Make, upstream: Upstream, method: str
-) -> None:
+async def test_bytes_right_behind_a_post_that_is_not_written_yet_are_no_answer(make: Make, upstream: Upstream) -> None:
     """What an upstream says before it could have read the request is for somebody else (RFC 9112 section 9.2)."""
     sidecar = await make(upstream)
     async with sidecar.client() as client:
@@ -80,9 +77,9 @@ async def test_bytes_right_behind_a_request_that_is_not_written_yet_are_no_answe
             pooled = upstream.connections[-1]
             await upstream.until(lambda pooled=pooled: pooled.idle)  # type: ignore[misc]
             assert isinstance(pooled.channel, PlainChannel)
-            client.channel.sock.sendall(request_bytes(method, f"/api/{number}", body=b"one"))
+            client.channel.sock.sendall(request_bytes("POST", f"/api/{number}", body=b"one"))
             pooled.channel.sock.send(b"HTTP/1.1 299 Not yours\r\nContent-Length: 0\r\n\r\n")
-            answer = await client.answer(method)
+            answer = await client.answer("POST")
             assert (answer.status, answer.headers.get("Sidecar")) == (200, "outcome=ok, attempts=1")
     assert len(upstream.requests) == 40
 
