@@ -11,8 +11,10 @@ from pathlib import Path
 
 import click
 
+from sidecar.cli.allocator import collect_nothing_yet
 from sidecar.cli.descriptors import fill_standard, raise_limit
-from sidecar.config.apart import Judging
+from sidecar.cli.lean import leave_out_the_client
+from sidecar.config.apart import Judging, first_judging
 
 __all__ = ["command"]
 
@@ -26,8 +28,10 @@ def command(config: Path | None, listen: str | None, admin: str | None, log_form
     """Run the sidecar."""
     flags = {"listen": listen, "admin": admin, "log.format": log_format}
     overrides = {name: value for name, value in flags.items() if value is not None}
+    collect_nothing_yet()
     fill_standard()
     raise_limit()
-    first = Judging(config, overrides)
+    first = first_judging(config, overrides)
+    leave_out_the_client()
     serving = importlib.import_module("sidecar.cli.serving")
     serving.serve(first, lambda: Judging(config, overrides))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import pickle
@@ -11,10 +12,14 @@ from pathlib import Path
 from sidecar.config.apart import Judged
 from sidecar.config.load import ConfigError, load_deployment
 
-__all__ = ["main"]
+__all__ = ["judged"]
 
 
-def main(question: str) -> None:
+def judged(question: str) -> bytes:
+    """The answer, pickled."""
+    # Of what is imported nothing will go; of what a hostile file makes, something may.
+    gc.freeze()
+    gc.enable()
     asked = json.loads(question)
     path = None if asked["path"] is None else Path(asked["path"])
     answer: object
@@ -23,8 +28,8 @@ def main(question: str) -> None:
         answer = Judged(loaded.deployment, loaded.warnings, loaded.files, loaded.digest, loaded.text())
     except ConfigError as error:
         answer = (error.problems, error.files, error.digest)
-    sys.stdout.buffer.write(pickle.dumps(answer))
+    return pickle.dumps(answer)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    sys.stdout.buffer.write(judged(sys.argv[1]))

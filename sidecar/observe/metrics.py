@@ -13,6 +13,7 @@ import platform
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version as installed_version
+from typing import Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import (
@@ -48,6 +49,8 @@ _FAILURES = frozenset(str(word) for word in FailureKind)
 
 Cells = list[float]
 """A histogram: the count of each bucket, of everything above the last, and at the end the sum."""
+DURATION_SUM: Final = len(DURATION_BUCKETS) + 1
+OVERHEAD_SUM: Final = len(OVERHEAD_BUCKETS) + 1
 
 
 def _cells(buckets: Sequence[float]) -> Cells:
@@ -121,24 +124,24 @@ class UpstreamMeters:
     def finished(self, method: str, outcome: Outcome, duration_seconds: float) -> None:
         """One exchange is over. Methods outside the closed list count as ``_OTHER``."""
         counts = self.requests[outcome]
-        if method in counts:
+        try:
             counts[method] += 1
-        else:
+        except KeyError:
             counts[OTHER_METHOD] += 1
         cells = self.durations[outcome]
         cells[bisect_left(DURATION_BUCKETS, duration_seconds)] += 1
-        cells[-1] += duration_seconds
+        cells[DURATION_SUM] += duration_seconds
 
     def attempted(self, result: str, duration_seconds: float) -> None:
         """One send is over: its status code as text, or the word of its failure."""
         counts = self.attempts
-        if result in counts:
+        try:
             counts[result] += 1
-        else:
+        except KeyError:
             _admit(counts, result)
         cells = self.attempt_durations
         cells[bisect_left(DURATION_BUCKETS, duration_seconds)] += 1
-        cells[-1] += duration_seconds
+        cells[DURATION_SUM] += duration_seconds
 
     def usual_seconds(self) -> float:
         """How long an attempt takes at the median, as finely as the buckets and the mean tell; 0 before the first."""
@@ -248,7 +251,7 @@ class Metrics(Collector):
         """The sidecar's own share of one exchange."""
         cells = self._overhead
         cells[bisect_left(OVERHEAD_BUCKETS, seconds)] += 1
-        cells[-1] += seconds
+        cells[OVERHEAD_SUM] += seconds
 
     def protocol_error(self, kind: str) -> None:
         """One malformed request was refused; a kind outside the closed list counts as ``other``."""

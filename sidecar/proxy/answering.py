@@ -25,10 +25,9 @@ from sidecar.proxy.receipts import Receipt
 from sidecar.proxy.replies import OwnAnswer
 from sidecar.upstream.connection import Connection, Sink
 from sidecar.wire.chunked import LAST_CHUNK, encode_chunk
-from sidecar.wire.framing import CHUNKED, UNTIL_CLOSE
 from sidecar.wire.heads import RequestMessage, ResponseMessage
 
-__all__ = ["Kept", "answer_head", "give_kept", "give_own", "give_stream", "give_whole"]
+__all__ = ["Kept", "answer_head", "answer_whole", "give_kept", "give_own", "give_stream", "give_whole"]
 
 _CLOSE: Final = b"Connection: close\r\n"
 _KEEP: Final = b"Connection: keep-alive\r\n"
@@ -53,6 +52,30 @@ def answer_head(
     app: AppConnection, request: RequestMessage, prepared: Prepared, message: ResponseMessage, length: int, line: bytes
 ) -> tuple[bytes, bool]:
     """The head for the app, and whether its body is to be chunked. ``line`` is the ``Sidecar`` field."""
+    pieces, chunked = _head(app, request, prepared, message, length, line)
+    return b"".join(pieces), chunked
+
+
+def answer_whole(
+    app: AppConnection,
+    request: RequestMessage,
+    prepared: Prepared,
+    message: ResponseMessage,
+    connection: Connection,
+    line: bytes,
+) -> None:
+    """``answer_head`` and ``give_whole`` in one: head and body are joined once, and go out at the end of the turn."""
+    pieces, chunked = _head(app, request, prepared, message, connection.length, line)
+    held = connection.held
+    body = held[0] if len(held) == 1 else b"".join(held)
+    pieces.append(_in_one_chunk(body) if chunked else body)
+    app.respond_in_turn(b"".join(pieces), len(body))
+
+
+def _head(
+    app: AppConnection, request: RequestMessage, prepared: Prepared, message: ResponseMessage, length: int, line: bytes
+) -> tuple[list[bytes], bool]:
+    """``answer_head``, in pieces."""
     code = message.code
     bound = prepared.bound
     rules = bound.response_rules
@@ -77,7 +100,8 @@ def answer_head(
     parts.append(line)
     old = request.version[1] == 0
     chunked = False
-    if length in (CHUNKED, UNTIL_CLOSE):
+    if length < 0:
+        # CHUNKED or UNTIL_CLOSE.
         if old:
             app.keep_alive = False
             app.until_close = True
@@ -92,7 +116,7 @@ def answer_head(
     elif old:
         parts.append(_KEEP)
     parts.append(b"\r\n")
-    return b"".join(parts), chunked
+    return parts, chunked
 
 
 def _careful_head(prepared: Prepared, message: ResponseMessage) -> list[bytes]:
@@ -111,10 +135,11 @@ def give_whole(app: AppConnection, connection: Connection, head: bytes, *, chunk
     """The answer of a live connection that has come to its end already."""
     held = connection.held
     body = held[0] if len(held) == 1 else b"".join(held)
-    if chunked:
-        app.respond(head + (encode_chunk(body) + LAST_CHUNK if body else LAST_CHUNK), len(body))
-    else:
-        app.respond(head + body, len(body))
+    app.respond(head + (_in_one_chunk(body) if chunked else body), len(body))
+
+
+def _in_one_chunk(body: bytes) -> bytes:
+    return encode_chunk(body) + LAST_CHUNK if body else LAST_CHUNK
 
 
 async def give_stream(
@@ -134,10 +159,7 @@ async def give_stream(
 
 def give_kept(app: AppConnection, kept: Kept, head: bytes, *, chunked: bool) -> None:
     """An answer that was let go before a wait, and is the last one after all."""
-    body = kept.body
-    if chunked:
-        body = encode_chunk(body) + LAST_CHUNK if body else LAST_CHUNK
-    app.respond(head + body, len(kept.body))
+    app.respond(head + (_in_one_chunk(kept.body) if chunked else kept.body), len(kept.body))
 
 
 def give_own(

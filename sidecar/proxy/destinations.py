@@ -52,6 +52,7 @@ class Bound:
     __slots__ = (
         "correlation_id",
         "correlation_line",
+        "correlation_name",
         "creates",
         "has_lane",
         "head_timers",
@@ -60,10 +61,10 @@ class Bound:
         "policy",
         "request_id",
         "request_id_line",
+        "request_id_name",
         "request_rules",
         "response_rules",
         "store_first",
-        "two_ids",
         "varies",
         "via_line",
     )
@@ -79,8 +80,9 @@ class Bound:
         self.correlation_id = istr(policy.ids.correlation.header)
         self.correlation_line = policy.ids.correlation.header.encode("ascii") + b": "
         self.via_line = b"Via: 1.1 " + via.encode("ascii") + b"\r\n"
-        self.two_ids = self.request_id_line + b"%b\r\n" + self.correlation_line + b"%b\r\n"
-        """A template for both lines."""
+        self.request_id_name = f"{policy.ids.request.header}: "
+        self.correlation_name = f"\r\n{policy.ids.correlation.header}: "
+        """For both lines in one."""
         self.creates = policy.trace == "create" or policy.idempotency is not None
         """Whether a request may need a field that the app has not thought of."""
         self.store_first = store_first

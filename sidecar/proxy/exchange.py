@@ -18,7 +18,7 @@ from sidecar.core.words import IDEMPOTENT_METHODS, Outcome, Reason, Verb
 from sidecar.observe.record import AttemptRecord
 from sidecar.observe.redact import BODY_BYTES
 from sidecar.proxy.admission import admit
-from sidecar.proxy.answering import Kept, answer_head, give_kept, give_own, give_stream, give_whole
+from sidecar.proxy.answering import Kept, answer_head, answer_whole, give_kept, give_own, give_stream, give_whole
 from sidecar.proxy.attempts import STATUS_TEXT, Attempts
 from sidecar.proxy.body import Body
 from sidecar.proxy.codes import count_code
@@ -38,6 +38,7 @@ from sidecar.wire.heads import RequestMessage, ResponseMessage
 
 __all__ = ["Exchange"]
 
+_OK: Final = Outcome.OK
 _OK_LINE: Final = sidecar_field(Outcome.OK, 1, 0.0, None)
 _PASSED_LINE: Final = sidecar_field(Outcome.PASSED, 1, 0.0, Reason.NOT_RETRYABLE)
 
@@ -121,10 +122,11 @@ class Exchange:
         timers, shield = bound.head_timers, destination.holding.shield
         if self.body is None and bound.has_lane and shield.calm and prepared.deadline_seconds >= timers.seconds:
             method = message.method
-            connection = destination.pool.take_idle(careful=method not in IDEMPOTENT_METHODS)
+            connection = destination.pool.take_idle(careful=False)
             if connection is not None:
-                head = prepared.head(1, prepared.deadline_seconds, expects_continue=False)
-                if connection.send(head + self.payload if self.payload else head, method, whole=True):
+                request = prepared.head(1, prepared.deadline_seconds, expects_continue=False) + self.payload
+                careful = method not in IDEMPOTENT_METHODS
+                if connection.send_in_turn(request, method, self._services.turn, careful=careful):
                     shield.sends += 1
                     self._lane = connection
                     connection.on_head = self._head_arrived
@@ -141,14 +143,22 @@ class Exchange:
         bound.head_timers.stop(connection)
         message = connection.message
         try:
+            if connection.unwritten:
+                # It had died before a byte was written: there was no send.
+                self._lane = None
+                prepared.destination.holding.abandon(None)
             if message is None or not connection.complete or not bound.passes[message.code]:
                 self._go_on(prepared)
                 return
             code = message.code
             seconds = self.upstream_seconds = self._services.monotonic() - self.started
             prepared.destination.meters.attempted(STATUS_TEXT[code], seconds)
-            head, chunked = self._passed_head(prepared, connection, message, 1)
-            give_whole(self.app, connection, head, chunked=chunked)
+            if code < 400:
+                self.status, self.outcome, self.last_message = code, _OK, message
+                answer_whole(self.app, self.message, prepared, message, connection, _OK_LINE)
+            else:
+                head, chunked = self._passed_head(prepared, connection, message, 1)
+                give_whole(self.app, connection, head, chunked=chunked)
             self._lane = None
             connection.release()
             holding = prepared.destination.holding
@@ -238,7 +248,7 @@ class Exchange:
         if not intake.is_receiving and intake.length != CHUNKED:
             pieces = intake.pieces
             payload = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            if len(payload) <= max(limits.memory_bytes, limits.disk_bytes):
+            if len(payload) <= limits.memory_bytes or len(payload) <= limits.disk_bytes:
                 self.payload = payload
                 return
         self.body = Body(intake.length, limits, self._services.spool, self.app.set_reading, self._account)

@@ -22,6 +22,7 @@ from sidecar.proxy.intake import Intake
 from sidecar.upstream.connection import Connection
 from sidecar.wire.chunked import LAST_CHUNK, encode_chunk
 from sidecar.wire.heads import BadHead, RequestMessage
+from sidecar.wire.turn import Turn
 
 __all__ = ["AppConnection", "House"]
 
@@ -37,6 +38,7 @@ class House(Protocol):
     """The listener, as its connections see it."""
 
     limits: Limits
+    turn: Turn
 
     @property
     def draining(self) -> bool: ...
@@ -64,6 +66,8 @@ class AppConnection(asyncio.Protocol):
         "_loop",
         "_reading_paused",
         "_source",
+        "_turn",
+        "_unwritten",
         "_watch",
         "active_at",
         "broken",
@@ -89,6 +93,9 @@ class AppConnection(asyncio.Protocol):
     def __init__(self, loop: asyncio.AbstractEventLoop, house: House) -> None:
         self._loop = loop
         self._house = house
+        self._turn = house.turn
+        self._unwritten = b""
+        """A whole answer, until the end of the turn of the loop."""
         self.transport: asyncio.Transport | None = None
         self.intake = Intake(house.limits, self._begin_exchange, self._body_broke)
         self.current: Current | None = None
@@ -116,9 +123,6 @@ class AppConnection(asyncio.Protocol):
         """Whether that exchange stands still before a retry."""
         self.woken = False
         """Whether its wait is being cut short because the sidecar is shutting down."""
-        self._begin()
-
-    def _begin(self) -> None:
         self.keep_alive = True
         self.response_started = False
         self.until_close = False
@@ -142,6 +146,7 @@ class AppConnection(asyncio.Protocol):
             self.current.cancel()
 
     def eof_received(self) -> bool:
+        self.write_out()
         if self.current is None or self._leaving:
             return False
         if self.waiting or self.intake.is_receiving:
@@ -203,6 +208,9 @@ class AppConnection(asyncio.Protocol):
 
     def _begin_exchange(self) -> None:
         """A request is there, or something that is none."""
+        if self._unwritten:
+            # Whatever comes of this one must not overtake the answer before it.
+            self.write_out()
         intake = self.intake
         message = intake.message
         if intake.bad is not None or message is None:
@@ -213,6 +221,7 @@ class AppConnection(asyncio.Protocol):
 
     def _begin_last(self) -> None:
         """As ``_begin_exchange``, while shutting down: the answer says that it is the last."""
+        self.write_out()
         intake = self.intake
         if intake.bad is not None or intake.message is None:
             self._refuse()
@@ -238,7 +247,9 @@ class AppConnection(asyncio.Protocol):
         elif not self.keep_alive or self._half_closed or intake.is_receiving or self._house.draining:
             self._leave()
         else:
-            self._begin()
+            # ``keep_alive``, ``until_close`` and ``broken`` are as they were: whoever changes them ends the connection.
+            self.response_started = False
+            self.response_bytes = 0
             if self.stalled_since:
                 self.set_reading(False)
             elif intake.behind:
@@ -274,6 +285,7 @@ class AppConnection(asyncio.Protocol):
         transport = self.transport
         if transport is None or self._leaving:
             return
+        self.write_out()
         self._leaving = True
         self.leaving_since = self._loop.time()
         intake = self.intake
@@ -294,6 +306,7 @@ class AppConnection(asyncio.Protocol):
 
     def cut(self) -> None:
         """End it without a clean end, so that nobody takes half an answer for a whole one."""
+        self.write_out()
         transport = self.transport
         if transport is None:
             return
@@ -318,6 +331,7 @@ class AppConnection(asyncio.Protocol):
 
     def close_if_idle(self) -> None:
         if self.current is None and self.transport is not None and not self._leaving:
+            self.write_out()
             self._leaving = True
             self.leaving_since = self._loop.time()
             self.transport.close()
@@ -353,10 +367,27 @@ class AppConnection(asyncio.Protocol):
 
     def respond(self, data: bytes, body_bytes: int) -> None:
         """A whole answer: head and body."""
+        self.write_out()
         self.response_started = True
         self.response_bytes = body_bytes
         if self.transport is not None:
             self.transport.write(data)
+
+    def respond_in_turn(self, data: bytes, body_bytes: int) -> None:
+        """As ``respond``, at the end of this turn of the loop."""
+        self.response_started = True
+        self.response_bytes = body_bytes
+        if self.transport is not None:
+            self._unwritten = data
+            self._turn.add(self)
+
+    def write_out(self) -> None:
+        """The answer that waits for the end of the turn, if there is one."""
+        data = self._unwritten
+        if data:
+            self._unwritten = b""
+            if self.transport is not None:
+                self.transport.write(data)
 
     def interim(self, data: bytes) -> None:
         """A 1xx head before the answer."""

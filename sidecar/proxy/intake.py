@@ -48,6 +48,7 @@ class Intake:
         "behind",
         "body",
         "expects_continue",
+        "is_receiving",
         "length",
         "message",
         "parts",
@@ -80,11 +81,8 @@ class Intake:
         self.body: Body | None = None
         """Who records the body; takes over from ``pieces``."""
         self.expects_continue = False
-
-    @property
-    def is_receiving(self) -> bool:
+        self.is_receiving = False
         """Whether the body of the current request is still coming."""
-        return self._left > 0 or self._decoder is not None
 
     @property
     def has_part(self) -> bool:
@@ -96,7 +94,7 @@ class Intake:
         self._on_request = on_request
 
     def feed(self, data: bytes) -> None:
-        if self._left or self._decoder is not None:
+        if self.is_receiving:
             self._take_body(data)
         elif self._busy or self.bad is not None:
             self.behind += data
@@ -105,9 +103,15 @@ class Intake:
 
     def next(self) -> None:
         """The current request is over; go on with what has come behind it."""
-        self._reset()
-        data, self.behind = self.behind, b""
+        if self.length:
+            self._reset()
+        else:
+            # Nothing else was touched.
+            self._busy = False
+            self.message = None
+        data = self.behind
         if data:
+            self.behind = b""
             self._take_head(data)
 
     # -- heads -------------------------------------------------------------------------------------------
@@ -136,7 +140,12 @@ class Intake:
             return
         self.message = message
         self._busy = True
-        if length or end != len(data):
+        rest_bytes = len(data) - end
+        if rest_bytes and rest_bytes == length:
+            # Whole at once, as most bodies are.
+            self.length = length
+            self.pieces.append(data[end:])
+        elif length or rest_bytes:
             self._begin_body(message, length, data[end:])
         self._on_request()
 
@@ -192,6 +201,7 @@ class Intake:
         expect = message.headers.get(hdrs.EXPECT)
         if expect is not None:
             self.expects_continue = expect.lower() == "100-continue" and message.version[1] > 0 and not rest
+        self.is_receiving = True
         if length == CHUNKED:
             self._decoder = ChunkedDecoder()
         else:
@@ -204,15 +214,19 @@ class Intake:
         if decoder is not None:
             self._take_chunks(decoder, data)
             return
-        left = self._left
-        if len(data) <= left:
-            self._left = left - len(data)
+        left = self._left - len(data)
+        if left > 0:
+            self._left = left
             self._give(data)
-        else:
-            self._left = 0
+            return
+        self._left = 0
+        self.is_receiving = False
+        if left < 0:
             self._give(data[:left])
             self.behind = data[left:]
-        if self._left == 0 and self.body is not None:
+        else:
+            self._give(data)
+        if self.body is not None:
             self.body.finish()
 
     def _take_chunks(self, decoder: ChunkedDecoder, data: bytes) -> None:
@@ -220,6 +234,7 @@ class Intake:
             pieces = decoder.feed(data)
         except BadHead as bad:
             self._decoder = None
+            self.is_receiving = False
             self.bad = bad
             self._on_broken()
             return
@@ -227,6 +242,7 @@ class Intake:
             self._give(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         if decoder.done:
             self._decoder = None
+            self.is_receiving = False
             self.behind = decoder.rest
             if self.body is not None:
                 self.body.finish()

@@ -36,6 +36,7 @@ from sidecar.wire.heads import BadHead, RequestMessage
 __all__ = ["CannotListen", "Listener"]
 
 BACKLOG: Final = 1024
+_OK: Final = Outcome.OK
 STALL_SECONDS: Final = 60.0
 """How long an app may leave our answer unread before we cut it."""
 
@@ -68,6 +69,7 @@ class Listener:
         self._log = log
         self._events = events
         self._recent = recent
+        self.turn = services.turn
         self.reports = Reports()
         self._on_record = on_record
         self._connections: set[AppConnection] = set()
@@ -76,8 +78,7 @@ class Listener:
         self._idle: asyncio.Event = asyncio.Event()
         self.exchanges = 0
         """How many are over."""
-        self._begun = 0
-        services.metrics.read_inflight = lambda: self._begun - self.exchanges
+        services.metrics.read_inflight = lambda: services.turn.under_way
 
     @property
     def draining(self) -> bool:
@@ -185,7 +186,7 @@ class Listener:
     # -- exchanges ---------------------------------------------------------------------------------------
 
     def exchange(self, app: AppConnection, message: RequestMessage) -> None:
-        self._begun += 1
+        self.turn.under_way += 1
         kind = Exchange if not message.upgrade else _kind_of(message)
         exchange = kind(self._services, app, message, self._over)
         app.current = exchange
@@ -196,6 +197,7 @@ class Listener:
         seconds = services.monotonic() - exchange.started
         outcome, reason = exchange.outcome, exchange.reason
         self.exchanges += 1
+        self.turn.under_way -= 1
         prepared = exchange.prepared
         if prepared is not None:
             meters = prepared.destination.meters
@@ -206,7 +208,7 @@ class Listener:
         if reason is not None:
             meters.suppressed(reason)
         chance = services.chance()
-        tell = outcome is not Outcome.OK or chance < log.sample or seconds >= log.slow_seconds
+        tell = outcome is not _OK or chance < log.sample or seconds >= log.slow_seconds
         if tell or self._on_record or exchange.is_hedged:
             try:
                 self._tell(exchange, seconds, chance, self._on_record)

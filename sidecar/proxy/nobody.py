@@ -13,6 +13,7 @@ from sidecar.core.deployment import Limits
 from sidecar.proxy.front import AppConnection
 from sidecar.upstream.connection import Connection
 from sidecar.wire.heads import BadHead, RequestMessage
+from sidecar.wire.turn import Turn
 
 __all__ = ["Nobody"]
 
@@ -26,6 +27,9 @@ class _NoHouse:
 
     limits = Limits(head_bytes=16 << 20, headers=100_000)
     draining = False
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.turn = Turn(loop)
 
     def exchange(self, app: AppConnection, message: RequestMessage) -> None: ...
     def refuse(self, app: AppConnection, bad: BadHead) -> None: ...
@@ -42,7 +46,7 @@ class Nobody(AppConnection):
     """Its request was admitted when it was stored; there is nobody to be asked for a credential."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, request: bytes) -> None:
-        super().__init__(loop, _NoHouse())
+        super().__init__(loop, _NoHouse(loop))
         self._timer: asyncio.TimerHandle | None = None
         self.intake.feed(request)
 

@@ -55,6 +55,12 @@ class Prepared:
     """What is put on each send, where the upstream has a login and the app sent no credential of its own."""
     credential_number = 0
     """Which token the last send carried."""
+    request_id = ""
+    correlation_id = ""
+    id_lines = b""
+    """Both, as the app is told them."""
+    prefix = b""
+    """The head, but for what differs from attempt to attempt."""
 
     def __init__(self, destination: Destination, bound: Bound, target: str) -> None:
         self.destination = destination
@@ -63,11 +69,6 @@ class Prepared:
         """For the upstream, origin-form, as it came but for mount and base path."""
         self.deadline_seconds = bound.policy.deadline_seconds
         """For the whole exchange, from its start."""
-        self.request_id = ""
-        self.correlation_id = ""
-        self.id_lines = b""
-        """Both, as the app is told them."""
-        self.prefix = b""
 
     def head(self, number: int, left_seconds: float, *, expects_continue: bool) -> bytes:
         """The request head of attempt ``number``."""
@@ -128,8 +129,7 @@ def prepare(message: RequestMessage, router: Router, body_length: int) -> Prepar
             return _prepare_carefully(prepared, message, router, line, body_length)
     # Who sends neither id begins a chain: one id names both.
     prepared.request_id = prepared.correlation_id = new = new_id()
-    encoded = new.encode("ascii")
-    prepared.id_lines = ids = bound.two_ids % (encoded, encoded)
+    prepared.id_lines = ids = f"{bound.request_id_name}{new}{bound.correlation_name}{new}\r\n".encode()
     parts += (bound.via_line, ids)
     if body_length == CHUNKED:
         parts.append(b"Transfer-Encoding: chunked\r\n")

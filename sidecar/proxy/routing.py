@@ -182,19 +182,21 @@ class Router:
             yield destination.holding
 
     def _by_mount(self, target: str) -> tuple[Destination, str]:
-        at = target.find("/", 1)
-        if at > 0 and self._depths == _ONE_SEGMENT:
-            destination = self._mounts.get(target[:at])
-            if destination is not None:
-                return destination, destination.base_path + target[at:]
-        query = target.find("?")
-        path = target if query < 0 else target[:query]
-        for depth in self._depths:
-            mount = _first_segments(path, depth)
-            destination = self._mounts.get(mount)
-            if destination is not None:
-                rest = target[len(mount) :]
-                return destination, destination.base_path + (rest if rest[:1] == "/" else "/" + rest)
+        depths = self._depths
+        if depths:
+            at = target.find("/", 1)
+            if at > 0 and depths == _ONE_SEGMENT:
+                destination = self._mounts.get(target[:at])
+                if destination is not None:
+                    return destination, destination.base_path + target[at:]
+            query = target.find("?")
+            path = target if query < 0 else target[:query]
+            for depth in depths:
+                mount = _first_segments(path, depth)
+                destination = self._mounts.get(mount)
+                if destination is not None:
+                    rest = target[len(mount) :]
+                    return destination, destination.base_path + (rest if rest[:1] == "/" else "/" + rest)
         if self._root is not None:
             return self._root, self._root.base_path + target
         raise Refused(404, "mount", self._no_mount())

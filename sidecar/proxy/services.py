@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sidecar.observe.metrics import Metrics
 from sidecar.outbox.keeper import Keeper
@@ -12,6 +12,7 @@ from sidecar.proxy.clock import Clock
 from sidecar.proxy.interceptor import Interceptor
 from sidecar.proxy.notices import Notices
 from sidecar.proxy.spool import Spool
+from sidecar.wire.turn import Turn
 
 __all__ = ["Services"]
 
@@ -39,3 +40,8 @@ class Services:
     outbox: Keeper | None = None
     switched_off: bool = False
     """Retries are turned off at run time."""
+    turn: Turn = field(init=False)
+    """The loop's: small writes are made at its end."""
+
+    def __post_init__(self) -> None:
+        self.turn = Turn(self.loop)

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import select
+from collections.abc import Callable
 
-from sidecar.upstream.reception import BODY, CLOSED, DONE, HEAD, HELD_BYTES, IDLE, Owner, Reception, Sink
+from sidecar.core.words import FailureKind
+from sidecar.upstream.reception import BODY, CLOSED, DONE, HEAD, HELD_BYTES, IDLE, UNASKED, Owner, Reception, Sink
 from sidecar.wire.framing import UNTIL_CLOSE, stays_open
+from sidecar.wire.turn import Turn
 
 __all__ = ["HELD_BYTES", "Connection", "Owner", "Sink"]
 
@@ -17,11 +20,13 @@ __all__ = ["HELD_BYTES", "Connection", "Owner", "Sink"]
 class Connection(Reception):
     """One socket, one request at a time."""
 
-    __slots__ = ("_poller",)
+    __slots__ = ("_ask", "_careful")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, owner: Owner) -> None:
         super().__init__(loop, owner)
-        self._poller: select.poll | None = None
+        self._ask: Callable[[int], list[tuple[int, int]]] | None = None
+        """poll(2) on this socket alone."""
+        self._careful = False
 
     # -- the request's side ------------------------------------------------------------------------------
 
@@ -33,13 +38,47 @@ class Connection(Reception):
         transport = self.transport
         if transport is None or transport.is_closing():
             return False
+        self._begin(method, whole=whole)
+        transport.write(head)
+        return True
+
+    def send_in_turn(self, request: bytes, method: str, turn: Turn, *, careful: bool) -> bool:
+        """As ``send``, of a whole request, at the end of this turn of the loop.
+
+        ``careful``: only if there is no news then (``has_news``). A connection that turns out to have died, before a
+        byte was written, fails with its request ``unwritten``; False, as of ``send``, if that is known already.
+        """
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return False
+        self._begin(method, whole=True)
+        self.unwritten = request
+        self._careful = careful
+        turn.add(self)
+        return self._state == HEAD
+
+    def write_out(self) -> None:
+        """The request that waits for the end of the turn, unless it has failed already."""
+        transport = self.transport
+        if self._state != HEAD or transport is None:
+            return
+        if transport.is_closing() or (self._careful and self.has_news(transport)):
+            self.fail(FailureKind.CLOSED, UNASKED)
+            return
+        request, self.unwritten = self.unwritten, b""
+        transport.write(request)
+
+    def _begin(self, method: str, *, whole: bool) -> None:
         if self.message is not None:
-            self._reset()
+            # Of the request before. A connection that has failed or is tainted never sees another one.
+            self.message = None
+            self.interim = 0
+            self.held_bytes = 0
+            self.received_bytes = 0
+            self.complete = False
         self._method = method
         self._state = HEAD
         self.request_sent = whole
-        transport.write(head)
-        return True
 
     def write(self, data: bytes) -> None:
         """More of the request body, already framed."""
@@ -99,15 +138,19 @@ class Connection(Reception):
             self.abort()
 
     def is_stale(self) -> bool:
+        """Whether an idle connection has died, or ``has_news``."""
+        transport = self.transport
+        return transport is None or transport.is_closing() or self.has_news(transport)
+
+    def has_news(self, transport: asyncio.Transport) -> bool:
         """Whether the kernel holds something for an idle connection: its end, or bytes nobody asked for.
 
         One poll(2); used before a request that could not be repeated is entrusted to a pooled connection.
         """
-        if self.transport is None or self.transport.is_closing():
-            return True
-        poller = self._poller
-        if poller is None:
+        ask = self._ask
+        if ask is None:
             # Made once for a connection: making it costs more than asking it.
-            poller = self._poller = select.poll()
-            poller.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN | select.POLLRDHUP)
-        return bool(poller.poll(0))
+            poller = select.poll()
+            poller.register(transport.get_extra_info("socket").fileno(), select.POLLIN | select.POLLRDHUP)
+            ask = self._ask = poller.poll
+        return len(ask(0)) > 0

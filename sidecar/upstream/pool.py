@@ -94,7 +94,7 @@ class Pool:
             if transport is None or transport.is_closing():
                 continue
             limit = connection.expired or IDLE_SECONDS
-            if now - connection.idle_since >= limit or (careful and connection.is_stale()):
+            if now - connection.idle_since >= limit or (careful and connection.has_news(transport)):
                 connection.abort()
                 continue
             connection.reused = True

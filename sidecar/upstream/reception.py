@@ -27,7 +27,7 @@ from sidecar.wire.heads import (
     parse_response_head,
 )
 
-__all__ = ["BODY", "CLOSED", "DONE", "HEAD", "HELD_BYTES", "IDLE", "Owner", "Reception", "Sink"]
+__all__ = ["BODY", "CLOSED", "DONE", "HEAD", "HELD_BYTES", "IDLE", "UNASKED", "Owner", "Reception", "Sink"]
 
 HELD_BYTES = 64 << 10
 """How much of a body that nobody has asked for yet may pile up before reading pauses."""
@@ -35,6 +35,8 @@ LAST_BYTES = 256 << 10
 """Of an answer that lay unread when the connection was reset."""
 MAX_INTERIM = 32
 """1xx heads before the final one; more is an attack (RFC 9110 section 15.2 sets no limit)."""
+
+UNASKED = "the upstream sent what nobody had asked for, or ended"
 
 IDLE, HEAD, BODY, DONE, CLOSED = range(5)
 
@@ -90,6 +92,7 @@ class Reception(asyncio.Protocol):
         "reused",
         "tainted",
         "transport",
+        "unwritten",
         "writing_paused",
     )
 
@@ -128,17 +131,11 @@ class Reception(asyncio.Protocol):
         self.complete = False
         self.tainted = False
         self.request_sent = False
+        self.unwritten = b""
+        """A request that waits for the end of the turn of the loop. After a failure: not a byte of it was written."""
         self.failure: FailureKind | None = None
         self.detail = ""
         self.idle_seconds = 0.0
-
-    def _reset(self) -> None:
-        """For the next request. A connection that has failed or is tainted never sees one."""
-        self.message = None
-        self.interim = 0
-        self.held_bytes = 0
-        self.received_bytes = 0
-        self.complete = False
 
     # -- the response's side -----------------------------------------------------------------------------
 
@@ -236,6 +233,9 @@ class Reception(asyncio.Protocol):
             self.abort()
 
     def _take_head(self, data: bytes) -> None:
+        if self.unwritten:
+            self.fail(FailureKind.CLOSED, UNASKED)
+            return
         seen = 0
         if self._head:
             seen = len(self._head)
@@ -265,7 +265,12 @@ class Reception(asyncio.Protocol):
             self.received_bytes = self.held_bytes = length
             self.complete = True
             self._state = DONE
-            self._wake()
+            on_head = self.on_head
+            if on_head is not None:
+                self.on_head = None
+                on_head()
+            else:
+                self._wake()
             return
         if length > 0:
             self._left = length

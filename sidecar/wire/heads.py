@@ -190,12 +190,13 @@ def parse_response_head(head: bytes) -> ResponseMessage:
     if len(messages) != 1:
         raise BadHead(502, "upstream", "the upstream's answer is not an HTTP response")
     message: ResponseMessage = messages[0][0]
-    if b" :" in head and any(name != name.strip() for name, _ in message.raw_headers):
+    if head.count(b" :") and any(name != name.strip() for name, _ in message.raw_headers):
         # The parser is lenient here; whoever is not would see another field (RFC 9112 section 5.1).
         raise BadHead(502, "upstream", "the upstream's response head is not valid HTTP/1.1")
-    if message.version[0] != 1 or message.code > 599 or len(head.translate(None, _CONTROLS)) != len(head):
+    code = message.code
+    if message.version[0] != 1 or code > 599 or len(head.translate(None, _CONTROLS)) != len(head):
         raise BadHead(502, "upstream", "the upstream's response head is not valid HTTP/1.1")
-    if not (message.should_close or message.upgrade or message.code < 200):
+    if code >= 200 and not (message.should_close or message.upgrade):
         _spare_response_parsers.append(parser)
     return message
 

@@ -68,6 +68,22 @@ async def test_a_close_that_nobody_has_noticed_yet_costs_a_post_nothing(make: Ma
     assert len(upstream.requests) == 80
 
 
+async def test_bytes_right_behind_a_post_that_is_not_written_yet_are_no_answer(make: Make, upstream: Upstream) -> None:
+    """What an upstream says before it could have read the request is for somebody else (RFC 9112 section 9.2)."""
+    sidecar = await make(upstream)
+    async with sidecar.client() as client:
+        for number in range(20):
+            assert (await client.ask("GET", "/api/first")).status == 200
+            pooled = upstream.connections[-1]
+            await upstream.until(lambda pooled=pooled: pooled.idle)  # type: ignore[misc]
+            assert isinstance(pooled.channel, PlainChannel)
+            client.channel.sock.sendall(request_bytes("POST", f"/api/{number}", body=b"one"))
+            pooled.channel.sock.send(b"HTTP/1.1 299 Not yours\r\nContent-Length: 0\r\n\r\n")
+            answer = await client.answer("POST")
+            assert (answer.status, answer.headers.get("Sidecar")) == (200, "outcome=ok, attempts=1")
+    assert len(upstream.requests) == 40
+
+
 @pytest.mark.parametrize("dying", [close("nothing"), reset("nothing"), close("head"), reset("head")])
 async def test_a_pooled_connection_that_dies_under_a_get_is_replaced(
     make: Make, upstream: Upstream, dying: Step

@@ -40,3 +40,16 @@ def test_with_it_a_large_buffer_does_not_fault_in_again_each_time() -> None:
     advised = faults("keep_freed_memory()")
     if platform.libc_ver()[0] == "glibc":
         assert advised < 50 * 128 / 4, f"{advised} page faults for 50 buffers of 128 pages"
+
+
+def test_the_collector_rests_until_everything_is_built_and_then_leaves_that_alone() -> None:
+    code = """
+import gc
+from sidecar.cli.allocator import THRESHOLDS, collect_nothing_yet, collect_rarely
+collect_nothing_yet()
+print(gc.isenabled())
+collect_rarely()
+print(gc.isenabled(), gc.get_threshold() == THRESHOLDS, gc.get_freeze_count() > 1000)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.split() == ["False", "True", "True", "True"], done.stderr

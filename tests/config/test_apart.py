@@ -20,6 +20,14 @@ GOOD = Path(__file__).parent / "good" / "site.yaml"
 BAD = Path(__file__).parent / "bad"
 
 
+def alone(code: str) -> str:
+    """What the code prints in a fresh process, which has one thread: it may be copied, where pytest's may not."""
+    given = "import os, signal, sys, threading\nfrom pathlib import Path\nfrom sidecar.config.apart import *\n"
+    done = subprocess.run([sys.executable, "-c", given + code], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.strip()
+
+
 @pytest.fixture(autouse=True)
 def _from_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """The other process finds the package by the environment, wherever it was started."""
@@ -74,3 +82,47 @@ def test_asking_for_a_judgement_brings_neither_models_nor_yaml() -> None:
 def test_a_judgement_crosses_as_plain_values() -> None:
     judged = Judging(None, {}).result()
     assert pickle.loads(pickle.dumps(judged)) == judged  # noqa: S301 - our own bytes
+
+
+@pytest.mark.parametrize("path", [GOOD, None], ids=["good", "built-in"])
+def test_a_copy_of_a_young_process_judges_alike(path: Path | None) -> None:
+    where = f"Path({str(path)!r})" if path is not None else "None"
+    said = alone(
+        f"first = first_judging({where}, {{'log.format': 'json'}})\n"
+        f"second = Judging({where}, {{'log.format': 'json'}})\n"
+        "print(type(first).__name__, first.result() == second.result(), 'pydantic' in sys.modules)"
+    )
+    assert said == "ForkedJudging True False"
+
+
+def test_a_copy_tells_what_is_wrong_in_the_same_words(tmp_path: Path) -> None:
+    path = tmp_path / "sidecar.yaml"
+    path.write_text("lissen: 1\nupstreams: [{}]\n")
+    with pytest.raises(ConfigError) as here:
+        load_deployment(path, environ=os.environ)
+    code = "from sidecar.config.problems import ConfigError\n"
+    code += f"try: first_judging(Path({str(path)!r}), {{}}).result()\nexcept ConfigError as error: print(error)"
+    assert alone(code) == str(here.value)
+
+
+def test_a_copy_that_is_killed_is_no_judgement(tmp_path: Path) -> None:
+    path = tmp_path / "sidecar.yaml"
+    os.mkfifo(path)
+    said = alone(
+        f"judging = first_judging(Path({str(path)!r}), {{}})\n"
+        "os.kill(judging.pid, signal.SIGKILL)\n"
+        "try: judging.result()\n"
+        "except NotJudged as error: print(error)"
+    )
+    assert said == "the configuration could not be judged: its process ended with -9"
+
+
+def test_a_process_with_a_second_thread_is_not_copied() -> None:
+    said = alone(
+        "over = threading.Event()\n"
+        "threading.Thread(target=over.wait).start()\n"
+        "judging = first_judging(None, {})\n"
+        "print(type(judging).__name__, judging.result().warnings)\n"
+        "over.set()"
+    )
+    assert said == "Judging ()"

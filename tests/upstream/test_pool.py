@@ -15,6 +15,7 @@ from sidecar.core.words import FailureKind
 from sidecar.upstream.connection import Connection
 from sidecar.upstream.failures import NotConnected
 from sidecar.upstream.pool import IDLE_SECONDS, UNKNOWN_HOSTS, Pool, Pools, _announced_seconds
+from sidecar.wire.turn import FEW, Turn
 from tests.core.making import short
 from tests.support.upstream import Upstream, close, refused_port, say
 
@@ -52,6 +53,13 @@ async def ask(connection: Connection) -> int:
     assert await connection.whole(1 << 20)
     connection.release()
     return message.code
+
+
+def crowded() -> Turn:
+    """A turn of the loop in which writes wait for its end."""
+    turn = Turn(asyncio.get_running_loop())
+    turn.under_way = FEW
+    return turn
 
 
 async def connected(pool: Pool) -> Connection:
@@ -251,6 +259,15 @@ async def raw() -> AsyncIterator[tuple[Raw, int]]:
             await writer.wait_closed()
 
 
+def end_or_say(peer: socket.socket, end: str) -> None:
+    """Below asyncio on both sides: the loop has not looked at the socket yet when the pool does."""
+    if end == "bytes":
+        assert os.write(peer.fileno(), b"HTTP/1.1 408 Too late\r\n\r\n") > 0
+    else:
+        with socket.socket(fileno=os.dup(peer.fileno())) as twin:
+            twin.shutdown(socket.SHUT_WR)
+
+
 @pytest.mark.parametrize("end", ["close", "bytes"])
 async def test_what_the_kernel_already_knows_makes_a_connection_stale(
     raw: tuple[Raw, int], pools: Pools, end: str
@@ -261,16 +278,60 @@ async def test_what_the_kernel_already_knows_makes_a_connection_stale(
     await until(lambda: accepted.writers)
     assert connection.is_stale() is False
     peer = accepted.writers[0].get_extra_info("socket")
-    # Below asyncio on both sides: the loop has not looked at the socket yet when the pool does.
-    if end == "bytes":
-        assert os.write(peer.fileno(), b"HTTP/1.1 408 Too late\r\n\r\n") > 0
-    else:
-        with socket.socket(fileno=os.dup(peer.fileno())) as twin:
-            twin.shutdown(socket.SHUT_WR)
+    end_or_say(peer, end)
     assert connection.is_stale() is True
     pool.put(connection)
     assert pool.take_idle(careful=True) is None
     assert pool.size == 0
+
+
+@pytest.mark.parametrize("end", ["close", "bytes"])
+async def test_a_careful_request_is_not_written_where_the_kernel_knows_better(
+    raw: tuple[Raw, int], pools: Pools, end: str
+) -> None:
+    accepted, port = raw
+    connection = await connected(pool_for(pools, port))
+    await until(lambda: accepted.writers)
+    peer = accepted.writers[0].get_extra_info("socket")
+    turn = crowded()
+    assert connection.send_in_turn(REQUEST, "POST", turn, careful=True)
+    end_or_say(peer, end)
+    turn.end()
+    assert (connection.unwritten, connection.failure) == (REQUEST, FailureKind.CLOSED)
+    with pytest.raises(BlockingIOError):
+        os.read(peer.fileno(), 1)  # not a byte of it
+
+
+@pytest.mark.parametrize("end", ["close", "bytes"])
+async def test_nor_where_nothing_waits_for_the_end_of_the_turn(raw: tuple[Raw, int], pools: Pools, end: str) -> None:
+    accepted, port = raw
+    connection = await connected(pool_for(pools, port))
+    await until(lambda: accepted.writers)
+    peer = accepted.writers[0].get_extra_info("socket")
+    end_or_say(peer, end)
+    assert not connection.send_in_turn(REQUEST, "POST", Turn(asyncio.get_running_loop()), careful=True)
+    with pytest.raises(BlockingIOError):
+        os.read(peer.fileno(), 1)
+
+
+async def test_a_request_in_turn_is_written_when_the_turn_is_over(upstream: Upstream, pools: Pools) -> None:
+    connection = await connected(pool_for(pools, upstream.port))
+    turn = crowded()
+    assert connection.send_in_turn(REQUEST, "GET", turn, careful=True)
+    assert connection.unwritten == REQUEST
+    message = await connection.head()
+    assert message is not None
+    assert (message.code, connection.unwritten) == (200, b"")
+
+
+async def test_what_comes_before_the_request_is_written_is_not_its_answer(upstream: Upstream, pools: Pools) -> None:
+    connection = await connected(pool_for(pools, upstream.port))
+    turn = crowded()
+    assert connection.send_in_turn(REQUEST, "GET", turn, careful=False)
+    connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    assert (connection.message, connection.unwritten) == (None, REQUEST)
+    turn.end()
+    assert upstream.requests == []
 
 
 async def test_one_that_the_upstream_has_closed_is_gone_by_itself(upstream: Upstream, pools: Pools) -> None:
