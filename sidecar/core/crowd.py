@@ -34,7 +34,7 @@ MANY_SLOW: Final = 0.6
 """Where more than this share of a round takes as long."""
 AFTER_DOUBLING: Final = 0.6
 """When the doubling ends it has gone one round too far."""
-MOST_CUT: Final = 0.5
+MOST_CUT: Final = 0.4
 GROWTH: Final = 0.1
 KNEE_STEP: Final = 0.1
 """The limit stays at the knee that was found, and is so far beyond it after twice the time."""
