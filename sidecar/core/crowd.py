@@ -28,8 +28,8 @@ SLOW: Final = 1.25
 """Answers that take so many times longer than quick ones mean that a queue has grown …"""
 SLOW_BY_NOW: Final = 1.1
 """… or so many, where one has been seen before: the way back to it is watched more closely."""
-LOOP_SECONDS: Final = 0.005
-"""So much may be our own doing when many are released at once, and says nothing of the upstream."""
+LOOP_SECONDS: Final = 0.015
+"""So much may be our own doing, when many are released at once or the machine is busy: it is no queue of theirs."""
 MANY_SLOW: Final = 0.6
 """Where more than this share of a round takes as long."""
 AFTER_DOUBLING: Final = 0.6
