@@ -119,13 +119,22 @@ def _by_storm(rows: Iterable[Row]) -> Iterable[list[Any]]:
 
 def _head(peers: Sequence[Peer], rounds: int, busy: float, arguments: Sequence[str]) -> str:
     today = datetime.datetime.now(tz=datetime.UTC).date()
-    asked = " ".join(word for word in arguments if "/" not in word)
+    asked = " ".join(_without_places(arguments))
     lines = [f"# Storms over real sockets, measured on {today}", ""]
     if asked:
         lines += [f"A run of its own: `{asked}`.", ""]
     lines += [described(peers, busy), f"- Rounds: {rounds}; of several, medians, and the worst of what must not happen"]
     lines += ["", "The method is in [benchmarks/README.md](../README.md#storms).", "", ""]
     return "\n".join(lines)
+
+
+def _without_places(arguments: Sequence[str]) -> Iterable[str]:
+    """What was asked for, without where it was written."""
+    before = ""
+    for word in arguments:
+        if word not in ("--output", "--html", "--no-file") and before not in ("--output", "--html") and "/" not in word:
+            yield word
+        before = word
 
 
 def _free_path() -> Path:

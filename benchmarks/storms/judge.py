@@ -113,12 +113,6 @@ class Trial:
         """What the apps were told that was not good: status and reason."""
         return Counter(f"{reply.status or 'cut'} {reply.reason}".strip() for reply in self.replies if not reply.good)
 
-    def after(self, moment: float) -> Trial:
-        """The part that was due from that moment on (seconds since the beginning), with its sends."""
-        replies = [reply for reply in self.replies if reply.due_at - self.began_at >= moment]
-        names = {reply.name for reply in replies}
-        return Trial(self.began_at, replies, [one for one in self.arrivals if one.name in names])
-
 
 def early(arrivals: Sequence[Arrival]) -> int:
     """Arrivals before the latest moment that any answer had allowed by then.

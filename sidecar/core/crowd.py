@@ -28,13 +28,16 @@ SLOW: Final = 1.25
 """Answers that take so many times longer than quick ones mean that a queue has grown …"""
 SLOW_BY_NOW: Final = 1.1
 """… or so many, where one has been seen before: the way back to it is watched more closely."""
-LOOP_SECONDS: Final = 0.005
-"""So much may be our own doing when many are released at once, and says nothing of the upstream."""
+SLOW_WHILE_DOUBLING: Final = 2.0
+"""… or so many after an outage, where nothing but that speaks for a queue: who is busy, or has grown slower, would
+look like one who is crowded."""
+LOOP_SECONDS: Final = 0.015
+"""So much may be our own doing, when many are released at once or the machine is busy: it is no queue of theirs."""
 MANY_SLOW: Final = 0.6
 """Where more than this share of a round takes as long."""
 AFTER_DOUBLING: Final = 0.6
 """When the doubling ends it has gone one round too far."""
-MOST_CUT: Final = 0.5
+MOST_CUT: Final = 0.4
 GROWTH: Final = 0.1
 KNEE_STEP: Final = 0.1
 """The limit stays at the knee that was found, and is so far beyond it after twice the time."""
@@ -104,7 +107,7 @@ def answered(crowd: Crowd, now: float, seconds: float, was_full: bool) -> Crowd:
     quick = crowd.quick_seconds or seconds
     full = crowd.was_full or was_full
     limit = min(MOST, crowd.limit + 1) if crowd.doubling and was_full else crowd.limit
-    slow = crowd.slow + (seconds > max((SLOW_BY_NOW if crowd.knee else SLOW) * quick, quick + LOOP_SECONDS))
+    slow = crowd.slow + (seconds > _long(crowd, quick))
     total = crowd.total_seconds + seconds
     crowd = replace(
         crowd,
@@ -164,6 +167,12 @@ def _end_round(crowd: Crowd, now: float) -> Crowd:
         most, most_at = per_second, crowd.limit
     judged = replace(judged, doubling=crowd.doubling and is_cured, most_per_second=most, most_at=most_at)
     return _begin_round(judged, now)
+
+
+def _long(crowd: Crowd, quick_seconds: float) -> float:
+    """An answer that takes more seconds than this has waited in a queue."""
+    times = SLOW_WHILE_DOUBLING if crowd.doubling else SLOW_BY_NOW if crowd.knee else SLOW
+    return max(times * quick_seconds, quick_seconds + LOOP_SECONDS)
 
 
 def _begin_round(crowd: Crowd, now: float) -> Crowd:

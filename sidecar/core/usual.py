@@ -1,43 +1,45 @@
 """How long an answer of an upstream usually takes, while it gives no trouble.
 
-A frozen value that is told once a second what the histogram of durations has counted so far. It follows slowly (by a
-fiftieth a second), so that the first seconds of trouble, before anybody knows of it, do not become what is usual. The
-median of a histogram is only known to a bucket; the mean of the same second says where in it. The counterpart that
-needs it is ``crowd``.
+A frozen value that is told once a second what the histogram of durations has counted so far. It is the median of the
+last half minute's seconds: neither the first seconds of trouble, before anybody knows of it, nor a single odd answer
+becomes what is usual. The median of a histogram is only known to a bucket; the mean of the same second says where in
+it. The counterpart that needs it is ``crowd``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 __all__ = ["Usual", "middle", "told"]
 
-FOLLOWS: Final = 1.02
-"""By so much at the most it changes with one telling."""
+KEPT: Final = 31
+"""Seconds in which there were answers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Usual:
-    seconds: float = 0.0
-    """0: nothing was answered yet."""
+    recent: tuple[float, ...] = ()
+    """The middle of each of the last seconds, oldest first."""
     counts: tuple[float, ...] = ()
     """What the histogram had counted when it was told last …"""
     total_seconds: float = 0.0
     """… and the sum of the durations."""
 
+    @property
+    def seconds(self) -> float:
+        """0: nothing was answered yet."""
+        return sorted(self.recent)[len(self.recent) // 2] if self.recent else 0.0
+
 
 def told(usual: Usual, bounds: Sequence[float], counts: Sequence[float], total_seconds: float, *, calm: bool) -> Usual:
     """After one more second. What was counted in trouble is left out, and says nothing."""
     before = usual.counts or (0.0,) * len(counts)
-    latest = replace(usual, counts=tuple(counts), total_seconds=total_seconds)
-    recent = [now - then for now, then in zip(counts, before, strict=True)]
-    found = middle(bounds, recent, total_seconds - usual.total_seconds) if calm else 0.0
-    if found <= 0:
-        return latest
-    known = usual.seconds
-    return replace(latest, seconds=min(max(found, known / FOLLOWS), known * FOLLOWS) if known else found)
+    new = [now - then for now, then in zip(counts, before, strict=True)]
+    found = middle(bounds, new, total_seconds - usual.total_seconds) if calm else 0.0
+    recent = (*usual.recent, found)[-KEPT:] if found > 0 else usual.recent
+    return Usual(recent, tuple(counts), total_seconds)
 
 
 def middle(bounds: Sequence[float], counts: Sequence[float], total_seconds: float) -> float:

@@ -111,15 +111,6 @@ def test_the_figures_of_an_outage() -> None:
     assert found["p99_seconds"] == pytest.approx(3.5)
 
 
-def test_the_second_half_of_a_trial_keeps_only_its_own_sends() -> None:
-    trial = Trial(
-        100.0, [reply("a", 100.0), reply("b", 105.0)], [taken(100.0, "a"), taken(105.0), taken(105.1, "b", 2)]
-    )
-    later = trial.after(5.0)
-    assert [one.name for one in later.replies] == ["b"]
-    assert len(later.arrivals) == 2
-
-
 @pytest.mark.parametrize("style", [style for style in get_args(HintStyle) if style != "none"])
 def test_the_judge_reads_every_style_of_hint_that_the_model_writes(style: HintStyle) -> None:
     at = allowed_at(refusal(429, 3.0, style, WALL), 100.0, WALL)
