@@ -26,7 +26,7 @@ from sidecar.proxy.copying import copies, copy_of
 from sidecar.proxy.destinations import Bound
 from sidecar.proxy.front import AppConnection
 from sidecar.proxy.preparation import Prepared, own_ids, prepare
-from sidecar.proxy.replies import OwnAnswer, sidecar_field, status_for
+from sidecar.proxy.replies import TURNED_AWAY, OwnAnswer, sidecar_field, status_for
 from sidecar.proxy.routing import Refused, Router
 from sidecar.proxy.sending import Sending
 from sidecar.proxy.services import Services
@@ -44,13 +44,6 @@ _PASSED_LINE: Final = sidecar_field(Outcome.PASSED, 1, 0.0, Reason.NOT_RETRYABLE
 
 _ERRORS: Final = {"loop": "proxy_loop_detected", "address": "destination_ip_prohibited"}
 """By the kind of a refusal: RFC 9209 section 2.3."""
-
-
-_TURNED_AWAY: Final = {
-    Reason.GATE: "the upstream has asked for quiet, and this request cannot wait so long",
-    Reason.BREAKER: "the upstream is down, and this request cannot wait until it is back",
-    Reason.DRAINING: "this proxy is shutting down",
-}
 
 
 class Over(Protocol):
@@ -388,26 +381,10 @@ class Exchange:
         self.last_body = body
 
     def _give_failure(self, prepared: Prepared, sending: Sending, number: int) -> None:
-        failure = sending.failure
-        reason = self.reason
-        code = str(failure or reason or "failed")
-        self._give_own(
-            prepared,
-            OwnAnswer(
-                status=status_for(failure, reason),
-                code=code,
-                detail=f"the upstream gave no usable answer: {sending.detail or code}",
-                error=sending.error or "proxy_internal_response",
-                outcome=self.outcome,
-                attempts=number,
-                waited_seconds=self.waited_seconds,
-                reason=reason,
-                request_id=prepared.request_id,
-                correlation_id=prepared.correlation_id,
-                service=prepared.destination.name,
-            ),
-            prepared.id_lines + prepared.key_line,
-        )
+        failure, code = sending.failure, str(sending.failure or self.reason or "failed")
+        detail = f"the upstream gave no usable answer: {sending.detail or code}"
+        status, error = status_for(failure, self.reason), sending.error or "proxy_internal_response"
+        self._give_own_after(prepared, status, code, detail, error, number)
 
     @property
     def request_bytes(self) -> int:
@@ -417,18 +394,28 @@ class Exchange:
     def turn_away(self, prepared: Prepared, reason: Reason, retry_after_seconds: float) -> None:
         """Never sent: the upstream has asked for quiet, is down, or we are shutting down."""
         self.outcome, self.reason = Outcome.REJECTED, reason
+        detail = TURNED_AWAY.get(reason, "the request could not be sent in time")
+        error = "http_request_denied" if reason is Reason.GATE else "destination_unavailable"
+        seconds = math.ceil(retry_after_seconds) if retry_after_seconds > 0 else None
+        self._give_own_after(prepared, status_for(None, reason), str(reason), detail, error, 0, seconds)
+
+    def _give_own_after(
+        self, prepared: Prepared, status: int, code: str, detail: str, error: str, number: int, again: int | None = None
+    ) -> None:
+        """Our own answer after ``number`` sends; ``again``: the seconds of its Retry-After."""
         answer = OwnAnswer(
-            status=status_for(None, reason),
-            code=str(reason),
-            detail=_TURNED_AWAY.get(reason, "the request could not be sent in time"),
-            error="http_request_denied" if reason is Reason.GATE else "destination_unavailable",
+            status=status,
+            code=code,
+            detail=detail,
+            error=error,
             outcome=self.outcome,
+            attempts=number,
             waited_seconds=self.waited_seconds,
-            reason=reason,
+            reason=self.reason,
             request_id=prepared.request_id,
             correlation_id=prepared.correlation_id,
             service=prepared.destination.name,
-            retry_after_seconds=math.ceil(retry_after_seconds) if retry_after_seconds > 0 else None,
+            retry_after_seconds=again,
         )
         self._give_own(prepared, answer, prepared.id_lines + prepared.key_line)
 

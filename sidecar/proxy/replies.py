@@ -18,7 +18,7 @@ import orjson
 from sidecar.core.policy import Policy
 from sidecar.core.words import FailureKind, Outcome, Reason
 
-__all__ = ["PROXY_STATUS", "OwnAnswer", "fill", "sidecar_field", "status_for"]
+__all__ = ["PROXY_STATUS", "TURNED_AWAY", "OwnAnswer", "fill", "sidecar_field", "status_for"]
 
 PROXY_STATUS: Final = {
     FailureKind.RESOLVE: "dns_error",
@@ -33,6 +33,13 @@ PROXY_STATUS: Final = {
     FailureKind.BODY_CUT: "http_response_incomplete",
 }
 """RFC 9209 section 2.3."""
+
+TURNED_AWAY: Final = {
+    Reason.GATE: "the upstream has asked for quiet, and this request cannot wait so long",
+    Reason.BREAKER: "the upstream is down, and this request cannot wait until it is back",
+    Reason.DRAINING: "this proxy is shutting down",
+}
+"""Of a request that was never sent: why, in a sentence."""
 
 
 def status_for(failure: FailureKind | None, reason: Reason | None) -> int:
