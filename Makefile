@@ -26,11 +26,12 @@ test: $(READY) .venv/.clients ## every test
 crash: $(READY) ## the outbox under 100 kill -9
 	@OUTBOX_KILLS=100 $(BIN)/python -m pytest tests/outbox/test_crash.py
 
-check: $(READY) ## lint, format, types, and the shipped configuration
+check: $(READY) ## lint, format, types, the shipped configuration, and its policy tests
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/sidecar check config/sidecar.yaml config/policies/*.yaml
+	@$(BIN)/sidecar test -c config/sidecar.yaml
 
 bench: $(READY) .venv/.bench ## what one request costs, beside other proxies, measured here
 	@$(BIN)/python -m benchmarks

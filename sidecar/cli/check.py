@@ -1,7 +1,7 @@
 """``sidecar check [FILE…]``: every mistake of a configuration at once, each with its place. Changes nothing.
 
 A ``sidecar.yaml`` is judged with the policies that it uses and the environment that it would run in; a policy file is
-judged on its own.
+judged on its own, and a file of policy tests with the policy that it tests. The tests are not run: ``sidecar test``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 import orjson
 
+from sidecar.config.cases import load_cases
 from sidecar.config.document import Table
 from sidecar.config.files import Files
 from sidecar.config.load import load_deployment, load_policy
@@ -23,13 +24,14 @@ from sidecar.config.translate import fields_by_key
 __all__ = ["command"]
 
 EXIT_CONFIGURATION = 78
+BY_FOLDER = {"policies": "policy", "tests": "tests"}
 
 
 @click.command("check")
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path), metavar="[FILE]...")
 @click.option("--format", "form", type=click.Choice(["text", "json", "github"]), default="text", show_default=True)
 def command(files: tuple[Path, ...], form: str) -> None:
-    """Judge configuration files: sidecar.yaml with its policies, or policies alone.
+    """Judge configuration files: sidecar.yaml with its policies, policies alone, or policy tests.
 
     Without FILE: what SIDECAR_CONFIG names, else config/sidecar.yaml. Exit code 78 if anything is wrong; warnings
     are printed and are no error.
@@ -49,21 +51,25 @@ def command(files: tuple[Path, ...], form: str) -> None:
 
 def _problems(path: Path) -> tuple[Problem, ...]:
     try:
-        if _is_policy(path):
+        kind = _kind_of(path)
+        if kind == "policy":
             return load_policy(path).warnings
-        return load_deployment(path, environ=os.environ).warnings
+        if kind == "sidecar":
+            return load_deployment(path, environ=os.environ).warnings
+        load_cases((path,), None, environ=os.environ)
     except ConfigError as error:
         return error.problems
+    return ()
 
 
-def _is_policy(path: Path) -> bool:
+def _kind_of(path: Path) -> str:
     """By its keys; where they tell nothing, by the name of its directory."""
     root = Files().parse(path).root
     keys = set(root) if isinstance(root, Table) else set()
     votes = {kind: len(keys & set(fields_by_key(model))) for kind, model in SCHEMAS.items()}
-    if votes["policy"] == votes["sidecar"]:
-        return path.absolute().parent.name == "policies"
-    return votes["policy"] > votes["sidecar"]
+    most = [kind for kind, found in votes.items() if found == max(votes.values())]
+    named = BY_FOLDER.get(path.absolute().parent.name, "sidecar")
+    return most[0] if len(most) == 1 else named
 
 
 def _print_text(paths: tuple[Path, ...], problems: tuple[Problem, ...], errors: int) -> None:

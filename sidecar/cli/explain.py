@@ -16,30 +16,20 @@ import click
 import orjson
 
 from sidecar.config.load import load_deployment
-from sidecar.config.quantities import parse_duration
 from sidecar.core.conditions import LOOK_BYTES
 from sidecar.core.decide import Decision, decide
 from sidecar.core.deployment import Deployment, Upstream
-from sidecar.core.exchange import Attempt, Headers, Now, Pressure, Request
+from sidecar.core.exchange import Attempt, Headers, Now, Pressure
 from sidecar.core.explain import explain_object, explain_text
 from sidecar.core.hedge import can_be_hedged
 from sidecar.core.policy import HedgeRule, Policy
+from sidecar.core.rehearsal import NEVER_SENT, request_of
 from sidecar.core.words import FailureKind
 
 __all__ = ["command"]
 
 UNKNOWN = "unknown"
 """The name of every host that no upstream claims, as in the metrics."""
-NEVER_SENT = frozenset(
-    {
-        FailureKind.RESOLVE,
-        FailureKind.REFUSED,
-        FailureKind.UNREACHABLE,
-        FailureKind.TLS,
-        FailureKind.CONNECT_TIMEOUT,
-    }
-)
-"""Failures that come before a byte of the request is written."""
 
 
 class Target(NamedTuple):
@@ -92,7 +82,7 @@ def command(
         headers=_headers(headers, "--header"),
         body=_read(body),
         failure=None if failure is None else FailureKind(failure),
-        written=failure not in NEVER_SENT,
+        written=failure is None or FailureKind(failure) not in NEVER_SENT,
     )
     sent = _headers(request_headers, "--request-header")
     moment = time.time() if now is None else now
@@ -102,34 +92,15 @@ def command(
 
 def _decide(target: Target, method: str, sent: Headers, last: Attempt, now: float) -> Decision:
     """As if the attempts so far had taken no time; chance at its middle."""
-    policy = target.policy
-    request = Request(
-        method=method,
-        path=target.path,
-        query=target.query,
-        headers=sent,
-        keyed=_is_keyed(policy, method, sent),
-        deadline_at=_deadline_seconds(policy, sent),
-    )
+    request = request_of(target.policy, method, target.path, target.query, sent)
     earlier = [Attempt(n, last.status, last.headers, failure=last.failure) for n in range(1, last.number)]
-    return decide(policy, request, (*earlier, last), Now(0.0, now), 0.5, Pressure())
-
-
-def _is_keyed(policy: Policy, method: str, sent: Headers) -> bool:
-    rule = policy.idempotency
-    return rule is not None and (sent.get(rule.header) is not None or method in rule.methods)
+    return decide(target.policy, request, (*earlier, last), Now(0.0, now), 0.5, Pressure())
 
 
 def _hedge(policy: Policy, method: str, sent: Headers) -> HedgeRule | None:
     """The policy's, if a first send of this request may be hedged."""
-    request = Request(method, keyed=_is_keyed(policy, method, sent))
+    request = request_of(policy, method, "/", "", sent)
     return policy.hedge if policy.attempts > 1 and can_be_hedged(request) else None
-
-
-def _deadline_seconds(policy: Policy, sent: Headers) -> float:
-    """The policy's, or what the app shortens it to."""
-    asked = parse_duration(sent.get("sidecar-timeout") or "")
-    return min(asked, policy.deadline_seconds) if asked else policy.deadline_seconds
 
 
 def _target(deployment: Deployment, method: str, url: str, name: str | None) -> Target:
@@ -144,15 +115,8 @@ def _target(deployment: Deployment, method: str, url: str, name: str | None) -> 
     found, path = _find(deployment, parts.hostname, port, path, name)
     if found is None:
         return Target(UNKNOWN, deployment.default_policy, path, parts.query)
-    policy = next(
-        (
-            route.policy
-            for route in found.routes
-            if (not route.methods or method in route.methods) and route.pattern.fullmatch(path)
-        ),
-        found.policy,
-    )
-    return Target(found.name, policy, path, parts.query)
+    route = found.route_of(method, path)
+    return Target(found.name, found.policy if route is None else route.policy, path, parts.query)
 
 
 def _find(

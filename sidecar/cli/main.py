@@ -28,7 +28,7 @@ VERBS = {
     "check": "Judge configuration files; every mistake at once, each with its place.",
     "explain": "Say what would happen with an answer, and why. Nothing is sent.",
     "simulate": "Run the same engine on a virtual clock.",
-    "test": "Run the policy tests written in YAML.",
+    "test": "Run policy tests: what must come of which answer.",
     "show": "Print the effective configuration, and where each value comes from.",
     "schema": "Print the JSON Schema of the configuration, for editors.",
     "env": "Print the lines that point a runtime at the sidecar.",

@@ -1,4 +1,4 @@
-"""``sidecar schema [sidecar|policy]``: the JSON Schema of a configuration file, for editors."""
+"""``sidecar schema [sidecar|policy|tests]``: the JSON Schema of a configuration file, for editors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["command"]
 @click.command("schema")
 @click.argument("kind", type=click.Choice(list(SCHEMAS)), default="policy")
 def command(kind: str) -> None:
-    """Print the JSON Schema (draft 2020-12) of a policy file, or of sidecar.yaml.
+    """Print the JSON Schema (draft 2020-12) of a policy file, of sidecar.yaml or of policy tests.
 
     In an editor that knows the YAML language server: save it, and begin the file with
 

@@ -30,6 +30,7 @@ from sidecar.config.document import Table as LocatedTable
 from sidecar.config.problems import Code
 
 __all__ = [
+    "HEADER_NAME",
     "Block",
     "Duration",
     "HeaderName",
@@ -43,6 +44,7 @@ __all__ = [
     "Share",
     "Size",
     "UpstreamName",
+    "quantity",
     "refuse",
 ]
 
@@ -51,7 +53,7 @@ MAX_LONG_SECONDS = 365 * 24 * 3600.0
 MAX_SIZE_BYTES = 1 << 40
 MAX_RATE = 1e6
 
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
+HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
 """RFC 9110 section 5.6.2."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _POINTER = re.compile(r"(/([^~/]|~[01])*)*")
@@ -128,7 +130,7 @@ def _text(value: object, wanted: str) -> str:
     return value
 
 
-def _quantity(what: str, like: str, parse: Callable[[str], float | None], most: float, most_text: str) -> Any:
+def quantity(what: str, like: str, parse: Callable[[str], float | None], most: float, most_text: str) -> Any:
     """A validator of numbers with a unit: more than nothing, and at most ``most``."""
 
     def read(value: object) -> float:
@@ -153,12 +155,12 @@ def _above_zero(value: float) -> float:
     return value
 
 
-_read_duration = _quantity("a duration", "`250ms`, `2s`, `5m` or `1h`", quantities.parse_duration, MAX_SECONDS, "24h")
-_read_long_duration = _quantity(
+_read_duration = quantity("a duration", "`250ms`, `2s`, `5m` or `1h`", quantities.parse_duration, MAX_SECONDS, "24h")
+_read_long_duration = quantity(
     "a duration", "`30m`, `12h` or `72h`", quantities.parse_duration, MAX_LONG_SECONDS, "8760h"
 )
-_read_size = _quantity("a size", "`64KiB`, `1MiB` or `10KB`", quantities.parse_size, MAX_SIZE_BYTES, "1024GiB")
-_read_rate = _quantity("a rate", "`10/s` or `600/m`", quantities.parse_rate, MAX_RATE, "1000000/s")
+_read_size = quantity("a size", "`64KiB`, `1MiB` or `10KB`", quantities.parse_size, MAX_SIZE_BYTES, "1024GiB")
+_read_rate = quantity("a rate", "`10/s` or `600/m`", quantities.parse_rate, MAX_RATE, "1000000/s")
 
 Duration = Annotated[
     float,
@@ -203,7 +205,7 @@ Share = Annotated[
 
 def _read_header(value: object) -> str:
     name = _text(value, "a header name")
-    if not _TOKEN.fullmatch(name):
+    if not HEADER_NAME.fullmatch(name):
         raise refuse(
             Code.BAD_VALUE,
             f"`{clip(name)}` is not a header name",
@@ -215,13 +217,13 @@ def _read_header(value: object) -> str:
 HeaderName = Annotated[
     str,
     BeforeValidator(_read_header),
-    WithJsonSchema({"type": "string", "pattern": f"^{_TOKEN.pattern}$", "title": "header name"}),
+    WithJsonSchema({"type": "string", "pattern": f"^{HEADER_NAME.pattern}$", "title": "header name"}),
 ]
 
 
 def _read_method(value: object) -> str:
     name = _text(value, "a method")
-    if not _TOKEN.fullmatch(name):
+    if not HEADER_NAME.fullmatch(name):
         raise refuse(Code.BAD_VALUE, f"`{clip(name)}` is not a method", "write it as `POST`")
     if name != name.upper():
         raise refuse(

@@ -46,6 +46,7 @@ class Code(Enum):
     DEAD_ROW = ("E201", "dead-row")
     CONTRADICTION = ("E202", "contradiction")
     OPEN_PROXY = ("E203", "open-proxy")
+    IMPOSSIBLE_CASE = ("E204", "impossible-case")
     REPEATED_NAME = ("E301", "repeated-name")
     UNKNOWN_POLICY = ("E302", "unknown-policy")
     EXTENDS_CYCLE = ("E303", "extends-cycle")

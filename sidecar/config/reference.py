@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sidecar.config.casemodels import TestsBlock
 from sidecar.config.environment import settings, variable_of
 from sidecar.config.fields import Block
 from sidecar.config.models import PolicyBlock
@@ -26,7 +27,11 @@ END = "<!-- reference: end -->"
 
 def reference() -> str:
     """All tables, as Markdown."""
-    parts = [*_tables("sidecar", SiteBlock, "`sidecar.yaml`"), *_tables("policy", PolicyBlock, "`policies/NAME.yaml`")]
+    parts = [
+        *_tables("sidecar", SiteBlock, "`sidecar.yaml`"),
+        *_tables("policy", PolicyBlock, "`policies/NAME.yaml`"),
+        *_tables("tests", TestsBlock, "`policies/tests/NAME.yaml`"),
+    ]
     return "\n\n".join([*parts, _variables(), _codes()])
 
 

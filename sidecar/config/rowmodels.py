@@ -7,6 +7,7 @@ tables are made from here. What contradicts what *between* rows is judged in ``r
 from __future__ import annotations
 
 import re
+from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, WrapValidator, model_validator
@@ -33,8 +34,10 @@ __all__ = [
     "ConditionBlock",
     "RereadBlock",
     "RowBlock",
+    "VerbWord",
     "WaitBlock",
     "WaitEntries",
+    "word_of",
 ]
 
 PLACES: tuple[Place, ...] = ("header", "body", "body_text", "request_header", "method", "path", "query")
@@ -46,7 +49,7 @@ _REREAD_PATH = re.compile(r"(/([A-Za-z0-9._~!&'()*+,;=:@%-]|\$[1-9][0-9]?(?![0-9
 """RFC 3986 section 3.3, with the segments of the request's own path as ``$1``, ``$2`` …."""
 
 
-def _words(enum: type[Verb] | type[Jitter] | type[OverMax] | type[Unit]) -> Any:
+def word_of(enum: type[StrEnum]) -> Any:
     """A validator that turns a word of a closed list into its member."""
 
     def read(value: object) -> object:
@@ -62,10 +65,10 @@ def _words(enum: type[Verb] | type[Jitter] | type[OverMax] | type[Unit]) -> Any:
     return BeforeValidator(read)
 
 
-VerbWord = Annotated[Verb, _words(Verb)]
-JitterWord = Annotated[Jitter, _words(Jitter)]
-OverMaxWord = Annotated[OverMax, _words(OverMax)]
-UnitWord = Annotated[Unit, _words(Unit)]
+VerbWord = Annotated[Verb, word_of(Verb)]
+JitterWord = Annotated[Jitter, word_of(Jitter)]
+OverMaxWord = Annotated[OverMax, word_of(OverMax)]
+UnitWord = Annotated[Unit, word_of(Unit)]
 
 
 def one_or_list(value: object) -> object:

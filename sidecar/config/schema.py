@@ -1,6 +1,6 @@
-"""The JSON Schema (draft 2020-12) of ``sidecar.yaml`` and of a policy file, made from the models. For editors.
+"""The JSON Schema (draft 2020-12) of ``sidecar.yaml``, of policies and of policy tests, made from the models.
 
-It knows each value by itself; what only ``sidecar check`` sees is how values fit each other.
+For editors. It knows each value by itself; what only ``sidecar check`` sees is how values fit each other.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema
 
+from sidecar.config.casemodels import TestsBlock
 from sidecar.config.fields import Block
 from sidecar.config.models import PolicyBlock
 from sidecar.config.places import HostPort
@@ -20,7 +21,12 @@ from sidecar.core.deployment import Address
 
 __all__ = ["SCHEMAS", "json_schema"]
 
-SCHEMAS: dict[str, type[Block]] = {"sidecar": SiteBlock, "policy": PolicyBlock}
+SCHEMAS: dict[str, type[Block]] = {"sidecar": SiteBlock, "policy": PolicyBlock, "tests": TestsBlock}
+TITLES = {
+    "sidecar": "sidecar.yaml",
+    "policy": "A policy of the retry sidecar",
+    "tests": "Policy tests of the retry sidecar",
+}
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 _WRITERS: dict[str, Any] = {"duration": write_duration, "size": write_size, "rate": write_rate}
@@ -43,7 +49,7 @@ class _Schema(GenerateJsonSchema):
 
 
 def json_schema(kind: str) -> dict[str, Any]:
-    """The schema of ``sidecar`` or ``policy``."""
+    """The schema of ``sidecar``, ``policy`` or ``tests``."""
     model = SCHEMAS[kind]
     schema = model.model_json_schema(by_alias=True, schema_generator=_Schema, mode="validation")
     blocks = {block.__name__: block for block in _blocks(model)}
@@ -52,8 +58,7 @@ def json_schema(kind: str) -> dict[str, Any]:
         if name in blocks:
             for key, value in node["properties"].items():
                 node["properties"][key] = _tidy(value, may_be_null=key in blocks[name].nullable)
-    title = "sidecar.yaml" if kind == "sidecar" else "A policy of the retry sidecar"
-    return {"$schema": DIALECT, "title": title, **schema}
+    return {"$schema": DIALECT, "title": TITLES[kind], **schema}
 
 
 def _blocks(model: type[Block]) -> Iterator[type[Block]]:

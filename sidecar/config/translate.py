@@ -39,6 +39,12 @@ FOREIGN_WORDS = {
     "verify": "verification cannot be turned off; name the certificates to trust in `ca_file`",
     "insecure": "verification cannot be turned off; name the certificates to trust in `ca_file`",
     "log_format": "write `log: {format: …}`",
+    "responses": "write `answers`",
+    "response": "write `answers`, a list",
+    "answer": "write `answers`, a list",
+    "expected": "write `expect`",
+    "min_seconds": "write `min`, a duration such as `2s`",
+    "max_seconds": "write `max`, a duration such as `2s`",
     "policies": "each policy is a file of its own: policies/NAME.yaml beside this file",
 }
 """What other tools call it -> what to write here."""
@@ -138,11 +144,11 @@ def _locate(model: type[Block], root: Table, loc: tuple[int | str, ...]) -> _Spo
 
 
 def _unit(model: type[Block], root: Table, loc: tuple[int | str, ...]) -> _Spot:
-    """The part that is wrong as a whole: a row or a route, one key of an upstream, else a setting.
+    """The part that is wrong as a whole: a row, a route or a test case, one key of an upstream, else a setting.
 
     A row without its bad condition would mean something else; so would half a backoff.
     """
-    depth = 3 if loc[:1] == ("upstreams",) and len(loc) > 2 else 2 if loc[:1] == ("table",) else 1
+    depth = 3 if loc[:1] == ("upstreams",) and len(loc) > 2 else 2 if loc[:1] in (("table",), ("cases",)) else 1
     if "routes" in loc[:3]:
         depth = 4
     spot = _locate(model, root, loc[:depth])

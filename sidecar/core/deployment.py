@@ -119,6 +119,13 @@ class Upstream:
     """At most this many at once; further attempts wait for one."""
     login: Login | None = None
 
+    def route_of(self, method: str, path: str) -> Route | None:
+        """The first route that takes such a request; ``path`` is after the mount, without the query. None: no route."""
+        for route in self.routes:
+            if (not route.methods or method in route.methods) and route.pattern.fullmatch(path):
+                return route
+        return None
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from sidecar.cli.main import main
 
 
-@pytest.mark.parametrize("arguments", [[], ["policy"], ["sidecar"]])
+@pytest.mark.parametrize("arguments", [[], ["policy"], ["sidecar"], ["tests"]])
 def test_it_prints_a_schema(arguments: list[str]) -> None:
     result = CliRunner().invoke(main, ["schema", *arguments])
     assert result.exit_code == 0

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.config.cases import load_cases
 from sidecar.config.load import load_deployment, load_policy
 from sidecar.config.problems import Code, ConfigError, Problem
 
@@ -24,6 +25,9 @@ def problems_of(path: Path) -> tuple[Problem, ...]:
     try:
         if path.name.startswith("policy-"):
             return load_policy(path).warnings
+        if path.name.startswith("tests-"):
+            load_cases([path], None, environ={})
+            return ()
         return load_deployment(path, environ={}).warnings
     except ConfigError as error:
         return error.problems

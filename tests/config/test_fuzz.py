@@ -9,6 +9,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from sidecar.config.casemodels import TestsBlock
+from sidecar.config.cases import load_cases
 from sidecar.config.load import load_deployment, load_policy
 from sidecar.config.models import PolicyBlock
 from sidecar.config.problems import ConfigError
@@ -28,7 +30,7 @@ def keys_of(model: object) -> set[str]:
     return set(found).union(*(keys_of(block) for block in inner if block is not None))
 
 
-KEYS = sorted(keys_of(PolicyBlock) | keys_of(SiteBlock))
+KEYS = sorted(keys_of(PolicyBlock) | keys_of(SiteBlock) | keys_of(TestsBlock))
 WORDS = ["retry-after", "5xx", "any", "retry", "pass", "60s", "1MiB", "10/s", "default", "/a", "POST", "s", "https://a"]
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(WORDS) | st.text(max_size=8)
 VALUES = st.recursive(
@@ -38,9 +40,13 @@ VALUES = st.recursive(
 )
 
 
-def load_both(path: Path, data: bytes) -> None:
+def load_each(path: Path, data: bytes) -> None:
     path.write_bytes(data)
-    for load in (lambda: load_deployment(path, environ={}), lambda: load_policy(path)):
+    for load in (
+        lambda: load_deployment(path, environ={}),
+        lambda: load_policy(path),
+        lambda: load_cases([path], None, environ={}),
+    ):
         told = "sound"
         try:
             load()
@@ -58,19 +64,19 @@ def load_both(path: Path, data: bytes) -> None:
 @example(b"--- ---")
 @example(b"%TAG ! x\n---\na: 1")
 def test_bytes_never_raise_anything_else(tmp_path: Path, data: bytes) -> None:
-    load_both(tmp_path / "f.yaml", data)
+    load_each(tmp_path / "f.yaml", data)
 
 
 @ALWAYS
 @given(YAML_TEXT)
 def test_text_never_raises_anything_else(tmp_path: Path, text: str) -> None:
-    load_both(tmp_path / "f.yaml", text.encode("utf-8", "replace"))
+    load_each(tmp_path / "f.yaml", text.encode("utf-8", "replace"))
 
 
 @ALWAYS
 @given(st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=6))
 def test_known_keys_with_any_values_never_raise_anything_else(tmp_path: Path, tree: dict[str, object]) -> None:
-    load_both(tmp_path / "f.yaml", json.dumps(tree).encode())
+    load_each(tmp_path / "f.yaml", json.dumps(tree).encode())
 
 
 @ALWAYS

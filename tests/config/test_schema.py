@@ -15,6 +15,7 @@ from sidecar.config.schema import SCHEMAS, json_schema
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 POLICIES = [*(ROOT / "config" / "policies").glob("*.yaml"), *(HERE / "good" / "policies").glob("*.yaml")]
+CASES = sorted((ROOT / "config" / "policies" / "tests").glob("*.yaml"))
 SITES = [ROOT / "config" / "sidecar.yaml", HERE / "good" / "site.yaml"]
 
 
@@ -37,6 +38,11 @@ def test_good_sites_satisfy_it(path: Path) -> None:
     jsonschema.Draft202012Validator(json_schema("sidecar")).validate(values(path))
 
 
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def test_good_policy_tests_satisfy_it(path: Path) -> None:
+    jsonschema.Draft202012Validator(json_schema("tests")).validate(values(path))
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -51,10 +57,20 @@ def test_good_sites_satisfy_it(path: Path) -> None:
         "site-unknown-key",
         "site-bare-port",
         "site-upstream-without-origin",
+        "tests-unknown-key",
+        "tests-unknown-expectation",
+        "tests-no-cases",
+        "tests-no-method",
+        "tests-unknown-reason",
+        "tests-unknown-failure",
+        "tests-status-class",
+        "tests-bare-number-wait",
+        "tests-header-list",
+        "tests-path-with-query",
     ],
 )
 def test_mistakes_of_single_values_do_not(name: str) -> None:
-    kind = "policy" if name.startswith("policy") else "sidecar"
+    kind = {"policy": "policy", "site": "sidecar", "tests": "tests"}[name.partition("-")[0]]
     validator = jsonschema.Draft202012Validator(json_schema(kind))
     assert not validator.is_valid(values(HERE / "bad" / f"{name}.yaml"))
 
