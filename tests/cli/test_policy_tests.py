@@ -140,7 +140,7 @@ def test_json_is_one_object(config: Path) -> None:
         "attempt": 1,
         "unmet": [{"name": "decision", "expected": "retry", "came": "pass"}],
     }
-    assert (explanation["decision"], explanation["reason"], explanation["row"]["line"]) == ("pass", "not_safe", 28)
+    assert (explanation["decision"], explanation["reason"], explanation["row"]["line"]) == ("pass", "not_safe", 31)
 
 
 def test_a_changed_policy_fails_the_test_that_it_breaks(config: Path) -> None:
