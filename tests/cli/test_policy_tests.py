@@ -118,7 +118,7 @@ def test_what_fails_is_told_with_its_place_what_came_and_why(config: Path) -> No
         "  pass: hand over what there is",
         "    upstream       -",
         "    policy         orders",
-        f"    row            {ROOT / 'config' / 'policies' / 'default.yaml'}:28",
+        f"    row            {ROOT / 'config' / 'policies' / 'default.yaml'}:31",
         "    reason         not_safe: it may have been applied, and is neither idempotent nor keyed",
         "    attempts left  4",
         "",
