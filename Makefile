@@ -38,6 +38,7 @@ bench: $(READY) .venv/.bench ## what one request costs, beside other proxies, me
 
 storms: $(READY) .venv/.bench ## six storms over real sockets, beside Envoy and HAProxy
 	@$(BIN)/python -m benchmarks.storms
+	@$(BIN)/python -m benchmarks.storms.replicas
 
 image: ## the container image, as retry-sidecar:latest
 	@for engine in docker podman; do \

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
-__all__ = ["CORE_LOAD", "CORE_PROXY", "Process", "on_core", "raise_file_limit"]
+__all__ = ["ANY_CORE", "CORE_LOAD", "CORE_PROXY", "Process", "on_core", "raise_file_limit"]
 
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 STOP_SECONDS = 5.0
@@ -27,7 +27,11 @@ CORE_LOAD = _cores[1 % len(_cores)]
 """Upstream and load share this one. On a machine with one core it is the proxy's too, and results say so."""
 
 
-def on_core(core: int, command: list[str]) -> list[str]:
+ANY_CORE = ",".join(map(str, _cores))
+"""For many processes at once, which share what there is."""
+
+
+def on_core(core: int | str, command: list[str]) -> list[str]:
     """The command bound to one core by ``taskset`` (util-linux), which replaces itself with it."""
     return [shutil.which("taskset") or "taskset", "-c", str(core), *command]
 
@@ -42,7 +46,9 @@ def raise_file_limit() -> int:
 class Process:
     """A process and its children. A context manager: it ends with the block, by SIGTERM, then SIGKILL."""
 
-    def __init__(self, command: list[str], core: int, log: Path, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, command: list[str], core: int | str, log: Path, environ: Mapping[str, str] | None = None
+    ) -> None:
         self.log = log
         self.started_at = time.perf_counter()
         with log.open("ab") as output:

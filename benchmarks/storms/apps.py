@@ -10,7 +10,8 @@ import asyncio
 import gc
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import cycle
 from typing import cast
 
 from benchmarks.http1 import Answer, request_bytes, take_answer
@@ -68,8 +69,9 @@ class Wire(asyncio.Protocol):
 class Apps:
     """All of them, with the connections that they share."""
 
-    def __init__(self, port: int) -> None:
-        self.port = port
+    def __init__(self, *ports: int) -> None:
+        self.ports = cycle(ports)
+        self.port = ports[0]
         self.idle: list[Wire] = []
         self.replies: list[Reply] = []
 
@@ -93,7 +95,7 @@ class Apps:
             wire = self.idle.pop()
             if wire.is_open:
                 return wire
-        _, wire = await asyncio.get_running_loop().create_connection(Wire, "127.0.0.1", self.port)
+        _, wire = await asyncio.get_running_loop().create_connection(Wire, "127.0.0.1", next(self.ports))
         return wire
 
     def _request(self, name: str, method: str) -> bytes:
@@ -108,13 +110,18 @@ class Apps:
 
 
 async def load(
-    port: int, storm: Storm, keyed_posts: float = 0.0, prefix: str = "", begun: Callable[[], None] | None = None
+    port: int | Sequence[int],
+    storm: Storm,
+    keyed_posts: float = 0.0,
+    prefix: str = "",
+    begun: Callable[[], None] | None = None,
 ) -> tuple[float, list[Reply]]:
     """The whole storm; when it began, and every reply.
 
-    ``keyed_posts``: this share of the requests are POSTs with a key, evenly spread. ``prefix``: of their names.
+    ``port``: of the proxy; of several, the connections are dealt out evenly. ``keyed_posts``: this share of the
+    requests are POSTs with a key, evenly spread. ``prefix``: of their names.
     """
-    apps = Apps(port)
+    apps = Apps(*([port] if isinstance(port, int) else port))
     if begun is not None:
         begun()
     gc.collect()
