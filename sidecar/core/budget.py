@@ -24,7 +24,7 @@ RATIO_REQUESTS: Final = 100
 @dataclass(frozen=True, slots=True)
 class Budget:
     tokens: float
-    """Never negative."""
+    """Negative only where several share one and have paid at the same time more than there was: a debt."""
     at: float
     """Monotonic seconds of the last refill."""
 
@@ -47,7 +47,7 @@ def refill(budget: Budget, rule: BudgetRule, now: float, requests: int = 0) -> B
     """
     at = max(budget.at, now)
     earned = (at - budget.at) * max(0.0, rule.floor_per_second) + max(0, requests) * max(0.0, rule.ratio)
-    return Budget(max(0.0, min(capacity(rule), budget.tokens + earned)), at)
+    return Budget(min(capacity(rule), budget.tokens + earned), at)
 
 
 def withdraw(budget: Budget, cost: float) -> Budget | None:

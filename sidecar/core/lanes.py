@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Final, Literal
 
 from sidecar.core import gate as gates
@@ -99,6 +100,13 @@ class Lane:
             return now
         return self.lease.ready_at() if self.is_leased else paces.ready_at(self.pace, now)
 
+    def expected_at(self, now: float) -> float:
+        """The same for who is turned away, as a guess where it is not known; never infinity."""
+        at = self.ready_at(now)
+        if at < float("inf") or self.pace is None:
+            return at
+        return max(self.lease.ask_at, paces.ready_at(self.pace, now))
+
     def take(self, now: float) -> bool:
         """Whether one may go now; then the pace has been charged for it."""
         pace = self.pace
@@ -151,16 +159,17 @@ class Lane:
 
     def told(self, gate: Gate, pace: Pace | None, now: float) -> None:
         """What another replica knows: the longer quiet holds, and a pace that is not ours replaces it."""
-        self.needed_at = now
         opens_at = now + gates.left_seconds(gate, now)
         if opens_at > now + gates.left_seconds(self.gate, now):
             self.gate = gate
+            self.needed_at = now
             self.lease.void()
             if self.pace is not None:
                 self.pace = paces.held_until(self.pace, opens_at)
         if pace is not None and (self.pace is None or pace.generation != self.pace.generation):
             self.pace, self.taken = pace, 0
             self.lease = Lease()
+            self.needed_at = now
 
     def granted(self, reply: Grant, now: float) -> None:
         """The store has answered: moments, and what all replicas together were taken."""
@@ -224,6 +233,10 @@ class Lanes:
     def items(self) -> Iterator[tuple[str, Lane]]:
         """Every key with its lane."""
         return iter(self._by_key.items())
+
+    def latest(self, most: int) -> list[tuple[str, Lane]]:
+        """So many, those used last; in the order of their use."""
+        return list(islice(reversed(self._by_key.items()), most))[::-1]
 
     def closed(self, now: float) -> int:
         """How many gates are closed at this moment."""

@@ -17,6 +17,10 @@ __all__ = ["Lease"]
 SPARE: Final = 1
 MOST_WANTED: Final = 64
 """Moments asked for at once: what a fast upstream takes while one question is under way."""
+STALE_SECONDS: Final = 1.0
+"""Moments that passed so long ago, because those who waited for them left, are not made up for."""
+LONGEST_PAUSE_SECONDS: Final = 5.0
+"""Until the store is asked again, whatever it says."""
 NEEDED_FROM_SECONDS: Final = 0.002
 """A moment that lies further ahead means that somebody has to wait for the rate."""
 
@@ -38,6 +42,8 @@ class Lease:
 
     def take(self, now: float) -> bool:
         """Whether one may go now; then its moment is spent."""
+        while len(self.moments) > SPARE and self.moments[0] < now - STALE_SECONDS:
+            self.moments.popleft()
         if not self.moments or self.moments[0] > now:
             return False
         self.moments.popleft()
@@ -58,7 +64,7 @@ class Lease:
         before = len(self.moments)
         self.is_used = False
         self.moments.extend(now + max(0.0, later) for later in seconds)
-        self.ask_at = now + max(0.0, again_seconds)
+        self.ask_at = now + min(LONGEST_PAUSE_SECONDS, max(0.0, again_seconds))
         is_scarce = len(self.moments) == before
         return is_scarce or self.moments[-1] > now + NEEDED_FROM_SECONDS
 

@@ -14,6 +14,7 @@ from sidecar.core import breaker as breakers
 from sidecar.core import pace as paces
 from sidecar.core.breaker import Breaker
 from sidecar.core.gate import left_seconds
+from sidecar.core.hold import Ticket, Turn
 from sidecar.core.lanes import Grant, Lane, Load
 from sidecar.core.notes import (
     FOR_A_NEW_STORE,
@@ -34,6 +35,10 @@ CONTRADICTED_SECONDS: Final = 5.0
 """A breaker that another replica's probe has closed so soon after it opened was wrong about the upstream …"""
 ALONE_SECONDS: Final = 60.0
 """… and keeps to itself for so long."""
+MOST_TOLD: Final = 256
+"""Lanes that a store which has just come is told of: those used last."""
+MOST_NEWS: Final = 1024
+"""What is kept for a store that cannot be told as fast; the oldest is forgotten: others will see for themselves."""
 ANSWERED_SECONDS: Final = 1.0
 """Who has been answered, and not failed, for so long, is not told by others that nobody answers."""
 
@@ -41,7 +46,7 @@ ANSWERED_SECONDS: Final = 1.0
 class ReplicaShield(Shield):
     """One of several. It begins alone: ``lend`` says when a store is there."""
 
-    __slots__ = ("_alone_until", "news", "shares")
+    __slots__ = ("_alone_until", "_asking", "news", "shares")
 
     def __init__(self, breaker: BreakerRule, gate: GateRule, load: Callable[[], Load]) -> None:
         super().__init__(breaker, gate, load)
@@ -50,33 +55,50 @@ class ReplicaShield(Shield):
         self.news: list[LaneNews | BreakerNews] = []
         """What they have not been told of; whoever tells them takes it out."""
         self._alone_until = 0.0
+        self._asking: dict[str, Lane] = {}
+        """Lanes in which somebody waits, or has gone since the store was asked: no others need to be looked at."""
 
     def lend(self, *, shares: bool) -> None:
         """A store that others share is there, or gone: then everything goes on with what is known here."""
         self.shares = shares
         self.news.clear()
         self._lanes.lend(leased=shares)
+        self._asking = {key: lane for key, lane in self._lanes.items() if lane.held.waiting} if shares else {}
 
-    def all_news(self) -> list[LaneNews | BreakerNews]:
-        """Everything that is known here: for a store that has just come (back)."""
+    def all_news(self, now: float) -> list[LaneNews | BreakerNews]:
+        """What is known here and still holds: for a store that has just come (back)."""
         news: list[LaneNews | BreakerNews] = [
-            LaneNews(key, lane.gate, lane.pace, FOR_A_NEW_STORE) for key, lane in self._lanes.items()
+            LaneNews(key, lane.gate, lane.pace, FOR_A_NEW_STORE)
+            for key, lane in self._lanes.latest(MOST_TOLD)
+            if lane.pace is not None or left_seconds(lane.gate, now) > 0
         ]
-        if self.breaker.is_open:
+        if self.breaker.is_open and now >= self._alone_until:
             news.append(BreakerNews(self.breaker))
         return news
 
+    def ask(self, ticket: Ticket, now: float) -> None:
+        super().ask(ticket, now)
+        lane = self._lanes.get(ticket.key) if self.shares and ticket.turn is Turn.WAITING else None
+        if lane is not None:
+            self._asking[ticket.key] = lane
+
     def wanting(self, now: float) -> Iterator[tuple[str, Lane]]:
         """Lanes for which the store has to be asked now."""
-        for key, lane in self._lanes.items():
-            lease = lane.lease
-            if lane.is_leased and lane.pace is not None and lease.ask_at <= now and lease.wanted(lane.held.waiting):
+        for key, lane in list(self._asking.items()):
+            if not (lane.held.waiting or lane.lease.is_used) or self._lanes.get(key) is not lane:
+                del self._asking[key]
+            elif _wants(lane) and lane.lease.ask_at <= now:
                 yield key, lane
 
     def ask_store_at(self) -> float:
         """When ``wanting`` has something to say next, if nothing else happens; infinity for never."""
-        asked = (lane for _, lane in self._lanes.items() if lane.is_leased and lane.pace is not None)
-        return min((lane.lease.ask_at for lane in asked if lane.lease.wanted(lane.held.waiting)), default=float("inf"))
+        return min((lane.lease.ask_at for lane in self._asking.values() if _wants(lane)), default=float("inf"))
+
+    def alone_in(self, key: str) -> None:
+        """The store cannot be used for this lane: nobody else goes by it either."""
+        lane = self._lanes.get(key)
+        if lane is not None:
+            lane.lend(leased=False)
 
     def granted(self, key: str, grant: Grant, now: float) -> None:
         """The store's answer for a lane. Call ``release`` then."""
@@ -167,4 +189,10 @@ class ReplicaShield(Shield):
     def _lane_closed(self, key: str, lane: Lane, before: int) -> None:
         if self.shares:
             is_new = lane.pace is not None and lane.pace.generation != before
+            if len(self.news) >= MOST_NEWS:
+                del self.news[0]
             self.news.append(LaneNews(key, lane.gate, lane.pace if is_new else None, before))
+
+
+def _wants(lane: Lane) -> bool:
+    return lane.is_leased and lane.pace is not None and lane.lease.wanted(lane.held.waiting) > 0

@@ -210,7 +210,7 @@ class Shield:
     def _reject(self, ticket: Ticket, reason: Reason, now: float) -> None:
         ticket.reason = reason
         lane = self._lanes.get(ticket.key)
-        left = 0.0 if lane is None else lane.ready_at(now) - now
+        left = 0.0 if lane is None else lane.expected_at(now) - now
         if self.breaker.is_open:
             left = max(left, self.breaker.probe_at - now)
         ticket.retry_after_seconds = max(0.0, left)

@@ -129,7 +129,7 @@ class Purse:
 
     def peek(self, now: float) -> float:
         """As ``tokens``, changing nothing: for a reader in another thread."""
-        return refill(self._budget, self._rule, now, self.requests).tokens
+        return max(0.0, refill(self._budget, self._rule, now, self.requests).tokens)
 
     def pay(self, cost: float) -> None:
         """After ``tokens`` has shown that there is enough."""
@@ -144,9 +144,18 @@ class Purse:
         return rule.floor_per_second, rule.ratio, capacity(rule), full_floor(rule, 0.0).tokens
 
     def settle(self, tokens: float) -> None:
-        """All replicas together have so many left, less what was paid here since they were counted."""
+        """All replicas together have so many left, less what was paid here since they were counted.
+
+        A debt stands here too: forgiven, each replica would earn the whole floor for itself.
+        """
         if math.isfinite(tokens):
-            self._budget = Budget(max(0.0, min(capacity(self._rule), tokens - self.paid)), self._budget.at)
+            most = capacity(self._rule)
+            self._budget = Budget(max(-most, min(most, tokens - self.paid)), self._budget.at)
+
+    def alone(self) -> None:
+        """Nobody needs to be told what was paid and earned until now; no debt of others is paid off."""
+        self.paid, self.earned = 0.0, 0
+        self._budget = Budget(max(0.0, self._budget.tokens), self._budget.at)
 
 
 @dataclass(slots=True)

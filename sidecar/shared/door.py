@@ -46,6 +46,8 @@ class Purse(Protocol):
 
     def settle(self, tokens: float) -> None: ...
 
+    def alone(self) -> None: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Part:

@@ -9,17 +9,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable, Iterable
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, Final, TypeVar
 
-from sidecar.core.gate import left_seconds
 from sidecar.core.lanes import Grant, Lane
 from sidecar.core.notes import FOR_A_NEW_STORE, BreakerNews, LaneNews, breaker_note, lane_note
-from sidecar.core.pace import memory_seconds, rate_at
+from sidecar.core.pace import Pace, memory_seconds, rate_at
 from sidecar.shared.door import Part
-from sidecar.shared.store import Foreign, Lost, Store
+from sidecar.shared.store import Call, Foreign, Lost, Store
 
 __all__ = ["Member"]
+
+T = TypeVar("T")
 
 KEEP_SECONDS: Final = 45.0
 """A lane for which nobody has had to wait for so long is forgotten; longer than each replica keeps it itself."""
@@ -33,6 +35,8 @@ SETTLE_SECONDS: Final = 0.05
 MOST_LANES: Final = 256
 """Taken over when the store is there (again)."""
 SALT_DIGITS: Final = 32
+AT_ONCE: Final = 64
+"""Lanes that one journey tells or asks for: a few milliseconds of the store's time."""
 
 
 class Member:
@@ -80,12 +84,12 @@ class Member:
         """The store is there: tell it what is known here, and take over what others know. May raise ``Lost``."""
         with contextlib.suppress(Foreign):
             await self._agree_on_salt()
-        known = self.shield.all_news()
+        known = self.shield.all_news(self._monotonic())
+        self.purse.alone()
         self.shield.lend(shares=True)
         await self._tell(known)
         with contextlib.suppress(Foreign):
-            for lane in await self._store.run("lanes", [self._prefix + "lanes"], str(MOST_LANES)):
-                await self._take_over_lane(str(lane))
+            await self._take_over_lanes(await self._store.run("lanes", [self._prefix + "lanes"], str(MOST_LANES)))
         with contextlib.suppress(Foreign):
             note = _note(await self._store.run("read", [self._prefix + "breaker"]))
             if note:
@@ -93,11 +97,12 @@ class Member:
         self.holding.look_again()
         self._wake.set()
 
-    async def _take_over_lane(self, lane: str) -> None:
-        with contextlib.suppress(Foreign):
-            note = _note(await self._store.run("read", [self._lane_key(lane)]))
-            if note:
-                self.shield.told_lane(_key_of(lane), note, self._monotonic())
+    async def _take_over_lanes(self, names: Iterable[object]) -> None:
+        for lanes in _batches(map(str, names)):
+            notes = await self._store.run_all("read", [([self._lane_key(lane)], ()) for lane in lanes])
+            now = self._monotonic()
+            for lane, note in zip(lanes, notes, strict=True):
+                self.shield.told_lane(_key_of(lane), _note(note), now)
 
     async def _agree_on_salt(self) -> None:
         """Keys of gates are hashes of header values: all replicas must hash alike."""
@@ -111,7 +116,7 @@ class Member:
         """What another replica has said; garbage is nothing."""
         try:
             message = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return
         if not isinstance(message, dict) or message.get("from") == self._sender or not self.shield.shares:
             return
@@ -127,6 +132,7 @@ class Member:
     def lost(self) -> None:
         """On with what is known here, at once."""
         self.shield.lend(shares=False)
+        self.purse.alone()
         self.holding.look_again()
 
     # -- what the store is told --------------------------------------------------------------------------
@@ -134,25 +140,33 @@ class Member:
     async def _work(self) -> None:
         while True:
             at = self.shield.ask_store_at() if self.shield.shares else float("inf")
-            if self.purse.paid > 0:
+            if self.shield.shares and self.purse.paid > 0:
                 at = min(at, self._settle_at)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(None if at == float("inf") else max(0.001, at - self._monotonic())):
                     await self._wake.wait()
             self._wake.clear()
-            with contextlib.suppress(Lost):
+            try:
                 await self._once()
+            except Lost:
+                continue
+            except Exception as exc:  # without this task nobody would ever be granted a moment
+                self._store.broken(exc)
 
     async def _once(self) -> None:
         if not self.shield.shares:
             return
+        await self._tell_news()
+        for lanes in _batches(self.shield.wanting(self._monotonic())):
+            await self._ask(lanes)
+            await self._tell_news()
+        if self.purse.paid > 0 and self._monotonic() >= self._settle_at:
+            await self._settle()
+
+    async def _tell_news(self) -> None:
         news = list(self.shield.news)
         self.shield.news.clear()
         await self._tell(news)
-        for key, lane in list(self.shield.wanting(self._monotonic())):
-            await self._ask(key, lane)
-        if self.purse.paid > 0 and self._monotonic() >= self._settle_at:
-            await self._settle()
 
     async def _tell(self, news: Iterable[LaneNews | BreakerNews]) -> None:
         """The last word on each gate and on the breaker; every pace."""
@@ -163,64 +177,84 @@ class Member:
                 name = ("lane", item.key, "" if item.pace is None else str(item.pace.generation))
             told.pop(name, None)
             told[name] = item
-        for item in told.values():
+        breaker = told.pop(("breaker",), None)
+        if isinstance(breaker, BreakerNews):
             with contextlib.suppress(Foreign):
-                if isinstance(item, LaneNews):
-                    await self._tell_lane(item)
-                else:
-                    note = breaker_note(item.breaker, self._monotonic())
-                    keep = _milliseconds(KEEP_BREAKER_SECONDS)
-                    await self._run("breaker", [self._prefix + "breaker"], keep, *_flat(note))
+                note = breaker_note(breaker.breaker, self._monotonic())
+                keep = _milliseconds(KEEP_BREAKER_SECONDS)
+                await self._store.run("breaker", [self._prefix + "breaker"], *self._whence(), keep, *_flat(note))
+        for items in _batches(item for item in told.values() if isinstance(item, LaneNews)):
+            await self._tell_lanes(items)
 
-    async def _tell_lane(self, news: LaneNews) -> None:
+    async def _tell_lanes(self, items: Sequence[LaneNews]) -> None:
         now = self._monotonic()
+        replies = await self._store.run_all("close", [self._close_call(item, now) for item in items])
+        now = self._monotonic()
+        for item, reply in zip(items, replies, strict=True):
+            if isinstance(reply, Foreign):
+                self.shield.alone_in(item.key)
+            else:
+                self.shield.told_lane(item.key, _note(reply), now)
+        self.holding.look_again()
+
+    def _close_call(self, news: LaneNews, now: float) -> Call:
         fields = lane_note(news.gate, news.pace, now)
         left = fields.pop("@until")
         lane = _lane_of(news.key)
         keys = [self._lane_key(lane), self._prefix + "lanes"]
         pace = _flat(fields) if news.pace is not None else ()
-        reply = await self._run("close", keys, lane, str(news.expected), left, _milliseconds(KEEP_SECONDS), *pace)
-        self.shield.told_lane(news.key, _note(reply), self._monotonic())
-        self.holding.look_again()
+        return keys, [*self._whence(), lane, str(news.expected), left, _milliseconds(KEEP_SECONDS), *pace]
 
-    async def _ask(self, key: str, lane: Lane) -> None:
-        pace, lease, now = lane.pace, lane.lease, self._monotonic()
-        if pace is None:
-            return
-        rate, name = rate_at(pace, now), _lane_of(key)
-        told, lease.untold = lease.untold, 0
-        try:
-            verdict, *reply = await self._run(
-                "ask",
-                [self._lane_key(name)],
-                name,
-                str(pace.generation),
-                str(lease.wanted(lane.held.waiting)),
-                f"{rate:.6f}",
-                str(AHEAD_SECONDS),
-                str(told),
-                f"{memory_seconds(rate):.6f}",
-                _milliseconds(KEEP_SECONDS),
-            )
-        except Foreign:
-            lane.lend(leased=False)  # nobody else goes by it either
-        except Lost:
-            lease.untold += told
-            raise
-        else:
-            await self._answered(key, lane, str(verdict), reply, pace.generation)
-        self.holding.look_again()
-
-    async def _answered(self, key: str, lane: Lane, verdict: str, reply: list[Any], generation: int) -> None:
+    async def _ask(self, lanes: Sequence[tuple[str, Lane]]) -> None:
+        """For moments, for all of these at once."""
         now = self._monotonic()
+        asked = [(key, lane, lane.pace, lane.lease) for key, lane in lanes if lane.pace is not None]
+        calls, told = [], []
+        for key, lane, pace, lease in asked:
+            calls.append(self._ask_call(key, lane, pace, now))
+            told.append(lease.untold)
+            lease.untold = 0
+        try:
+            replies = await self._store.run_all("ask", calls)
+        except Lost:
+            for (_, _, _, lease), untold in zip(asked, told, strict=True):
+                lease.untold += untold
+            raise
+        unknown = []
+        for (key, lane, pace, _), reply in zip(asked, replies, strict=True):
+            if not self._answered(key, pace.generation, reply):
+                unknown.append(LaneNews(key, lane.gate, lane.pace, FOR_A_NEW_STORE))
+        self.holding.look_again()
+        await self._tell(unknown)
+
+    def _ask_call(self, key: str, lane: Lane, pace: Pace, now: float) -> Call:
+        rate, name = rate_at(pace, now), _lane_of(key)
+        return [self._lane_key(name)], [
+            *self._whence(),
+            name,
+            str(pace.generation),
+            str(lane.lease.wanted(lane.held.waiting)),
+            f"{rate:.6f}",
+            str(AHEAD_SECONDS),
+            str(lane.lease.untold),
+            f"{memory_seconds(rate):.6f}",
+            _milliseconds(KEEP_SECONDS),
+        ]
+
+    def _answered(self, key: str, generation: int, reply: Any) -> bool:
+        """False: it is forgotten there, or it is a new store."""
+        now = self._monotonic()
+        if isinstance(reply, Foreign):
+            self.shield.alone_in(key)
+            return True
+        verdict, *values = reply
         if verdict == "ok":
-            taken, recent, again, *moments = map(float, reply)
+            taken, recent, again, *moments = map(float, values)
             self.shield.granted(key, Grant(generation, tuple(moments), again, int(taken), recent), now)
-        elif verdict == "other":
-            self.shield.told_lane(key, _note(reply[0]), now)
-        else:  # forgotten there, or it is a new store
-            gate = lane.gate if left_seconds(lane.gate, now) > 0 else type(lane.gate)()
-            await self._tell([LaneNews(key, gate, lane.pace, FOR_A_NEW_STORE)])
+        elif verdict == "other" and not self.shield.told_lane(key, _note(values[0]), now):
+            self._store.foreign(self._lane_key(_lane_of(key)))
+            self.shield.alone_in(key)
+        return bool(verdict != "gone")
 
     async def _settle(self) -> None:
         purse = self.purse
@@ -232,8 +266,9 @@ class Member:
         with contextlib.suppress(Foreign, ValueError):
             purse.settle(float(await self._store.run("budget", [self._prefix + "budget"], *terms, *amounts)))
 
-    async def _run(self, script: str, keys: list[str], *arguments: str) -> Any:
-        return await self._store.run(script, keys, self.channel, self._sender, *arguments)
+    def _whence(self) -> tuple[str, str]:
+        """Where others hear of it, and who has said it."""
+        return self.channel, self._sender
 
     def _lane_key(self, lane: str) -> str:
         return f"{self._prefix}lane:{lane}"
@@ -249,6 +284,12 @@ def _lane_of(key: str) -> str:
 
 def _key_of(lane: str) -> str:
     return "" if lane == ALL else lane
+
+
+def _batches(items: Iterable[T]) -> Iterator[list[T]]:
+    left = iter(items)
+    while batch := list(islice(left, AT_ONCE)):
+        yield batch
 
 
 def _milliseconds(seconds: float) -> str:

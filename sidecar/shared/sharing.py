@@ -49,11 +49,12 @@ class StoreSharing:
         for part in parts:
             name = _name_of(part.name, part.origin)
             member = before.pop(name, None)
-            if member is not None and (member.shield, member.purse) != (part.shield, part.purse):
+            if member is not None and member.shield is not part.shield:
                 before[name] = member
                 member = None
             if member is None:
                 member = Member(self._store, name, self._sender, part, self._monotonic, self._chance)
+            member.purse = part.purse
             part.holding.peer = member
             self._members[name] = member
         for member in before.values():

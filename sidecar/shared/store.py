@@ -14,12 +14,9 @@ from typing import Any, Final, Protocol
 
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
-    NoScriptError,
     OutOfMemoryError,
     RedisError,
     ResponseError,
@@ -30,17 +27,16 @@ from redis.exceptions import TimeoutError as TooLong
 from sidecar.core.deployment import SharedRule
 from sidecar.observe.log import EventLog
 from sidecar.observe.metrics import SharedMeters
-from sidecar.shared.scripts import DIGESTS, SCRIPTS
+from sidecar.shared.journey import CLOSE_SECONDS, CONNECT_SECONDS, Call, connect, evaluate, in_time, teach
 
-__all__ = ["Foreign", "Lost", "Store"]
+__all__ = ["Call", "Foreign", "Lost", "Store"]
 
-OPERATION_SECONDS: Final = 0.1
-"""A store that takes longer is slow, and what it says is too old."""
-CONNECT_SECONDS: Final = 2.0
 PING_SECONDS: Final = 2.0
-"""After so long without a message it is asked whether it is still there."""
+"""After so long without a message it is asked whether it is still there, on both connections."""
 FIRST_PAUSE_SECONDS: Final = 0.2
 LONGEST_PAUSE_SECONDS: Final = 5.0
+STEADY_SECONDS: Final = 5.0
+"""Only a connection that lasted so long makes the pauses short again."""
 
 
 class Lost(Exception):
@@ -79,10 +75,14 @@ class Store:
         self._listeners: dict[str, Listener] = {}
         self._changed = asyncio.Event()
         """The channels have changed, or an operation has failed."""
+        self._greeted: dict[str, Listener] = {}
+        """Who has been told of this connection."""
+        self._is_asked = False
+        """Whether the connection for messages has been asked for a sign, and none came yet."""
+        self._turn = asyncio.Lock()
+        """One operation at a time, on one connection: opening another takes several journeys."""
         self._was_told = False
         """Whether the line about its loss stands in the log, and none about its return after it."""
-        self._has_come = False
-        """Whether this connection was good for anything."""
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -94,11 +94,10 @@ class Store:
         self._task = asyncio.get_running_loop().create_task(self._live())
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        task, self._task = self._task, None
+        while task is not None and not task.done():
+            task.cancel()  # more than once, if need be: where a connection is being closed, the library swallows it
+            await asyncio.wait({task}, timeout=CLOSE_SECONDS)
 
     def listen(self, listener: Listener) -> None:
         """From now on."""
@@ -113,20 +112,36 @@ class Store:
 
     async def run(self, script: str, keys: Sequence[str], *arguments: str) -> Any:
         """Run one of ``SCRIPTS``. Raises ``Lost`` and ``Foreign``."""
+        (answer,) = await self.run_all(script, [(keys, arguments)])
+        if isinstance(answer, Foreign):
+            raise answer
+        return answer
+
+    async def run_all(self, script: str, calls: Sequence[Call]) -> list[Any]:
+        """Run it for each of these, in one journey; a ``Foreign`` stands in its answer's place. Raises ``Lost``."""
         client = self._client
         if client is None:
             raise Lost
-        try:
-            async with asyncio.timeout(OPERATION_SECONDS):
-                return await _evaluate(client, script, keys, arguments)
-        except (OSError, RedisError, UnicodeError) as exc:
-            if isinstance(exc, ResponseError) and "FOREIGN" in str(exc):
-                self._foreign(keys[0])
-                raise Foreign from None
-            self._fail(exc)
-            raise Lost from None
+        async with self._turn:
+            if client is not self._client:
+                raise Lost
+            try:
+                answers: list[Any] = await in_time(evaluate(client, script, calls))
+            except Exception as exc:  # what does not speak our protocol may raise anything
+                self._fail(exc, client)
+                raise Lost from None
+        for at, answer in enumerate(answers):
+            if isinstance(answer, ResponseError):
+                answers[at] = Foreign()
+                self.foreign(calls[at][0][0])
+        return answers
 
-    def _foreign(self, key: str) -> None:
+    def broken(self, exc: Exception) -> None:
+        """What it has answered makes no sense: as if it were not there."""
+        self._fail(exc, self._client)
+
+    def foreign(self, key: str) -> None:
+        """Somebody else's value stands under this key."""
         self._meters.failed("foreign")
         self._events.limited(
             "shared_store_foreign",
@@ -135,57 +150,64 @@ class Store:
             message="somebody else's value stands under this key of the shared store; it is left alone, and not shared",
         )
 
-    def _fail(self, exc: Exception) -> None:
-        """Lost, from this moment on."""
+    def _fail(self, exc: Exception, client: Redis | None) -> None:
+        """Lost, from this moment on; nothing more than a count, if that connection has been given up already."""
         fault = _fault(exc)
         self._meters.failed(fault)
+        if client is not self._client:
+            return
         self._client = None
         was_up, self.is_up = self.is_up, False
         self._meters.up = False
         self._changed.set()
         if was_up or not self._was_told:
             self._was_told = True
-            self._events.event(
+            what = _UNTRUSTED if _is_untrusted(exc) else _MESSAGES[fault]
+            self._events.limited(
                 "shared_store_lost",
                 "warning",
                 store=self._rule.place,
                 fault=fault,
-                message=f"{_MESSAGES[fault]}; this sidecar goes on with what it knows itself",
+                message=f"{what}; this sidecar goes on with what it knows itself",
             )
-        if was_up:
+        if client is not None:
             for listener in list(self._listeners.values()):
                 listener.lost()
 
     async def _live(self) -> None:
         """Connect, listen, begin again."""
-        pauses = 0
+        pauses, monotonic = 0, asyncio.get_running_loop().time
         while True:
-            self._has_come = False
+            begun = monotonic()
             try:
                 await self._session()
-            except (OSError, RedisError, UnicodeError) as exc:
-                self._fail(exc)
-            pauses = 0 if self._has_come else pauses + 1
+            except Exception as exc:  # what does not speak our protocol may raise anything
+                self._fail(exc, self._client)
+            pauses = 0 if monotonic() - begun >= STEADY_SECONDS else pauses + 1
             pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(pauses, 10))
             await _elapse(pause * (0.5 + self._chance() / 2))
 
     async def _session(self) -> None:
         """One connection's life. Returns if an operation has failed."""
-        client = _connect(self._rule)
+        client = connect(self._rule)
         pubsub = client.pubsub()
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                await client.ping()
+                await pubsub.connect()  # type: ignore[no-untyped-call]
+                await client.ping()  # another connection: opening it takes several journeys, which no operation may
+                await teach(client)
             self._client = client
             await self._listen(client, pubsub)
         finally:
-            with contextlib.suppress(OSError, RedisError):
-                async with asyncio.timeout(CONNECT_SECONDS):
-                    await pubsub.aclose()  # type: ignore[no-untyped-call]
-                    await client.aclose()
+            for end in (pubsub.aclose, client.aclose):
+                with contextlib.suppress(OSError, RedisError):
+                    async with asyncio.timeout(CLOSE_SECONDS):
+                        await end()
 
     async def _listen(self, client: Redis, pubsub: PubSub) -> None:
         subscribed: set[str] = set()
+        self._greeted.clear()
+        self._is_asked = False
         while self._client is client:
             self._changed.clear()
             wanted = set(self._listeners)
@@ -194,6 +216,11 @@ class Store:
                     await pubsub.unsubscribe(*(subscribed - wanted))
                 if wanted - subscribed:
                     await pubsub.subscribe(*(wanted - subscribed))
+            for channel in subscribed & wanted:
+                # After a reload another one may listen where one listened before.
+                listener = self._listeners.get(channel)
+                if listener is not None and self._greeted.get(channel) is not listener:
+                    await self._greet(listener)
             subscribed = wanted
             if not wanted:
                 self._came()
@@ -209,7 +236,7 @@ class Store:
                 try:
                     await asyncio.wait({heard, changed}, return_when=asyncio.FIRST_COMPLETED)
                     if heard.done():
-                        await self._heard(heard.result())
+                        await self._heard(pubsub, heard.result())
                 finally:
                     if not heard.done():
                         heard.cancel()
@@ -217,67 +244,47 @@ class Store:
         finally:
             changed.cancel()
 
-    async def _heard(self, message: dict[str, Any] | None) -> None:
+    async def _heard(self, pubsub: PubSub, message: dict[str, Any] | None) -> None:
         if message is None:
-            with contextlib.suppress(Lost):
-                await self._ping()
+            await self._look_for_life(pubsub)
             return
+        self._is_asked = False
         listener = self._listeners.get(str(message.get("channel")))
         if listener is None:
             return
         if message.get("type") == "subscribe":
             # Also when the library has renewed a connection by itself: what was said meanwhile is lost.
-            try:
-                await listener.greet()
-            except Lost:
-                listener.lost()
-            else:
-                self._came()
+            await self._greet(listener)
         elif message.get("type") == "message":
             listener.hear(str(message.get("data")))
 
-    async def _ping(self) -> None:
+    async def _greet(self, listener: Listener) -> None:
+        self._greeted[listener.channel] = listener
+        with contextlib.suppress(Lost):
+            await listener.greet()
+        if self._client is None:
+            listener.lost()
+        else:
+            self._came()
+
+    async def _look_for_life(self, pubsub: PubSub) -> None:
+        """Raises ``TimeoutError`` if nothing is heard any more: not even that the connection is gone."""
+        if self._is_asked:
+            raise TimeoutError
+        self._is_asked = True
+        await in_time(pubsub.ping())
         client = self._client
-        if client is None:
-            raise Lost
-        try:
-            async with asyncio.timeout(OPERATION_SECONDS):
-                await client.ping()
-        except (OSError, RedisError) as exc:
-            self._fail(exc)
-            raise Lost from None
+        if client is not None:
+            async with self._turn:
+                await in_time(client.ping())
 
     def _came(self) -> None:
-        self._has_come = True
-        if self.is_up:
+        if self.is_up or self._client is None:
             return
         self.is_up = self._meters.up = True
         if self._was_told:
             self._was_told = False
-            self._events.event("shared_store_back", "info", store=self._rule.place)
-
-
-async def _evaluate(client: Redis, name: str, keys: Sequence[str], arguments: Sequence[str]) -> Any:
-    try:
-        return await client.evalsha(DIGESTS[name], len(keys), *keys, *arguments)
-    except NoScriptError:
-        return await client.eval(SCRIPTS[name], len(keys), *keys, *arguments)
-
-
-def _connect(rule: SharedRule) -> Redis:
-    return Redis(
-        host=rule.host,
-        port=rule.port,
-        db=rule.database,
-        username=rule.username or None,
-        password=rule.password or None,
-        ssl=rule.tls,
-        decode_responses=True,
-        encoding_errors="replace",
-        socket_connect_timeout=CONNECT_SECONDS,
-        retry=Retry(NoBackoff(), 0),
-        protocol=2,
-    )
+            self._events.limited("shared_store_back", "info", store=self._rule.place)
 
 
 async def _elapse(seconds: float) -> None:
@@ -293,6 +300,15 @@ _MESSAGES: Final = {
     "refused": "the shared store does not let us in: see its user and password",
     "other": "the shared store answers with an error",
 }
+
+
+_UNTRUSTED: Final = (
+    "the certificate of the shared store is not trusted (SSL_CERT_FILE may name the authority that has signed it)"
+)
+
+
+def _is_untrusted(exc: Exception) -> bool:
+    return "CERTIFICATE_VERIFY_FAILED" in str(exc)
 
 
 def _fault(exc: Exception) -> str:

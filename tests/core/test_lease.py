@@ -62,3 +62,15 @@ def test_no_more_goes_than_was_granted_and_nothing_early(grants: list[list[float
     went = sum(lease.take(100.0 + now) for now in sorted(asks))
     last = 100.0 + max(asks, default=0.0)
     assert went <= sum(moment <= last for moment in given_moments)
+
+
+def test_moments_that_passed_long_ago_are_not_made_up_for() -> None:
+    lease = Lease()
+    lease.granted([0.01 * n for n in range(20)], 0.0, 100.0)
+    assert [lease.take(130.0) for _ in range(3)] == [True, False, False]
+
+
+def test_the_store_is_asked_again_soon_whatever_it_says() -> None:
+    lease = Lease()
+    lease.granted([], 1e14, 100.0)
+    assert lease.ask_at <= 105.0

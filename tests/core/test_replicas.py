@@ -104,6 +104,38 @@ def test_behind_an_open_gate_the_store_says_when() -> None:
     assert (now.taken, now.recent) == (12, 11.0)
 
 
+def test_who_is_turned_away_before_the_store_has_said_anything_is_told_a_time() -> None:
+    by = replica()
+    by.told_lane("", CLOSED, NOW)
+    held = asks(by, NOW, deadline_at=NOW + 6)
+    by.release(NOW + 6.1, 0.5)
+    assert held.turn is Turn.REJECTED
+    assert 0 <= held.retry_after_seconds < 60
+
+
+def test_what_is_only_repeated_keeps_no_pace_alive() -> None:
+    by = replica()
+    by.told_lane("", CLOSED, NOW)
+    for seconds in (10, 20, 29):
+        by.told_lane("", {**CLOSED, "@until": "0"}, NOW + seconds)
+    by.release(NOW + 36, 0.5)
+    assert by.calm
+
+
+def test_news_for_a_store_that_is_slower_than_trouble_is_bounded() -> None:
+    by = replica()
+    for tenant in range(3000):
+        by.sends += 1
+        by.finished(None, Result("refused", 0.01, NOW + 60), NOW, 0.5, f"{tenant:08x}")
+    assert len(by.news) == 1024
+    last = by.news[-1]
+    assert isinstance(last, LaneNews)
+    assert last.key == f"{2999:08x}"
+    assert len(by.all_news(NOW)) == 256
+    assert by.ask_store_at() == float("inf")
+    assert list(by.wanting(NOW + 61)) == []
+
+
 def test_an_answer_about_another_generation_counts_for_nothing() -> None:
     by = replica()
     by.told_lane("", CLOSED, NOW)
@@ -254,9 +286,9 @@ def test_a_store_that_comes_is_told_everything() -> None:
     ends(by, "refused", NOW, NOW + 5)
     for _ in range(30):
         ends(by, "failed", NOW)
-    kinds = {type(item) for item in by.all_news()}
+    kinds = {type(item) for item in by.all_news(NOW)}
     assert kinds == {LaneNews, BreakerNews}
-    assert all(item.expected == -1 for item in by.all_news() if isinstance(item, LaneNews))
+    assert all(item.expected == -1 for item in by.all_news(NOW) if isinstance(item, LaneNews))
 
 
 @st.composite

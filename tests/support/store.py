@@ -10,7 +10,7 @@ import contextlib
 import shutil
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from redis.asyncio import Redis
@@ -31,8 +31,10 @@ def _program() -> str:
 
 
 class StoreServer:
-    def __init__(self, folder: Path, password: str = "") -> None:
+    def __init__(self, folder: Path, password: str = "", tls: Sequence[str] = ()) -> None:
+        """``tls``: options for its certificate; then it speaks nothing but TLS."""
         self._folder = folder
+        self._tls = tuple(tls)
         self._password = password
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -45,7 +47,8 @@ class StoreServer:
 
     async def start(self) -> None:
         """Returns when it answers."""
-        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self._folder)]
+        ports = ["--port", "0", "--tls-port", str(self.port), *self._tls] if self._tls else ["--port", str(self.port)]
+        options = [*ports, "--bind", "127.0.0.1", "--save", "", "--dir", str(self._folder)]
         if self._password:
             options += ["--requirepass", self._password]
         self._process = await asyncio.create_subprocess_exec(_program(), *options, stdout=asyncio.subprocess.DEVNULL)
@@ -83,7 +86,13 @@ class StoreServer:
     async def client(self) -> AsyncIterator[Redis]:
         """One who looks into it."""
         client = Redis(
-            port=self.port, password=self._password or None, decode_responses=True, retry=Retry(NoBackoff(), 0)
+            port=self.port,
+            password=self._password or None,
+            decode_responses=True,
+            retry=Retry(NoBackoff(), 0),
+            ssl=bool(self._tls),
+            ssl_cert_reqs="none",
+            ssl_check_hostname=False,
         )
         try:
             yield client
@@ -92,8 +101,8 @@ class StoreServer:
 
 
 @contextlib.asynccontextmanager
-async def store_server(folder: Path, password: str = "") -> AsyncIterator[StoreServer]:
-    server = StoreServer(folder, password)
+async def store_server(folder: Path, password: str = "", tls: Sequence[str] = ()) -> AsyncIterator[StoreServer]:
+    server = StoreServer(folder, password, tls)
     await server.start()
     try:
         yield server
