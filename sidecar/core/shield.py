@@ -327,6 +327,11 @@ class Shield:
 
     # -- for those who look -------------------------------------------------------------------------------
 
+    @property
+    def lanes(self) -> int:
+        """How many gate keys are in trouble, or were of late."""
+        return len(self._lanes)
+
     def gates_closed(self, now: float) -> int:
         """How many gate keys are in quiet at this moment; for a gauge."""
         return self._lanes.closed(now)

@@ -29,6 +29,9 @@ __all__ = ["Holding", "Peer", "Rejected", "Ticker"]
 LEAST_ATTEMPT_SECONDS: Final = 0.02
 """What an attempt needs at the least: who would be admitted later than this before the deadline is not held."""
 TICK_SECONDS: Final = 1.0
+FEW_LANES: Final = 32
+SHOWN_SECONDS: Final = 0.25
+"""Of more gate keys than that the closed ones are counted no more often."""
 SALT_BYTES: Final = 16
 _KEY_SALT: Final = os.urandom(SALT_BYTES)
 """Gate keys hold values of headers (a tenant's credential, perhaps): only their keyed hash is kept."""
@@ -59,6 +62,7 @@ class Holding:
         "_loop",
         "_meters",
         "_policy",
+        "_shown_at",
         "_timer",
         "_usual",
         "ended",
@@ -83,6 +87,7 @@ class Holding:
         self._policy = policy
         self._meters = meters
         self._timer: asyncio.TimerHandle | None = None
+        self._shown_at = 0.0
         self.salt = _KEY_SALT
         self.peer: Peer | None = None
         self.shield = (ReplicaShield if is_replica else Shield)(policy.breaker, policy.gate, self._load)
@@ -204,7 +209,9 @@ class Holding:
     def _show(self, now: float) -> None:
         meters, shield = self._meters, self.shield
         meters.breaker_state = 0 if not shield.breaker.is_open else 2
-        meters.gate_closed = shield.gates_closed(now)
+        if shield.lanes <= FEW_LANES or not 0 <= now - self._shown_at < SHOWN_SECONDS:
+            self._shown_at = now
+            meters.gate_closed = shield.gates_closed(now)
 
     def close(self) -> None:
         if self._timer is not None:
