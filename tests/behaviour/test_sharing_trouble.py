@@ -112,9 +112,7 @@ async def test_what_cannot_be_read_on_the_channel_is_not_heard(
     assert (await waiting).status == 200
 
 
-@pytest.mark.parametrize(
-    "reply", [b":abc\r\n", b"$x\r\n", b"*z\r\n", b"HTTP/1.1 200 OK\r\n\r\n", b"\xff\r\n", b"*0\r\n"]
-)
+@pytest.mark.parametrize("reply", [b":abc\r\n", b"HTTP/1.1 200 OK\r\n\r\n", b"\xff\r\n"])
 async def test_one_that_does_not_speak_the_protocol_is_tried_again(
     make: Make, upstream: Upstream, reply: bytes
 ) -> None:
@@ -140,9 +138,7 @@ async def test_one_that_does_not_speak_the_protocol_is_tried_again(
     "value",
     [
         {"generation": "77", "low": "x"},
-        {"generation": "0.5"},
         {"generation": "-1", "next": "9e14"},
-        {"generation": "77"},
     ],
     ids=str,
 )
@@ -160,19 +156,25 @@ async def test_a_lane_of_no_sense_is_left_alone(
     assert after - before < 20
 
 
-@pytest.mark.parametrize("name", ["next", "@until", "@since", "@recent", "told"])
-@pytest.mark.parametrize("value", ["9e14", "-9e14", "nan", "x"])
+MOMENTS = ["next", "@until", "@since", "@recent", "told"]
+
+
+@pytest.mark.parametrize(
+    ("names", "value"),
+    [(["next", "@recent", "told"], "9e14"), (["@until", "@since"], "9e14"), (MOMENTS, "-9e14"), (MOMENTS, "nan")],
+    ids=str,
+)
 async def test_no_moment_under_our_keys_holds_for_good(
-    make: Make, upstream: Upstream, store: StoreServer, name: str, value: str
+    make: Make, upstream: Upstream, store: StoreServer, names: list[str], value: str
 ) -> None:
-    (one,) = await replicas(make, upstream, store, 1, "deadline: 5s", clock=RealClock)
+    (one,) = await replicas(make, upstream, store, 1, "deadline: 3s", clock=RealClock)
     key = await refused_once(one, upstream, store)
     async with store.client() as client:
-        await client.hset(key, name, value)
+        await client.hset(key, mapping=dict.fromkeys(names, value))
         upstream.script(say(429, headers=[("Retry-After", "0.01")]))
         await one.ask("GET", "/api/y")
         assert 0 < await client.pttl(key) <= 2 * AN_HOUR * 1000
-    if name not in ("@until", "@since") or value != "9e14":  # these may ask for quiet, for an hour at the most
+    if value != "9e14" or not {"@until", "@since"} & set(names):  # these may ask for quiet, for an hour at the most
         await is_served(one, 1)
     assert is_up(one)
 
@@ -237,7 +239,7 @@ async def test_a_connection_on_which_nothing_is_heard_is_lost(
     assert len(await lines(one, "shared_store_back")) == 1
 
 
-@pytest.mark.parametrize("after", [0, 1, 5, 17, 60, 200])
+@pytest.mark.parametrize("after", [17, 200])
 async def test_connections_that_are_cut_anywhere_leave_it_alone_and_sound(
     make: Make, upstream: Upstream, way: Between, after: int
 ) -> None:
