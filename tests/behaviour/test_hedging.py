@@ -72,7 +72,7 @@ async def test_it_is_told_in_the_record_the_metrics_and_the_log(make: Make, upst
     one, two = record.attempts
     assert (one.number, one.status, one.failure, one.cancelled, one.hedge) == (1, None, None, True, False)
     assert (two.number, two.status, two.cancelled, two.hedge) == (2, 200, False, True)
-    assert one.duration_seconds >= 0.02
+    assert one.duration_seconds >= 0.02 - 0.001  # uvloop's timers count in whole milliseconds
     assert record.outcome == "ok"
     assert await hedges(sidecar) == {"won": 1}
     assert await sidecar.metric('sidecar_attempts_total{upstream="api",result="hedge_cancelled"}') == 1
