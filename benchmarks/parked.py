@@ -34,7 +34,6 @@ class Parked:
     bytes_per_connection: float
     bytes_per_parked: float
     """Connection and exchange together."""
-    rss_parked_bytes: int
 
 
 class Crowd:
@@ -75,7 +74,6 @@ class Crowd:
             woken=int(found.pop("woken")),
             bytes_per_connection=(connected_bytes - rest_bytes) / self.plan.count,
             bytes_per_parked=(parked_bytes - rest_bytes) / self.plan.count,
-            rss_parked_bytes=parked_bytes,
             **found,
         )
 

@@ -65,7 +65,6 @@ class Peer:
     command: Callable[[str, Place], list[str]]
     version: Callable[[str], str]
     how_to_get: str
-    retries_by_status: bool = True
     honours_retry_after: bool = False
     environ: tuple[tuple[str, str], ...] = ()
     first_path: str = "/small"
@@ -192,7 +191,6 @@ PEERS: tuple[Peer, ...] = (
         _caddy,
         _first_line("version"),
         "Debian: caddy",
-        retries_by_status=False,
         environ=(("GOMAXPROCS", "1"),),
     ),
     Peer(
@@ -201,7 +199,6 @@ PEERS: tuple[Peer, ...] = (
         _mitmproxy,
         _first_line("--version"),
         "pip: mitmproxy, in an environment of its own, its bin/ in PATH",
-        retries_by_status=False,
     ),
     Peer(
         "bare aiohttp",
@@ -209,6 +206,5 @@ PEERS: tuple[Peer, ...] = (
         _bare,
         _aiohttp_version,
         "this repository",
-        retries_by_status=False,
     ),
 )

@@ -80,9 +80,6 @@ class Process:
         """Resident memory; pages shared between parent and child count twice (no peer here has a child)."""
         return sum(_rss_bytes(pid) for pid in _tree(self.pid))
 
-    def open_files(self) -> int:
-        return len(os.listdir(f"/proc/{self.pid}/fd"))
-
     def stop(self) -> None:
         if not self.is_running():
             return

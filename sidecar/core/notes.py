@@ -27,7 +27,6 @@ __all__ = [
     "closed_note",
     "just_begun",
     "lane_note",
-    "pace_fields",
     "read_breaker",
     "read_lane",
 ]
@@ -63,10 +62,10 @@ class BreakerNews:
 def lane_note(gate: Gate, pace: Pace | None, now: float) -> dict[str, str]:
     """What others need to know of a lane."""
     fields = {"@until": gates.left_seconds(gate, now)}
-    return {name: _text(value) for name, value in {**fields, **pace_fields(pace, now)}.items()}
+    return {name: _text(value) for name, value in {**fields, **_pace_fields(pace, now)}.items()}
 
 
-def pace_fields(pace: Pace | None, now: float) -> dict[str, float]:
+def _pace_fields(pace: Pace | None, now: float) -> dict[str, float]:
     """The pace as numbers; nothing for none."""
     if pace is None:
         return {}
@@ -81,7 +80,7 @@ def pace_fields(pace: Pace | None, now: float) -> dict[str, float]:
         "@refused": pace.refused_at - now,
         "taken": pace.taken,
         "recent": pace.recent,
-        "@recent": max(0.0, pace.recent_at - now) if pace.recent_at > now else pace.recent_at - now,
+        "@recent": pace.recent_at - now,
     }
     if pace.quota is not None:
         fields |= {"quota": pace.quota, "capped": int(pace.is_quota_shared)}

@@ -47,7 +47,3 @@ class Clock:
             self.now, _, act, arguments = heappop(due)
             act(*arguments)
         self.now = max(self.now, until)
-
-    @property
-    def is_idle(self) -> bool:
-        return not self._due

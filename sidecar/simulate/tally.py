@@ -74,10 +74,6 @@ class Tally:
         found = sorted(seconds for at, seconds, good in self.durations if good and begin <= at < end)
         return found[min(len(found) - 1, int(share * len(found)))] if found else 0.0
 
-    def all_well_from(self) -> float:
-        """The end of the last exchange that had been begun in trouble: see ``settled_after``."""
-        return max((at + seconds for at, seconds, _ in self.durations), default=0.0)
-
     def settled_after(self, moment: float, quick_seconds: float) -> float:
         """How long after that moment the last slow exchange ended."""
         slow = [at + took for at, took, good in self.durations if took > quick_seconds or not good]
