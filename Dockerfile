@@ -2,13 +2,17 @@
 FROM python:3.12-slim AS build
 WORKDIR /src
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+# The path of a request is compiled: a compiler is needed here, and must not be missing in silence.
+ENV SIDECAR_COMPILE=must
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 
 COPY deploy/constraints.txt deploy/constraints-extras.txt deploy/constraints-build.txt deploy/
 RUN python -m venv /opt/sidecar \
  && /opt/sidecar/bin/pip install --require-hashes -r deploy/constraints.txt -r deploy/constraints-extras.txt \
  && python -m venv /opt/build \
- && /opt/build/bin/pip install --require-hashes -r deploy/constraints-build.txt
+ && /opt/build/bin/pip install --require-hashes -r deploy/constraints.txt -r deploy/constraints-build.txt
 
+COPY deploy/compile.py deploy/wheel.py deploy/
 COPY pyproject.toml README.md LICENSE ./
 COPY sidecar sidecar
 COPY config config

@@ -14,16 +14,16 @@ READY := .venv/.ready$(subst $(space),_,$(subst /,-,$(CURDIR)))
 help:
 	@grep -E '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 10
 
-run: $(READY) ## the sidecar beside a flaky sample upstream, to try with curl; Ctrl-C ends it
+run: .venv/.compiled ## the sidecar beside a flaky sample upstream, to try with curl; Ctrl-C ends it
 	@$(BIN)/sidecar demo --stay
 
-demo: $(READY) ## a load against a flaky upstream, without and with the sidecar; ends by itself
+demo: .venv/.compiled ## a load against a flaky upstream, without and with the sidecar; ends by itself
 	@$(BIN)/sidecar demo
 
-test: $(READY) .venv/.clients ## every test
+test: .venv/.compiled .venv/.clients ## every test
 	@$(BIN)/python -m pytest -n 2
 
-crash: $(READY) ## the outbox under 100 kill -9
+crash: .venv/.compiled ## the outbox under 100 kill -9
 	@OUTBOX_KILLS=100 $(BIN)/python -m pytest tests/outbox/test_crash.py
 
 check: $(READY) ## lint, format, types, the shipped configuration, and its policy tests
@@ -33,10 +33,10 @@ check: $(READY) ## lint, format, types, the shipped configuration, and its polic
 	@$(BIN)/sidecar check config/sidecar.yaml config/policies/*.yaml
 	@$(BIN)/sidecar test -c config/sidecar.yaml
 
-bench: $(READY) .venv/.bench ## what one request costs, beside other proxies, measured here
+bench: .venv/.compiled .venv/.bench ## what one request costs, beside other proxies, measured here
 	@$(BIN)/python -m benchmarks
 
-storms: $(READY) .venv/.bench ## six storms over real sockets, beside Envoy and HAProxy
+storms: .venv/.compiled .venv/.bench ## six storms over real sockets, beside Envoy and HAProxy
 	@$(BIN)/python -m benchmarks.storms
 	@$(BIN)/python -m benchmarks.storms.replicas
 
@@ -46,11 +46,16 @@ image: ## the container image, as retry-sidecar:latest
 	done; \
 	echo 'make image: no container engine answers. Install Docker or Podman, or start it, then try again.' >&2; exit 1
 
-setup: $(READY) ## everything installed into .venv, from pins with hashes
+setup: .venv/.compiled ## everything installed into .venv, from pins with hashes, and the path of a request compiled
 
 clean: ## forget .venv and every cache
-	@rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf .venv dist build sidecar/_compiled* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find sidecar tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Compiled again when a source has changed since; deploy/compile.py knows which ones matter.
+.venv/.compiled: $(READY) deploy/compile.py $(wildcard sidecar/*.py sidecar/*/*.py)
+	@$(BIN)/python deploy/compile.py --if-possible
+	@touch $@
 
 # Real clients for tests/clients: from PyPI (Node too) and npm, pinned; the system's own are only looked for.
 .venv/.clients: $(READY) deploy/constraints-clients.txt tests/clients/node/package-lock.json
@@ -82,4 +87,4 @@ $(READY): pyproject.toml $(PINS)
 	$$python -m venv .venv || { echo 'Could not make .venv. On Debian and Ubuntu: apt install python3-venv' >&2; exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes $(addprefix --requirement=,$(PINS))
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@rm -f .venv/.ready* .venv/.bench .venv/.clients; touch '$(READY)'
+	@rm -f .venv/.ready* .venv/.bench .venv/.clients .venv/.compiled; touch '$(READY)'

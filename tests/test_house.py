@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "sidecar"
 
 MAY_IMPORT = {
+    "compiled": set(),
     "core": {"core"},
     "wire": {"wire", "core"},
     "config": {"config", "core"},
@@ -38,6 +39,7 @@ MAY_IMPORT = {
     "simulate": {"simulate", "core"},
     "cli": {
         "cli",
+        "compiled",
         "simulate",
         "outbox",
         "demo",
@@ -111,7 +113,7 @@ TOP_LEVEL = {
 }
 # fmt: on
 
-NOT_OURS = {"__pycache__", "dist", "build", "var"}
+NOT_OURS = {"__pycache__", "_compiled", "dist", "build", "var"}
 """Made by tools, ignored by git; so is whatever begins with a dot and is no file of ours."""
 
 LONGEST_FUNCTION_LINES = 60

@@ -50,6 +50,9 @@ class Bound:
     """A policy, compiled for the loop."""
 
     __slots__ = (
+        "_for_tunnels",
+        "_timers",
+        "_via",
         "correlation_id",
         "correlation_line",
         "correlation_name",
@@ -69,11 +72,16 @@ class Bound:
         "via_line",
     )
 
-    def __init__(self, policy: Policy, timers: TimerShelf, via: str, *, store_first: bool = False) -> None:
+    def __init__(
+        self, policy: Policy, timers: TimerShelf, via: str, *, store_first: bool = False, judges: bool = True
+    ) -> None:
         self.policy = policy
-        self.passes = tuple(policy_passes(policy, status) for status in STATUSES)
+        self._timers = timers
+        self._via = via
+        self._for_tunnels: Bound | None = None
+        self.passes = tuple([not judges or policy_passes(policy, status) for status in STATUSES])
         """By status: whether its answer goes to the app without a judgement."""
-        self.looks = tuple(policy_looks_into_body(policy, status) for status in STATUSES)
+        self.looks = tuple([judges and policy_looks_into_body(policy, status) for status in STATUSES])
         """By status: whether the judgement has to look into the body."""
         self.request_id = istr(policy.ids.request.header)
         self.request_id_line = policy.ids.request.header.encode("ascii") + b": "
@@ -95,6 +103,12 @@ class Bound:
         self.request_rules = request_rules(frozenset(ids | _rarities(policy)))
         self.response_rules = response_rules(frozenset(ids))
         self.head_timers = timers.of(min(policy.timeouts.head_seconds, policy.deadline_seconds))
+
+    def for_tunnels(self) -> Bound:
+        """The policy of a tunnel: its table judges failures only, since the one answer is our own."""
+        if self._for_tunnels is None:
+            self._for_tunnels = Bound(self.policy, self._timers, self._via, judges=False)
+        return self._for_tunnels
 
 
 def _rarities(policy: Policy) -> set[bytes]:

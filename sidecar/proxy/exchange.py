@@ -39,6 +39,7 @@ from sidecar.wire.heads import RequestMessage, ResponseMessage
 __all__ = ["Exchange"]
 
 _OK: Final = Outcome.OK
+_GONE: Final = Outcome.CLIENT_GONE
 _OK_LINE: Final = sidecar_field(Outcome.OK, 1, 0.0, None)
 _PASSED_LINE: Final = sidecar_field(Outcome.PASSED, 1, 0.0, Reason.NOT_RETRYABLE)
 
@@ -66,7 +67,7 @@ class Exchange:
     """The request body, where it was there at once."""
     body: Body | None = None
     """The request body, where it is recorded as it comes."""
-    outcome = Outcome.CLIENT_GONE
+    outcome: Outcome = _GONE
     reason: Reason | None = None
     status: int | None = None
     """What the app got."""
@@ -74,9 +75,8 @@ class Exchange:
     upstream_seconds = 0.0
     ids: tuple[str, str, bytes] = ("", "", b"")
     """Of a request that was refused before it was prepared."""
-    last_message: ResponseMessage | None = None
-    """The upstream's head that the app got, and the body, if it was an error's that came at once."""
     last_body = b""
+    """Of the upstream's answer that the app got, if it was an error's that came at once."""
     attempts: tuple[AttemptRecord, ...] = ()
     """Empty also for one untroubled attempt: see ``all_attempts``."""
     is_hedged = False
@@ -94,6 +94,8 @@ class Exchange:
         self._over = over
         self.app = app
         self.message = message
+        self.last_message: ResponseMessage | None = None
+        """The upstream's head that the app got."""
         self.started = services.monotonic()
 
     def start(self, router: Router) -> None:

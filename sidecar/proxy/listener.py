@@ -10,7 +10,7 @@ import asyncio
 import errno
 import socket
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from sidecar.core.deployment import Address, Limits
 from sidecar.core.words import Outcome
@@ -73,9 +73,11 @@ class Listener:
         self.reports = Reports()
         self._on_record = on_record
         self._connections: set[AppConnection] = set()
-        self._server: asyncio.Server | None = None
+        self._server: Any = None
+        """Its declared type is not quite uvloop's, and compiled code takes a type at its word."""
         self._sweep_handle: asyncio.TimerHandle | None = None
         self._idle: asyncio.Event = asyncio.Event()
+        self.stall_seconds = STALL_SECONDS
         self.exchanges = 0
         """How many are over."""
         services.metrics.read_inflight = lambda: services.turn.under_way
@@ -162,15 +164,18 @@ class Listener:
     def _sweep(self) -> None:
         """End what has stalled: heads, idle connections, answers that nobody reads (CWE-400)."""
         limits = self.limits
-        shortest = min(limits.head_seconds, limits.idle_seconds, STALL_SECONDS)
+        shortest = min(limits.head_seconds, limits.idle_seconds, self.stall_seconds)
         self._sweep_handle = self._services.loop.call_later(min(5.0, max(0.02, shortest / 4)), self._sweep)
         now = self._services.loop.time()
         for app in list(self._connections):
             app.note_activity()
-            if _is_stuck(app.stalled_since, now) or _is_stuck(app.leaving_since, now):
+            if self._is_stuck(app.stalled_since, now) or self._is_stuck(app.leaving_since, now):
                 app.cut()
             elif app.current is None and not app.leaving_since:
                 self._sweep_idle(app, now)
+
+    def _is_stuck(self, since: float, now: float) -> bool:
+        return since > 0 and now - since > self.stall_seconds
 
     def _sweep_idle(self, app: AppConnection, now: float) -> None:
         """One that has no exchange under way."""
@@ -261,10 +266,6 @@ class Listener:
             correlation_id=correlation_id,
         )
         give_own(app, None, None, answer, lines, self._services.clock.wall())
-
-
-def _is_stuck(since: float, now: float) -> bool:
-    return since > 0 and now - since > STALL_SECONDS
 
 
 def _kind_of(message: RequestMessage) -> type[Exchange]:

@@ -25,10 +25,10 @@ ANSWER_SECONDS: Final = 10.0
 class _NoHouse:
     """What is stored was accepted under the limits of its day."""
 
-    limits = Limits(head_bytes=16 << 20, headers=100_000)
     draining = False
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.limits = Limits(head_bytes=16 << 20, headers=100_000)
         self.turn = Turn(loop)
 
     def exchange(self, app: AppConnection, message: RequestMessage) -> None: ...

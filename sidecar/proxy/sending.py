@@ -40,7 +40,6 @@ class Sending:
     may_hedge: ClassVar[bool] = True
     """Whether a second one may go beside it; not where a relay comes of it."""
     connection: Connection | None = None
-    message: ResponseMessage | None = None
     failure: FailureKind | None = None
     detail = ""
     error = ""
@@ -63,6 +62,7 @@ class Sending:
         self._payload = payload
         self._body = body
         self._timers: list[asyncio.TimerHandle] = []
+        self.message: ResponseMessage | None = None
 
     def twin(self) -> Sending:
         """The same request, to be sent beside this one."""

@@ -8,7 +8,6 @@ how its requests could be retried. An ``Interceptor``, if there is one, may take
 from __future__ import annotations
 
 import asyncio
-import copy
 import re
 import socket
 from typing import ClassVar, Final
@@ -33,8 +32,6 @@ from sidecar.wire.heads import RequestMessage, ResponseMessage
 __all__ = ["Tunnel", "authority_of"]
 
 _AUTHORITY: Final = re.compile(r"(?:([A-Za-z0-9._~%-]{1,255})|\[([0-9A-Fa-f:.]{2,45})\]):([0-9]{1,5})")
-_ALL: Final = (True,) * 1000
-_NONE: Final = (False,) * 1000
 
 
 class _Opened:
@@ -145,7 +142,7 @@ class Tunnel(Switching):
             self._reject(refused, router.default)
             self._over(self, False)
             return
-        way = self.prepared = _Way(destination, _without_answers(destination.bound), host, port, router.dialler)
+        way = self.prepared = _Way(destination, destination.bound.for_tunnels(), host, port, router.dialler)
         way.request_id, way.correlation_id, way.id_lines = own_ids(message, way.bound)
         destination.purse.requests += 1
         self._idle_seconds = router.deployment.tunnels.idle_seconds
@@ -197,10 +194,3 @@ def authority_of(message: RequestMessage) -> tuple[str, int]:
     if found is None or not 0 < int(found[3]) < 65536:
         raise Refused(400, "target", "the target of a CONNECT is HOST:PORT; an IPv6 address stands in brackets")
     return (found[1] or found[2]).lower(), int(found[3])
-
-
-def _without_answers(bound: Bound) -> Bound:
-    """The policy for a tunnel: its table judges failures only, since the one answer is our own."""
-    made = copy.copy(bound)
-    made.passes, made.looks, made.store_first = _ALL, _NONE, False
-    return made

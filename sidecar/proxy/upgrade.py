@@ -26,6 +26,7 @@ from sidecar.wire.heads import RequestMessage, ResponseMessage
 
 __all__ = ["Upgrade", "wanted_protocols"]
 
+_NOTHING: Final[frozenset[str]] = frozenset()
 _NO_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 
 
@@ -33,7 +34,7 @@ class _Handshake(Sending):
     """Sends the handshake on connections that may then switch."""
 
     may_hedge = False
-    wanted: frozenset[str] = frozenset()
+    wanted: frozenset[str] = _NOTHING
 
     def _write(self, connection: Connection, number: int, left_seconds: float) -> bool:
         if not super()._write(connection, number, left_seconds):

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from sidecar.proxy import headers, listener
+from sidecar.proxy import headers
 from sidecar.proxy.front import AppConnection
 from sidecar.upstream.connection import Connection
 from sidecar.upstream.reception import HEAD
@@ -231,12 +231,10 @@ async def test_one_request_at_a_time_without_reading_heaps_nothing_up_either(mak
             assert len((await client.answer()).body) == 60_000
 
 
-async def test_an_app_that_never_takes_its_last_bytes_is_let_go(
-    make: Make, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_app_that_never_takes_its_last_bytes_is_let_go(make: Make, upstream: Upstream) -> None:
     """Less than the mark at which writing pauses: no stall is told, and closing waits for the flush."""
-    monkeypatch.setattr(listener, "STALL_SECONDS", 0.1)
     sidecar = await make(upstream, quick=PATIENT, top="limits: {idle: 100ms}")
+    sidecar.sidecar.listener.stall_seconds = 0.1
     upstream.otherwise = lambda _: say(200, bytes(30_000))
     async with sidecar.client(receive_buffer_bytes=4096) as client:
         count = 0
