@@ -66,7 +66,7 @@ class CannotCompile(Exception):
 def compile_path(root: Path) -> bool:
     """Make ``sidecar/_compiled`` under ``root``; False if what is there holds. Raises ``CannotCompile``."""
     compiled = _room(root)
-    if compiled.form() == "compiled":
+    if compiled.form() == "compiled" and _are_all_in(compiled.COMPILED):
         return False
     _look_for_tools()
     print("compiling the path of a request (half a minute) …", flush=True)
@@ -80,6 +80,11 @@ def compile_path(root: Path) -> bool:
     if (found := compiled.form()) != "compiled":
         raise CannotCompile(f"a source was changed meanwhile ({found}); try again")
     return True
+
+
+def _are_all_in(folder: Path) -> bool:
+    """Whether exactly these ``MODULES`` were compiled."""
+    return {f"sidecar.{name}{_suffix()}" for name in MODULES} == {file.name for file in folder.glob("sidecar.*.so")}
 
 
 def _room(root: Path) -> Any:

@@ -7,7 +7,7 @@ list and held equal by a test. It counts nothing. The counterpart is ``metrics``
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from sidecar.core.words import FailureKind, HedgeEnd, Outcome, Reason, WaitFrom
 
@@ -30,7 +30,7 @@ __all__ = [
 
 UNKNOWN = "unknown"
 """The upstream label of every host that the configuration does not name."""
-OTHER_METHOD = "_OTHER"
+OTHER_METHOD: Final = "_OTHER"
 """The method label of every method outside ``METHODS`` (the word of OpenTelemetry's HTTP conventions)."""
 OTHER = "other"
 """The result of a status outside 100..599."""
@@ -57,10 +57,12 @@ PROTOCOL_ERRORS = (
 STORE_FAULTS = ("timeout", "connection", "full", "refused", "foreign", OTHER)
 """Why a shared store was not used."""
 
+Edges = tuple[float, ...]
+"""Upper edges of the buckets of a histogram, in seconds."""
 # From a loopback answer to a long poll; dense around one second, where objectives usually stand.
-DURATION_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+DURATION_BUCKETS: Edges = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 # Our own share of a request: tens of microseconds when all is well; a millisecond is a finding.
-OVERHEAD_BUCKETS = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.01, 0.1)
+OVERHEAD_BUCKETS: Edges = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.01, 0.1)
 
 _PREFIX = "sidecar_"
 

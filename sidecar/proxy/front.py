@@ -14,7 +14,7 @@ import asyncio
 import select
 import socket
 import struct
-from typing import Protocol
+from typing import Final, Protocol
 
 from sidecar.core.deployment import Limits
 from sidecar.core.words import FailureKind
@@ -26,11 +26,11 @@ from sidecar.wire.turn import Turn
 
 __all__ = ["AppConnection", "House"]
 
-PIPELINED_BYTES = 64 << 10
+PIPELINED_BYTES: Final = 64 << 10
 """What a client may send ahead while its request is worked on; then reading pauses."""
-LINGER_SECONDS = 2.0
+LINGER_SECONDS: Final = 2.0
 """After an answer that leaves unread bytes behind: time for the app to read it before the reset (RFC 9112 9.6)."""
-HALF_CLOSED_SECONDS = 1.0
+HALF_CLOSED_SECONDS: Final = 1.0
 """A client that shut down its sending side may still want the answer that is under way; most have just left."""
 
 

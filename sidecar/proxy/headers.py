@@ -31,17 +31,17 @@ __all__ = [
     "status_line",
 ]
 
-_CONNECTION = istr(hdrs.CONNECTION)
+_CONNECTION: Final = istr(hdrs.CONNECTION)
 
-REQUEST_DROPPED = frozenset(
+REQUEST_DROPPED: Final = frozenset(
     b"connection keep-alive proxy-connection proxy-authorization te trailer transfer-encoding upgrade "
     b"http2-settings host expect".split()
 )
 """Hop by hop, or written anew. Proxy-Authorization was meant for us (RFC 9110 section 11.7.2)."""
-RESPONSE_DROPPED = frozenset(
+RESPONSE_DROPPED: Final = frozenset(
     b"connection keep-alive proxy-connection te trailer transfer-encoding upgrade sidecar".split()
 )
-FORBIDDEN_TO_NAME = frozenset(b"host content-length transfer-encoding content-type".split())
+FORBIDDEN_TO_NAME: Final = frozenset(b"host content-length transfer-encoding content-type".split())
 """What ``Connection`` cannot take away: framing, and what the body is."""
 
 NO_NAMES: Final[frozenset[bytes]] = frozenset()
@@ -49,14 +49,18 @@ _HARMLESS: Final = frozenset({"keep-alive", "Keep-Alive", "close"})
 HARMLESS: Final = frozenset({b"keep-alive", b"Keep-Alive", b"close"})
 """Values of ``Connection`` that name no further field."""
 
-KEEP, DROP, ASK, CONNECTION, HOST = range(5)
+KEEP: Final = 0
+DROP: Final = 1
+ASK: Final = 2
+CONNECTION: Final = 3
+HOST: Final = 4
 """What to do with a field, by its name: pass it on; leave it out; look closer; look closer at its value."""
 
 _MEMORY: Final = 4096
 """Spellings of field names that are remembered; a hostile peer's inventions are judged anew each time."""
 _MEMORY_LENGTH: Final = 64
 """Of one of them: a longer one is an invention, whoever sends it."""
-_status_lines: dict[tuple[int, str], bytes] = {}
+_status_lines: Final[dict[tuple[int, str], bytes]] = {}
 
 
 class Rules:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import random
 import string
 import uuid
-from typing import Literal
+from typing import Final, Literal
 
 __all__ = ["idempotency_key", "new_id", "sane"]
 
-SANE = string.ascii_letters + string.digits + "-._~:/+=@!#$%&*()|^?"
+SANE: Final = string.ascii_letters + string.digits + "-._~:/+=@!#$%&*()|^?"
 """Visible ASCII without what separates or quotes in logs, headers and shells: no space , ; " ' ` \\ < > [ ] { }."""
-LONGEST = 128
-PAGE_BYTES = 4096
+LONGEST: Final = 128
+PAGE_BYTES: Final = 4096
 
 
 def sane(value: str | None) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from aiohttp import hdrs
 from aiohttp.http_exceptions import HttpProcessingError
@@ -21,9 +21,9 @@ from sidecar.wire.heads import HEAD_END, BadHead, RequestMessage, parse_request_
 
 __all__ = ["Intake"]
 
-EMPTY_LINES = 8
+EMPTY_LINES: Final = 8
 """Of stray CRLFs before a request line (RFC 9112 section 2.2 asks for one)."""
-_METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}(?: |\Z)")
+_METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}(?: |\Z)")
 """A token (RFC 9110 section 9.1), or the beginning of one."""
 
 

@@ -34,8 +34,8 @@ from sidecar.wire.heads import RequestMessage
 
 __all__ = ["Prepared", "own_ids", "prepare"]
 
-_HOST = hdrs.HOST
-_VIA = hdrs.VIA
+_HOST: Final = hdrs.HOST
+_VIA: Final = hdrs.VIA
 _MAX_FORWARDS: Final = istr(hdrs.MAX_FORWARDS)
 _TIMEOUT: Final = istr("Sidecar-Timeout")
 _OURS: Final = frozenset({b"sidecar-timeout"})

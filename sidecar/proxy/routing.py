@@ -11,7 +11,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from sidecar.core.deployment import Deployment, Login, Origin, Upstream
 from sidecar.core.policy import Policy
@@ -30,12 +30,12 @@ __all__ = ["Refused", "Router", "UserInfo", "check_host", "valid_hosts"]
 UNKNOWN_HOSTS = 1000
 """Hosts without an upstream whose budget is remembered; the oldest is forgotten."""
 
-_ONE_SEGMENT = [1]
+_ONE_SEGMENT: Final = [1]
 
 OWN_NAMES = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0"})  # noqa: S104 - refused, not bound
 
-_HOST = re.compile(r"(?:[A-Za-z0-9._~%!$&'()*+;=-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?")
-valid_hosts: set[bytes] = set()
+_HOST: Final = re.compile(r"(?:[A-Za-z0-9._~%!$&'()*+;=-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?")
+valid_hosts: Final[set[bytes]] = set()
 """Values of ``Host`` that have been found valid; bounded."""
 
 

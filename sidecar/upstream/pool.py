@@ -11,6 +11,7 @@ import socket
 import ssl
 from collections import OrderedDict, deque
 from functools import lru_cache
+from typing import Final
 
 from aiohttp import hdrs
 
@@ -24,12 +25,12 @@ from sidecar.upstream.resolve import Lookup, Resolver
 
 __all__ = ["Pool", "Pools"]
 
-IDLE_SECONDS = 15.0
+IDLE_SECONDS: Final = 15.0
 """Common servers close after 5 (node, Apache) to 75 s (nginx); what a server announces goes before this."""
 UNKNOWN_HOST_CONNECTIONS = 100
 UNKNOWN_HOSTS = 1000
 
-_KEEP_ALIVE = hdrs.KEEP_ALIVE
+_KEEP_ALIVE: Final = hdrs.KEEP_ALIVE
 
 
 @lru_cache(maxsize=64)

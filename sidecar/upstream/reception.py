@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from sidecar.core.words import FailureKind
 from sidecar.wire.chunked import ChunkedDecoder
@@ -29,16 +29,20 @@ from sidecar.wire.heads import (
 
 __all__ = ["BODY", "CLOSED", "DONE", "HEAD", "HELD_BYTES", "IDLE", "UNASKED", "Owner", "Reception", "Sink"]
 
-HELD_BYTES = 64 << 10
+HELD_BYTES: Final = 64 << 10
 """How much of a body that nobody has asked for yet may pile up before reading pauses."""
-LAST_BYTES = 256 << 10
+LAST_BYTES: Final = 256 << 10
 """Of an answer that lay unread when the connection was reset."""
-MAX_INTERIM = 32
+MAX_INTERIM: Final = 32
 """1xx heads before the final one; more is an attack (RFC 9110 section 15.2 sets no limit)."""
 
-UNASKED = "the upstream sent what nobody had asked for, or ended"
+UNASKED: Final = "the upstream sent what nobody had asked for, or ended"
 
-IDLE, HEAD, BODY, DONE, CLOSED = range(5)
+IDLE: Final = 0
+HEAD: Final = 1
+BODY: Final = 2
+DONE: Final = 3
+CLOSED: Final = 4
 
 
 class Sink(Protocol):

@@ -7,12 +7,13 @@ line. Extensions and trailers are read, bounded and dropped (RFC 9112 section 7.
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from sidecar.wire.heads import BadHead
 
 __all__ = ["LAST_CHUNK", "ChunkedDecoder", "encode_chunk"]
 
-LAST_CHUNK = b"0\r\n\r\n"
+LAST_CHUNK: Final = b"0\r\n\r\n"
 
 MAX_SIZE_LINE_BYTES = 1024
 """A chunk size with its extensions; nobody honest sends extensions at all."""

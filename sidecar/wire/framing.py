@@ -6,19 +6,21 @@ Here is the rest: codings that we do not undo, and the cases that have no body w
 
 from __future__ import annotations
 
+from typing import Final
+
 from aiohttp import hdrs
 
 from sidecar.wire.heads import BadHead, RequestMessage, ResponseMessage
 
 __all__ = ["CHUNKED", "UNTIL_CLOSE", "request_length", "response_length", "stays_open"]
 
-CHUNKED = -1
+CHUNKED: Final = -1
 """The length is told chunk by chunk."""
-UNTIL_CLOSE = -2
+UNTIL_CLOSE: Final = -2
 """The body ends where the connection does (responses only)."""
 
-_TRANSFER_ENCODING = hdrs.TRANSFER_ENCODING
-_CONTENT_LENGTH = hdrs.CONTENT_LENGTH
+_TRANSFER_ENCODING: Final = hdrs.TRANSFER_ENCODING
+_CONTENT_LENGTH: Final = hdrs.CONTENT_LENGTH
 
 
 def request_length(message: RequestMessage) -> int:

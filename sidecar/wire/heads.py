@@ -8,7 +8,7 @@ upstreams only in what cannot change the framing.
 from __future__ import annotations
 
 import re
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from aiohttp.http_exceptions import BadHttpMethod, BadStatusLine, HttpProcessingError, InvalidURLError, LineTooLong
 from aiohttp.http_parser import HttpRequestParser, HttpResponseParser
@@ -26,25 +26,25 @@ __all__ = [
     "request_probe",
 ]
 
-HEAD_END = b"\r\n\r\n"
+HEAD_END: Final = b"\r\n\r\n"
 
-MAX_RESPONSE_HEAD_BYTES = 256 << 10
+MAX_RESPONSE_HEAD_BYTES: Final = 256 << 10
 """Of an upstream. nginx allows 4-8 KiB, HAProxy 16 KiB, Envoy 60 KiB: nobody honest needs more."""
 
-MAX_LINE_LOOK = 32 << 10
+MAX_LINE_LOOK: Final = 32 << 10
 # As the C extension defines them; the declared types are those of the pure-Python twins, which ``app`` refuses.
-_RequestParser: Any = HttpRequestParser
-_ResponseParser: Any = HttpResponseParser
-_spare_request_parsers: dict[tuple[int, int], Any] = {}
-_spare_response_parsers: list[Any] = []
+_RequestParser: Final[Any] = HttpRequestParser
+_ResponseParser: Final[Any] = HttpResponseParser
+_spare_request_parsers: Final[dict[tuple[int, int], Any]] = {}
+_spare_response_parsers: Final[list[Any]] = []
 """A parser that has taken one whole head, of a connection that stays open, stands at the beginning of the next: it
 serves again, at a quarter less than a new one. One of each, since nothing else runs between taking and giving back;
 any other is thrown away. ``tests/wire`` holds that a used one and a new one say the same."""
-_LIMIT = 1 << 16
+_LIMIT: Final = 1 << 16
 """Of a body reader that is never used: bodies are framed by ourselves."""
 
-_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64} ")
-_CONTROLS = bytes(c for c in range(32) if c not in b"\t\r\n") + b"\x7f"
+_TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64} ")
+_CONTROLS: Final = bytes(c for c in range(32) if c not in b"\t\r\n") + b"\x7f"
 
 
 class HeadMessage(Protocol):
