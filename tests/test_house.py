@@ -327,6 +327,19 @@ def test_no_file_names_an_index_host_or_a_place_on_somebodys_machine() -> None:
             assert found is None, f"{path.relative_to(ROOT)} names {found.group() if found else ''}"
 
 
+def test_the_image_is_built_from_what_is_there() -> None:
+    """Each COPY of the Dockerfile names files of the repository that .dockerignore lets through."""
+    rules = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
+    through = {rule[1:] for rule in rules if rule.startswith("!")}
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
+    sources = " ".join(copied).split()
+    assert "*" in rules
+    assert "sidecar" in sources
+    for source in sources:
+        assert (ROOT / source).exists(), f"Dockerfile: COPY {source}: there is no such file"
+        assert {source, source.split("/")[0]} & through, f".dockerignore keeps {source} from the Dockerfile's COPY"
+
+
 def pins() -> dict[str, str]:
     found: dict[str, str] = {}
     for name in (
