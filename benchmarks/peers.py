@@ -126,6 +126,12 @@ def _aiohttp_version(program: str) -> str:
     return _first_line("-c", "import importlib.metadata as m; print(m.version('aiohttp'))")(program)
 
 
+def _sidecar_version(program: str) -> str:
+    """Of aiohttp; and whether the path of a request is compiled, or why it is not."""
+    say = "import importlib.metadata as m; from sidecar.compiled import form; print(m.version('aiohttp') + ',', form())"
+    return _first_line("-c", say)(program)
+
+
 def _nginx(program: str, place: Place, name: str) -> list[str]:
     found = _program(program)() or program
     return [found, "-p", str(place.folder), "-e", "stderr", "-c", str(place.write(name))]
@@ -165,7 +171,7 @@ PEERS: tuple[Peer, ...] = (
         "sidecar",
         _module("sidecar.app"),
         _sidecar,
-        _aiohttp_version,
+        _sidecar_version,
         "this repository",
         honours_retry_after=True,
     ),

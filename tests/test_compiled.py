@@ -23,11 +23,6 @@ PACKAGE = ROOT / "sidecar"
 _OWN = EXTENSION_SUFFIXES[0].encode()
 SAY = "import sidecar.wire.turn as room, sidecar.compiled as compiled; print(room.__file__); print(compiled.running())"
 
-needs_compiled = pytest.mark.skipif(
-    compiled.form() != "compiled", reason=f"{compiled.form()}; `make setup` compiles, or says why it cannot"
-)
-"""Where there is no compiler, or a source has just been changed. In continuous integration a skipped test is a failure."""
-
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
@@ -56,7 +51,13 @@ def pretend(package: Path, suffix: str = EXTENSION_SUFFIXES[0]) -> None:
     (package / "_compiled" / compiled.MADE_FROM).write_text("\n".join([suffix, *lines]) + "\n")
 
 
-@needs_compiled
+@pytest.fixture
+def is_compiled() -> None:
+    if compiled.form() != "compiled":
+        pytest.fail(f"{compiled.form()}; `make test` compiles it first, or says why it cannot")
+
+
+@pytest.mark.usefixtures("is_compiled")
 def test_what_is_compiled_runs_while_its_sources_are_the_same(copy: Path) -> None:
     file, said = ask(copy)
     assert said == "compiled"
@@ -107,7 +108,7 @@ def test_it_can_be_turned_off(copy: Path) -> None:
     assert ask(copy, SIDECAR_INTERPRETED="1")[1] == "interpreted: SIDECAR_INTERPRETED is set"
 
 
-@needs_compiled
+@pytest.mark.usefixtures("is_compiled")
 def test_what_is_compiled_was_made_from_every_source_that_it_imports() -> None:
     noted = {line.partition(" ")[2] for line in (compiled.COMPILED / compiled.MADE_FROM).read_text().splitlines()[1:]}
     assert noted == set(compiling.sources_of(ROOT))

@@ -15,6 +15,7 @@ from multidict import istr
 from sidecar.core.budget import Budget, capacity, full_floor, refill, withdraw
 from sidecar.core.deployment import Origin
 from sidecar.core.hedge import Durations
+from sidecar.core.paths import PathIndex
 from sidecar.core.policy import BudgetRule, Policy
 from sidecar.core.table import policy_looks_into_body, policy_passes
 from sidecar.observe.metrics import UpstreamMeters
@@ -194,7 +195,7 @@ class Destination:
     host_line: bytes
     """Empty: the app's own ``Host`` is kept."""
     base_path: str
-    routes: tuple[BoundRoute, ...] = ()
+    routes: PathIndex[BoundRoute] | None = None
     host: str = ""
     """The host asked for, if it is not a configured one; for the record only."""
     credential: Credential | None = None
@@ -210,7 +211,8 @@ class Destination:
 
     def policy_for(self, method: str, path: str) -> Bound:
         """The first route that matches, else the upstream's own policy."""
-        for route in self.routes:
-            if (not route.methods or method in route.methods) and route.pattern.fullmatch(path):
-                return route.bound
+        if self.routes is not None:
+            for route in self.routes.candidates(path):
+                if (not route.methods or method in route.methods) and route.pattern.fullmatch(path):
+                    return route.bound
         return self.bound

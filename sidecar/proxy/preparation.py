@@ -108,7 +108,7 @@ def prepare(message: RequestMessage, router: Router, body_length: int) -> Prepar
     except UserInfo as found:
         return prepare(Moved(message, found.target, found.user_info), router, body_length)
     bound = destination.bound
-    if destination.routes:
+    if destination.routes is not None:
         bound = destination.policy_for(method, target.partition("?")[0][len(destination.base_path) :])
     prepared = Prepared(destination, bound, target)
     rules = bound.request_rules

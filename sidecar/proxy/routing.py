@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Final, NoReturn
 
 from sidecar.core.deployment import Deployment, Login, Origin, Upstream
+from sidecar.core.paths import PathIndex
 from sidecar.core.policy import Policy
 from sidecar.observe.metrics import Metrics, UpstreamMeters
 from sidecar.proxy.admission import Admission
@@ -128,14 +129,19 @@ class Router:
             purse=purse,
             host_line=b"" if upstream.host == "keep" and not _asks_proxy(origin) else _host_line(origin),
             base_path=_before_path(origin),
-            routes=tuple(
-                BoundRoute(
-                    route.methods,
-                    route.pattern,
-                    self._bind(route.policy, logs_in=logs_in, store_first=route.store_first),
+            routes=PathIndex(
+                (
+                    route.path,
+                    BoundRoute(
+                        route.methods,
+                        route.pattern,
+                        self._bind(route.policy, logs_in=logs_in, store_first=route.store_first),
+                    ),
                 )
                 for route in upstream.routes
-            ),
+            )
+            if upstream.routes
+            else None,
         )
         if earlier is not None and earlier.pool is pool:
             destination.durations = earlier.durations
