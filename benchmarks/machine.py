@@ -56,7 +56,7 @@ def _has(tool: str) -> bool:
 
 def _short(version: str) -> str:
     """The number alone, without its builder's words."""
-    found = re.search(r"\b\d+\.\d+[\w.+-]*", version)
+    found = re.search(r"\b\d+\.\d+[\w.+-]*(?:, (?:compiled|interpreted.*))?", version)
     return found.group() if found else "version unknown"
 
 

@@ -66,15 +66,14 @@ class CannotCompile(Exception):
 def compile_path(root: Path) -> bool:
     """Make ``sidecar/_compiled`` under ``root``; False if what is there holds. Raises ``CannotCompile``."""
     compiled = _room(root)
-    if compiled.form() == "compiled" and _are_all_in(compiled.COMPILED):
+    if compiled.form() == "compiled" and _is_of_these(root, compiled.COMPILED, compiled.MADE_FROM):
         return False
     _look_for_tools()
     print("compiling the path of a request (half a minute) …", flush=True)
     with tempfile.TemporaryDirectory(prefix="sidecar-compile-") as name:
         made = Path(name) / "made"
+        noted = [f"{compiled.digest(root / 'sidecar' / source)} {source}" for source in sources_of(root)]
         _build(root, Path(name), made)
-        sources = sources_of(root)
-        noted = [f"{compiled.digest(root / 'sidecar' / source)} {source}" for source in sources]
         (made / compiled.MADE_FROM).write_text("\n".join([_suffix(), *noted]) + "\n")
         _put(made, compiled.COMPILED)
     if (found := compiled.form()) != "compiled":
@@ -82,9 +81,11 @@ def compile_path(root: Path) -> bool:
     return True
 
 
-def _are_all_in(folder: Path) -> bool:
-    """Whether exactly these ``MODULES`` were compiled."""
-    return {f"sidecar.{name}{_suffix()}" for name in MODULES} == {file.name for file in folder.glob("sidecar.*.so")}
+def _is_of_these(root: Path, folder: Path, made_from: str) -> bool:
+    """Whether exactly these ``MODULES`` were compiled, and from all of their sources."""
+    noted = [line.partition(" ")[2] for line in (folder / made_from).read_text().splitlines()[1:]]
+    modules = {file.name for file in folder.glob(f"sidecar.*{_suffix()}")}
+    return modules == {f"sidecar.{name}{_suffix()}" for name in MODULES} and noted == sources_of(root)
 
 
 def _room(root: Path) -> Any:
@@ -167,14 +168,17 @@ def _put(made: Path, target: Path) -> None:
 
 
 def sources_of(root: Path) -> list[str]:
-    """The compiled modules, and whatever of ours they import: its types and constants are compiled in."""
+    """The compiled modules, and all of ours that they lead to by imports: types and constants are compiled in."""
     package = root / "sidecar"
     found = {f"{name.replace('.', '/')}.py" for name in MODULES}
-    for source in list(found):
-        for node in ast.walk(ast.parse((package / source).read_bytes())):
+    unread = list(found)
+    while unread:
+        for node in ast.walk(ast.parse((package / unread.pop()).read_bytes())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sidecar."):
                 path = "/".join((node.module or "").split(".")[1:])
-                found.update(name for name in (f"{path}.py", f"{path}/__init__.py") if (package / name).is_file())
+                more = {name for name in (f"{path}.py", f"{path}/__init__.py") if (package / name).is_file()} - found
+                found |= more
+                unread += more
     return sorted(found)
 
 

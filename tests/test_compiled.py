@@ -108,11 +108,30 @@ def test_it_can_be_turned_off(copy: Path) -> None:
     assert ask(copy, SIDECAR_INTERPRETED="1")[1] == "interpreted: SIDECAR_INTERPRETED is set"
 
 
+@pytest.mark.parametrize(("arguments", "code"), [((), 1), (("--if-possible",), 0)])
+def test_without_a_compiler_it_says_so(copy: Path, arguments: tuple[str, ...], code: int) -> None:
+    shutil.rmtree(copy / "_compiled", ignore_errors=True)
+    (copy.parent / "deploy").mkdir()
+    shutil.copy(ROOT / "deploy" / "compile.py", copy.parent / "deploy")
+    variables = {name: value for name, value in os.environ.items() if name != "SIDECAR_INTERPRETED"}
+    asked = subprocess.run(
+        [sys.executable, "deploy/compile.py", *arguments],
+        cwd=copy.parent,
+        env={**variables, "CC": "no-such-compiler"},
+        capture_output=True,
+        text=True,
+    )
+    assert asked.returncode == code
+    assert "there is no C compiler (no-such-compiler); on Debian and Ubuntu: apt install gcc" in asked.stderr
+    assert "Traceback" not in asked.stderr
+    assert not (copy / "_compiled").exists()
+
+
 @pytest.mark.usefixtures("is_compiled")
 def test_what_is_compiled_was_made_from_every_source_that_it_imports() -> None:
     noted = {line.partition(" ")[2] for line in (compiled.COMPILED / compiled.MADE_FROM).read_text().splitlines()[1:]}
     assert noted == set(compiling.sources_of(ROOT))
-    assert {"core/words.py", "proxy/front.py", "proxy/replies.py"} <= noted
+    assert {"core/words.py", "core/shield.py", "proxy/front.py", "proxy/replies.py"} <= noted
 
 
 def test_who_inherits_from_a_compiled_class_is_compiled() -> None:
