@@ -66,7 +66,7 @@ class CannotCompile(Exception):
 def compile_path(root: Path) -> bool:
     """Make ``sidecar/_compiled`` under ``root``; False if what is there holds. Raises ``CannotCompile``."""
     compiled = _room(root)
-    if compiled.form() == "compiled" and _is_of_these(root, compiled.COMPILED, compiled.MADE_FROM):
+    if compiled.fit() == "compiled" and _is_of_these(root, compiled.COMPILED, compiled.MADE_FROM):
         return False
     _look_for_tools()
     print("compiling the path of a request (half a minute) …", flush=True)
@@ -74,9 +74,10 @@ def compile_path(root: Path) -> bool:
         made = Path(name) / "made"
         noted = [f"{compiled.digest(root / 'sidecar' / source)} {source}" for source in sources_of(root)]
         _build(root, Path(name), made)
+        noted += [f"{compiled.digest(file)} {compiled.COMPILED.name}/{file.name}" for file in sorted(made.iterdir())]
         (made / compiled.MADE_FROM).write_text("\n".join([_suffix(), *noted]) + "\n")
         _put(made, compiled.COMPILED)
-    if (found := compiled.form()) != "compiled":
+    if (found := compiled.fit()) != "compiled":
         raise CannotCompile(f"a source was changed meanwhile ({found}); try again")
     return True
 
@@ -84,8 +85,11 @@ def compile_path(root: Path) -> bool:
 def _is_of_these(root: Path, folder: Path, made_from: str) -> bool:
     """Whether exactly these ``MODULES`` were compiled, and from all of their sources."""
     noted = [line.partition(" ")[2] for line in (folder / made_from).read_text().splitlines()[1:]]
-    modules = {file.name for file in folder.glob(f"sidecar.*{_suffix()}")}
-    return modules == {f"sidecar.{name}{_suffix()}" for name in MODULES} and noted == sources_of(root)
+    sources = [name for name in noted if not name.startswith(folder.name)]
+    modules = {f"{folder.name}/sidecar.{name}{_suffix()}" for name in MODULES}
+    return sources == sources_of(root) and modules == {
+        name for name in noted if name.startswith(f"{folder.name}/sidecar.")
+    }
 
 
 def _room(root: Path) -> Any:
@@ -186,10 +190,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="deploy/compile.py", description="Compile the path of a request (mypyc).")
     parser.add_argument("--if-possible", action="store_true", help="say so and go on, where it cannot be compiled")
     given = parser.parse_args()
-    if os.environ.get("SIDECAR_INTERPRETED"):
-        return 0
     try:
-        compile_path(ROOT)
+        if not _room(ROOT).is_turned_off():
+            compile_path(ROOT)
     except CannotCompile as exc:
         print(f"The path of a request is not compiled, and costs a fifth more CPU: {exc}.", file=sys.stderr)
         return 0 if given.if_possible else 1

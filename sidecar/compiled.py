@@ -18,13 +18,13 @@ from importlib.util import spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
-__all__ = ["COMPILED", "MADE_FROM", "digest", "form", "prefer", "running"]
+__all__ = ["COMPILED", "MADE_FROM", "digest", "fit", "form", "is_turned_off", "prefer", "running"]
 
 PACKAGE = Path(__file__).parent
 COMPILED = PACKAGE / "_compiled"
 """Where compiled modules lie: ``PACKAGE.MODULE`` and the suffix of this interpreter's extensions."""
 MADE_FROM = "sources.txt"
-"""In ``COMPILED``: that suffix, then a line ``DIGEST PATH`` for each source, ``PATH`` within the package."""
+"""In ``COMPILED``: that suffix, then ``DIGEST PATH`` for each source and file made, ``PATH`` within the package."""
 
 _TURNED_OFF = "SIDECAR_INTERPRETED"
 _running = "interpreted"
@@ -64,8 +64,16 @@ def prefer() -> None:
 
 def form() -> str:
     """``compiled``, or ``interpreted: …`` with the reason."""
-    if os.environ.get(_TURNED_OFF, "0") not in ("", "0", "false"):
-        return f"interpreted: {_TURNED_OFF} is set"
+    return f"interpreted: {_TURNED_OFF} is set" if is_turned_off() else fit()
+
+
+def is_turned_off() -> bool:
+    """Whether the source is asked for."""
+    return os.environ.get(_TURNED_OFF, "0") not in ("", "0", "false")
+
+
+def fit() -> str:
+    """As ``form``, whatever is asked for."""
     try:
         suffix, *lines = (COMPILED / MADE_FROM).read_text().splitlines()
     except (OSError, ValueError):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from sidecar.core.gateway import Access, Outbound, OutboundProxy, TunnelRule
+from sidecar.core.paths import PathIndex
 from sidecar.core.policy import Policy
 
 __all__ = [
@@ -121,10 +122,7 @@ class Upstream:
 
     def route_of(self, method: str, path: str) -> Route | None:
         """The first route that takes such a request; ``path`` is after the mount, without the query. None: no route."""
-        for route in self.routes:
-            if (not route.methods or method in route.methods) and route.pattern.fullmatch(path):
-                return route
-        return None
+        return PathIndex((route.methods, route.path, route.pattern, route) for route in self.routes).first(method, path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,11 @@
-"""Which of many path patterns may match a path: found by the literal segments that they begin with.
+"""The first of many patterns that takes a request: found by the literal segments that patterns begin with.
 
-A request pays for the patterns that begin as its path does, not for all that there are. Whether one of them does match
-is for whoever asks.
+A request pays for the patterns that begin as its path does, not for all that there are.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Generic, TypeVar
 
@@ -15,18 +15,28 @@ T = TypeVar("T")
 
 
 class PathIndex(Generic[T]):
-    """Items by pattern (``*`` is one segment, ``**`` any number), in the order in which they count."""
+    """Values by methods (none: any) and pattern (``*`` is one segment, ``**`` any number), in the order that counts.
+
+    Made from ``(methods, pattern as written, pattern compiled, value)``.
+    """
 
     __slots__ = ("_by_prefix", "_depth")
 
-    def __init__(self, items: Iterable[tuple[str, T]]) -> None:
-        self._by_prefix: dict[str, list[tuple[int, T]]] = {}
-        for place, (pattern, item) in enumerate(items):
-            self._by_prefix.setdefault(_literal(pattern), []).append((place, item))
+    def __init__(self, rows: Iterable[tuple[frozenset[str], str, re.Pattern[str], T]]) -> None:
+        self._by_prefix: dict[str, list[tuple[int, frozenset[str], re.Pattern[str], T]]] = {}
+        for place, (methods, written, pattern, value) in enumerate(rows):
+            self._by_prefix.setdefault(_literal(written), []).append((place, methods, pattern, value))
         self._depth = max((prefix.count("/") for prefix in self._by_prefix), default=0)
 
-    def candidates(self, path: str) -> list[T]:
-        """All whose pattern may match, in their order; no other does."""
+    def first(self, method: str, path: str) -> T | None:
+        """The value of the first row that takes such a request; None: none does."""
+        for _, methods, pattern, value in self._candidates(path):
+            if (not methods or method in methods) and pattern.fullmatch(path):
+                return value
+        return None
+
+    def _candidates(self, path: str) -> list[tuple[int, frozenset[str], re.Pattern[str], T]]:
+        """All rows whose pattern may match, in their order."""
         found = self._by_prefix.get("", [])
         at = 0
         for _ in range(self._depth):
@@ -36,14 +46,14 @@ class PathIndex(Generic[T]):
                 found = sorted(found + more, key=_place) if found else more
             if at < 0:
                 break
-        return [item for _, item in found]
+        return found
 
 
-def _place(found: tuple[int, T]) -> int:
-    return found[0]
+def _place(row: tuple[int, object, object, object]) -> int:
+    return row[0]
 
 
-def _literal(pattern: str) -> str:
+def _literal(written: str) -> str:
     """``/v1/orders/*/items`` → ``/v1/orders``."""
-    before, star, _ = pattern.partition("*")
-    return before.rpartition("/")[0] if star else pattern
+    before, star, _ = written.partition("*")
+    return before.rpartition("/")[0] if star else written

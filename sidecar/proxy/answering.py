@@ -69,7 +69,7 @@ def answer_whole(
     held = connection.held
     body = held[0] if len(held) == 1 else b"".join(held)
     pieces.append(_in_one_chunk(body) if chunked else body)
-    app.respond_in_turn(b"".join(pieces), len(body))
+    app.respond(b"".join(pieces), len(body))
 
 
 def _head(
@@ -135,7 +135,7 @@ def give_whole(app: AppConnection, connection: Connection, head: bytes, *, chunk
     """The answer of a live connection that has come to its end already."""
     held = connection.held
     body = held[0] if len(held) == 1 else b"".join(held)
-    app.respond_in_turn(head + (_in_one_chunk(body) if chunked else body), len(body))
+    app.respond(head + (_in_one_chunk(body) if chunked else body), len(body))
 
 
 def _in_one_chunk(body: bytes) -> bytes:
@@ -159,7 +159,7 @@ async def give_stream(
 
 def give_kept(app: AppConnection, kept: Kept, head: bytes, *, chunked: bool) -> None:
     """An answer that was let go before a wait, and is the last one after all."""
-    app.respond_in_turn(head + (_in_one_chunk(kept.body) if chunked else kept.body), len(kept.body))
+    app.respond(head + (_in_one_chunk(kept.body) if chunked else kept.body), len(kept.body))
 
 
 def give_own(
@@ -179,6 +179,6 @@ def give_own(
     elif request is not None and request.version[1] == 0:
         head += _KEEP
     if request is not None and request.method == "HEAD":
-        app.respond_in_turn(head + b"\r\n", 0)
+        app.respond(head + b"\r\n", 0)
     else:
-        app.respond_in_turn(head + b"\r\n" + body, len(body))
+        app.respond(head + b"\r\n" + body, len(body))

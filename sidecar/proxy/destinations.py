@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
 from dataclasses import dataclass, field
 
 from multidict import istr
@@ -25,7 +24,7 @@ from sidecar.upstream.login import Credential
 from sidecar.upstream.pool import Pool
 from sidecar.upstream.timers import Timers
 
-__all__ = ["Bound", "BoundRoute", "Destination", "Purse", "TimerShelf"]
+__all__ = ["Bound", "Destination", "Purse", "TimerShelf"]
 
 STATUSES = range(1000)
 
@@ -174,13 +173,6 @@ class Purse:
 
 
 @dataclass(slots=True)
-class BoundRoute:
-    methods: frozenset[str]
-    pattern: re.Pattern[str]
-    bound: Bound
-
-
-@dataclass(slots=True)
 class Destination:
     """Where an exchange goes."""
 
@@ -195,7 +187,7 @@ class Destination:
     host_line: bytes
     """Empty: the app's own ``Host`` is kept."""
     base_path: str
-    routes: PathIndex[BoundRoute] | None = None
+    routes: PathIndex[Bound] | None = None
     host: str = ""
     """The host asked for, if it is not a configured one; for the record only."""
     credential: Credential | None = None
@@ -211,8 +203,5 @@ class Destination:
 
     def policy_for(self, method: str, path: str) -> Bound:
         """The first route that matches, else the upstream's own policy."""
-        if self.routes is not None:
-            for route in self.routes.candidates(path):
-                if (not route.methods or method in route.methods) and route.pattern.fullmatch(path):
-                    return route.bound
-        return self.bound
+        found = self.routes.first(method, path) if self.routes is not None else None
+        return self.bound if found is None else found

@@ -366,15 +366,7 @@ class AppConnection(asyncio.Protocol):
     # -- responses ---------------------------------------------------------------------------------------
 
     def respond(self, data: bytes, body_bytes: int) -> None:
-        """A whole answer: head and body."""
-        self.write_out()
-        self.response_started = True
-        self.response_bytes = body_bytes
-        if self.transport is not None:
-            self.transport.write(data)
-
-    def respond_in_turn(self, data: bytes, body_bytes: int) -> None:
-        """As ``respond``, at the end of this turn of the loop."""
+        """A whole answer, head and body: at the end of this turn of the loop, or with the next ``write_out``."""
         self.response_started = True
         self.response_bytes = body_bytes
         if self.transport is not None:

@@ -18,7 +18,7 @@ from sidecar.core.paths import PathIndex
 from sidecar.core.policy import Policy
 from sidecar.observe.metrics import Metrics, UpstreamMeters
 from sidecar.proxy.admission import Admission
-from sidecar.proxy.destinations import Bound, BoundRoute, Destination, Purse, TimerShelf
+from sidecar.proxy.destinations import Bound, Destination, Purse, TimerShelf
 from sidecar.proxy.holding import Holding
 from sidecar.proxy.refusals import Refused
 from sidecar.upstream.dialling import Dialler
@@ -131,12 +131,10 @@ class Router:
             base_path=_before_path(origin),
             routes=PathIndex(
                 (
+                    route.methods,
                     route.path,
-                    BoundRoute(
-                        route.methods,
-                        route.pattern,
-                        self._bind(route.policy, logs_in=logs_in, store_first=route.store_first),
-                    ),
+                    route.pattern,
+                    self._bind(route.policy, logs_in=logs_in, store_first=route.store_first),
                 )
                 for route in upstream.routes
             )

@@ -32,6 +32,7 @@ class Switching(Exchange):
             upstream.reset()
             raise asyncio.CancelledError
         app.respond(head, 0)
+        app.write_out()
         app.keep_alive = False
         stalled, app.stalled_since = bool(app.stalled_since), 0.0
         app.set_reading(True)

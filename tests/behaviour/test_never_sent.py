@@ -8,13 +8,13 @@ import pytest
 
 from tests.behaviour.conftest import Make
 from tests.support.client import request_bytes
-from tests.support.upstream import Step, Upstream, close, refused_port, reset, say
+from tests.support.upstream import Step, Upstream, close, free_port, reset, say
 from tests.support.wire import PlainChannel
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_a_refused_connection_is_tried_again_with_any_method(make: Make, method: str) -> None:
-    port = refused_port()
+    port = free_port()
     sidecar = await make(port)
     sidecar.clock.hold()
     asking = asyncio.create_task(sidecar.ask(method, "/api/x", body=b"one"))

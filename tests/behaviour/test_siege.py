@@ -27,7 +27,7 @@ from tests.behaviour.conftest import Make
 from tests.support.client import Client, connect, request_bytes
 from tests.support.process import Processes
 from tests.support.sidecar import Running, write_files, yaml_for
-from tests.support.upstream import Live, Upstream, hang, head_bytes, refused_port, say, say_raw, tls_server
+from tests.support.upstream import Live, Upstream, free_port, hang, head_bytes, say, say_raw, tls_server
 from tests.support.wire import Gone
 
 ROOT = str(Path(__file__).resolve().parents[2])
@@ -474,7 +474,7 @@ async def test_a_process_without_an_output_serves_and_ends_as_any_other(
     upstream: Upstream, tmp_path: Path, where: str
 ) -> None:
     """A socket that gets the number of a closed standard stream would abort the process when it is closed."""
-    port = refused_port()
+    port = free_port()
     text = yaml_for(upstream).replace("listen: 127.0.0.1:0", f"listen: 127.0.0.1:{port}")
     path = write_files(tmp_path, text, {"test": "extends: default"})
     outputs = ">&- 2>&- <&-" if where == "closed" else ">/dev/full 2>/dev/full"

@@ -13,7 +13,7 @@ from tests.support.client import Answer, Client
 from tests.support.clock import ManualClock
 from tests.support.plain import black_hole, listening, names
 from tests.support.sidecar import Running
-from tests.support.upstream import Upstream, refused_port, say
+from tests.support.upstream import Upstream, free_port, refused_port, say
 
 BIG = bytes(range(256)) * (64 << 10)
 """16 MiB."""
@@ -121,7 +121,7 @@ async def test_the_first_tunnel_to_each_host_tells_once_how_to_get_retries(make:
 async def test_a_host_that_is_back_in_time_is_reached_by_a_later_attempt(
     make: Make, upstream: Upstream, clock: ManualClock
 ) -> None:
-    port = refused_port()
+    port = free_port()
     sidecar = await make(
         upstream, top=rules(port), policies={"default": "attempts: 3\ntable: [{failure: any, then: retry}]"}
     )

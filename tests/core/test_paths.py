@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,19 +17,24 @@ ASKED = st.lists(st.sampled_from(["a", "b", "ab", "abc", "", "%2F", "a.b"]), max
 )
 
 
-@given(st.lists(PATTERNS | st.sampled_from(["/", "/a/"]), max_size=12), ASKED)
-def test_it_finds_what_trying_all_in_order_finds(patterns: list[str], path: str) -> None:
-    compiled = [(pattern, (place, compile_path(pattern))) for place, pattern in enumerate(patterns)]
-    tried = [place for _, (place, each) in compiled if each.fullmatch(path)]
-    found = [place for place, each in PathIndex(compiled).candidates(path) if each.fullmatch(path)]
-    assert found == tried
+METHODS = st.sampled_from([frozenset[str](), frozenset({"GET"}), frozenset({"POST", "PUT"})])
+NONE: frozenset[str] = frozenset()
 
 
-def test_patterns_that_begin_otherwise_are_not_looked_at() -> None:
-    index = PathIndex([(f"/v1/{n}/**", n) for n in range(1000)] + [("/**", 1000)])
-    assert index.candidates("/v1/7/x/y") == [7, 1000]
-    assert index.candidates("/v2") == [1000]
-    assert index.candidates("/") == [1000]
+@given(st.lists(st.tuples(METHODS, PATTERNS | st.sampled_from(["/", "/a/"])), max_size=12), ASKED)
+def test_it_finds_what_trying_all_in_order_finds(rows: list[tuple[frozenset[str], str]], path: str) -> None:
+    compiled = [(methods, written, compile_path(written), place) for place, (methods, written) in enumerate(rows)]
+    tried = [row[3] for row in compiled if row[0] != frozenset({"POST", "PUT"}) and row[2].fullmatch(path)]
+    assert PathIndex(compiled).first("GET", path) == next(iter(tried), None)
+
+
+def test_patterns_that_begin_otherwise_are_not_tried() -> None:
+    never = re.compile("(?!)")
+    rows = [(NONE, f"/v1/{n}/**", never, n) for n in range(1000)]
+    index = PathIndex([*rows, (NONE, "/**", re.compile(".*"), 1000)])
+    assert [row[3] for row in index._candidates("/v1/7/x/y")] == [7, 1000]
+    assert [row[3] for row in index._candidates("/v2")] == [1000]
+    assert index.first("GET", "/v1/7/x/y") == 1000
 
 
 def test_a_path_of_many_slashes_costs_no_more_than_the_deepest_pattern() -> None:
@@ -38,5 +45,6 @@ def test_a_path_of_many_slashes_costs_no_more_than_the_deepest_pattern() -> None
             Counted.finds += 1
             return super().find(*given)  # type: ignore[arg-type]
 
-    assert PathIndex([("/a/b/*", 1), ("/**", 2)]).candidates(Counted("/" * 100_000)) == [2]
+    index = PathIndex([(NONE, "/a/b/*", re.compile("x"), 1), (NONE, "/**", re.compile("(?:/[^/]*)*"), 2)])
+    assert index.first("GET", Counted("/" * 10_000)) == 2
     assert Counted.finds == 2

@@ -480,7 +480,16 @@ class Live:
 
 
 def refused_port() -> int:
-    """A port of loopback on which nobody listens."""
+    """A port of loopback on which nobody listens, nor ever will: it stays taken as long as this process lives."""
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    port: int = sock.getsockname()[1]
+    sock.detach()
+    return port
+
+
+def free_port() -> int:
+    """A port of loopback on which nobody listens yet."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
