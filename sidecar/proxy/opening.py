@@ -19,7 +19,7 @@ from sidecar.core.deployment import Deployment
 from sidecar.observe.log import EventLog
 from sidecar.proxy.front import AppConnection, House
 from sidecar.proxy.interceptor import TakenTunnel
-from sidecar.wire.heads import BadHead, RequestMessage
+from sidecar.wire.heads import BadHead, RequestMessage, altered
 
 __all__ = ["Contexts", "Opener"]
 
@@ -167,8 +167,7 @@ def _with_base(message: RequestMessage, base: str) -> RequestMessage:
     if host is not None and not _same(host.lower(), authority):
         raise BadHead(421, "host", "the Host field names another host than the tunnel")
     if target[:1] == "/":
-        path: RequestMessage = message._replace(path=base + target)  # type: ignore[attr-defined]  # of aiohttp's
-        return path
+        return altered(message, path=base + target)
     if target == "*" or target.lower().startswith((base + "/", base + "?")) or target.lower() == base:
         return message
     raise BadHead(421, "target", "the target is at another host than the tunnel")

@@ -27,7 +27,7 @@ from sidecar.proxy.headers import (
 )
 from sidecar.proxy.ids import idempotency_key, new_id, sane
 from sidecar.proxy.routing import Refused, Router, UserInfo, check_host, valid_hosts
-from sidecar.proxy.userinfo import Moved
+from sidecar.proxy.userinfo import moved
 from sidecar.upstream.login import Credential
 from sidecar.wire.framing import CHUNKED
 from sidecar.wire.heads import RequestMessage
@@ -106,7 +106,7 @@ def prepare(message: RequestMessage, router: Router, body_length: int) -> Prepar
     try:
         destination, target = router.find(path)
     except UserInfo as found:
-        return prepare(Moved(message, found.target, found.user_info), router, body_length)
+        return prepare(moved(message, found.target, found.user_info), router, body_length)
     bound = destination.bound
     if destination.routes is not None:
         bound = destination.policy_for(method, target.partition("?")[0][len(destination.base_path) :])

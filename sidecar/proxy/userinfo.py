@@ -6,36 +6,27 @@ RFC 9110 section 4.2.4 deprecates them in URLs; clients that are handed such a U
 from __future__ import annotations
 
 import base64
-from typing import Any, Final
+from typing import Final
 from urllib.parse import unquote_to_bytes
 
-from multidict import CIMultiDict
+from multidict import CIMultiDict, CIMultiDictProxy
 
-from sidecar.wire.heads import RequestMessage
+from sidecar.wire.heads import RequestMessage, altered
 
-__all__ = ["Moved"]
+__all__ = ["moved"]
 
 _AUTHORIZATION: Final = "Authorization"
 
 
-class Moved:
-    """A request head with the credentials of its target in a field; everything else as it was."""
-
-    __slots__ = ("_message", "headers", "path", "raw_headers")
-
-    def __init__(self, message: RequestMessage, target: str, user_info: str) -> None:
-        self._message = message
-        self.path = target
-        self.headers: Any = message.headers
-        self.raw_headers = message.raw_headers
-        if user_info and _AUTHORIZATION not in message.headers:
-            value = _basic(user_info)
-            self.headers = CIMultiDict(message.headers)
-            self.headers[_AUTHORIZATION] = value.decode("ascii")
-            self.raw_headers = (*message.raw_headers, (_AUTHORIZATION.encode("ascii"), value))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._message, name)
+def moved(message: RequestMessage, target: str, user_info: str) -> RequestMessage:
+    """The head with the credentials of its target in a field; everything else as it was."""
+    if not user_info or _AUTHORIZATION in message.headers:
+        return altered(message, path=target)
+    value = _basic(user_info)
+    headers = CIMultiDict(message.headers)
+    headers[_AUTHORIZATION] = value.decode("ascii")
+    raw_headers = (*message.raw_headers, (_AUTHORIZATION.encode("ascii"), value))
+    return altered(message, path=target, headers=CIMultiDictProxy(headers), raw_headers=raw_headers)
 
 
 def _basic(user_info: str) -> bytes:

@@ -19,6 +19,7 @@ __all__ = [
     "HeadMessage",
     "RequestMessage",
     "ResponseMessage",
+    "altered",
     "cannot_be_a_head",
     "parse_request_head",
     "parse_response_head",
@@ -128,17 +129,10 @@ def parse_request_head(head: bytes, head_bytes: int, headers: int) -> RequestMes
     return message
 
 
-class _OtherMethod:
-    """A head whose method the parser does not know; everything else as parsed."""
-
-    __slots__ = ("_message", "method")
-
-    def __init__(self, message: RequestMessage, method: str) -> None:
-        self._message = message
-        self.method = method
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._message, name)
+def altered(message: RequestMessage, **fields: Any) -> RequestMessage:
+    """The same head with other values of these attributes (``method``, ``path``, ``headers``, ``raw_headers``)."""
+    copy: RequestMessage = message._replace(**fields)  # type: ignore[attr-defined]  # of aiohttp's
+    return copy
 
 
 def _unknown_method(head: bytes, head_bytes: int, headers: int) -> RequestMessage:
@@ -147,7 +141,7 @@ def _unknown_method(head: bytes, head_bytes: int, headers: int) -> RequestMessag
     if token is None:
         raise BadHead(400, "method", "the request line does not begin with a method")
     message = parse_request_head(b"POST " + head[token.end() :], head_bytes, headers)
-    return _OtherMethod(message, token.group()[:-1].decode("ascii"))
+    return altered(message, method=token.group()[:-1].decode("ascii"))
 
 
 def refusal(exc: HttpProcessingError, head: bytes) -> BadHead:

@@ -236,6 +236,17 @@ async def test_a_tunnel_to_port_80_is_plain_http_and_is_read(opened: Running, tl
     assert "outcome=recovered" in head
 
 
+@pytest.mark.parametrize("method", ["GET", "QUERY", "LIST", "X-Odd"])
+async def test_a_method_goes_through_an_opened_tunnel_as_it_is(
+    opened: Running, tls_upstream: Upstream, method: str
+) -> None:
+    """Methods are an open list (RFC 9110 section 9.1); Vault's LIST is none of aiohttp's."""
+    async with tunnel(opened, "api.example:80") as app:
+        assert (await app.ask(method=method))[0] == 200
+    assert tls_upstream.requests[0].method == method
+    assert opened.records[-1].method == method
+
+
 async def test_a_request_that_comes_with_the_connect_is_read(opened: Running) -> None:
     ahead = b"GET /v1/x HTTP/1.1\r\nHost: api.example\r\n\r\n"
     async with tunnel(opened, "api.example:80", ahead=ahead) as app:
