@@ -6,7 +6,8 @@ A row takes what it leaves out from the policy that is in force, not from the fi
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from sidecar.config.fields import Block
@@ -192,14 +193,20 @@ def _errors(block: PolicyBlock, rows: tuple[Row, ...]) -> core.Errors:
     return core.Errors(pointers, tuple(block.errors.message), block.errors.shape, named)
 
 
-def compile_deployment(site: SiteBlock, policies: Mapping[str, core.Policy], source: str) -> Deployment:
-    """Everything that the sidecar runs on. ``policies`` holds every name that the site uses."""
+def compile_deployment(
+    site: SiteBlock, policies: Mapping[str, core.Policy], source: str, read: Callable[[Path], bytes]
+) -> Deployment:
+    """Everything that the sidecar runs on. ``policies`` holds every name that the site uses; ``read`` gives the bytes
+    of a file that the review has judged."""
     limits, log = site.limits, site.log
     folder = Path(source).parent
     return Deployment(
         listen=site.listen,
         admin=site.admin,
-        upstreams=tuple(_upstream(block, policies, policies[site.default_policy], folder) for block in site.upstreams),
+        upstreams=tuple(
+            _upstream(block, policies, policies[site.default_policy], _origin(block, folder, read), folder)
+            for block in site.upstreams
+        ),
         default_policy=policies[site.default_policy],
         unknown_hosts=site.unknown_hosts,
         limits=Limits(limits.head, limits.headers, limits.head_timeout, limits.idle, limits.drain, limits.connections),
@@ -221,25 +228,27 @@ def _outbox(block: OutboxBlock | None, folder: Path) -> OutboxRule | None:
 
 
 def _upstream(
-    block: UpstreamBlock, policies: Mapping[str, core.Policy], default: core.Policy, folder: Path
+    block: UpstreamBlock, policies: Mapping[str, core.Policy], default: core.Policy, origin: Origin, folder: Path
 ) -> Upstream:
     return Upstream(
         name=block.name,
-        origin=_origin(block, folder),
+        origin=origin,
         policy=policies[block.policy] if block.policy else default,
         mount=block.mount,
         hosts=tuple(block.hosts or ()),
         routes=tuple(_route(route, policies) for route in block.routes),
         host=block.host,
         connections=block.connections,
-        login=compile_login(block.login, _origin(block, folder), folder),
+        login=compile_login(block.login, origin, folder),
     )
 
 
-def _origin(block: UpstreamBlock, folder: Path) -> Origin:
+def _origin(block: UpstreamBlock, folder: Path, read: Callable[[Path], bytes]) -> Origin:
     origin = block.origin
-    ca_file = str(folder / block.ca_file) if block.ca_file else None
-    return Origin(origin.scheme, origin.host, origin.port, origin.base_path, ca_file)
+    if block.ca_file is None:
+        return origin
+    path = folder / block.ca_file
+    return replace(origin, ca_file=str(path), trust=read(path).decode("ascii"))
 
 
 def _route(block: RouteBlock, policies: Mapping[str, core.Policy]) -> Route:

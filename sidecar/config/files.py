@@ -44,6 +44,10 @@ class Files:
                 return Problem(Code.UNREADABLE, "a path holds no NUL character", name_of(path))
         return self._contents[path]
 
+    def judged(self, path: Path) -> bytes:
+        """The bytes of a file that was read before, and found to be readable."""
+        return self._contents[path]
+
     def parse(self, path: Path) -> Document:
         """The document in a file; a file that cannot be read is a document with that problem."""
         data = self.read(path)

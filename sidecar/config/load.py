@@ -105,7 +105,7 @@ def load_deployment(
     assert site is not None  # noqa: S101 - without a site there was a problem
     return Loaded(
         deployment=replace(
-            compile_deployment(site, policies, str(path) if path else ""),
+            compile_deployment(site, policies, str(path) if path else "", files.judged),
             access=gateway.access,
             tunnels=gateway.tunnels,
             outbound=gateway.outbound,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -167,12 +168,11 @@ def compile_login(block: LoginBlock | None, origin: Origin, folder: Path) -> Log
 def _place(url: str, origin: Origin) -> tuple[Origin, str]:
     """The origin to ask, and the request target there."""
     if url.startswith("/"):
-        return Origin(origin.scheme, origin.host, origin.port, "", origin.ca_file), url
+        return replace(origin, base_path=""), url
     other = parse_origin(url)
     # A private authority is trusted for the host that it was named for, not for others.
     same = (other.scheme, other.host, other.port) == (origin.scheme, origin.host, origin.port)
-    ca_file = origin.ca_file if same else None
-    return Origin(other.scheme, other.host, other.port, "", ca_file), other.base_path or "/"
+    return replace(origin if same else other, base_path=""), other.base_path or "/"
 
 
 def _with_references(value: object, folder: Path) -> object:

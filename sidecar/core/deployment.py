@@ -47,6 +47,8 @@ class Origin:
     """Prefixed to every path; no slash at its end."""
     ca_file: str | None = None
     """PEM file of certificates to trust in place of the system's. Verification cannot be turned off."""
+    trust: str | None = field(default=None, repr=False)
+    """What stood in ``ca_file`` when the configuration was read: part of the identity, for files rotated in place."""
     proxy: OutboundProxy | None = None
     """What it is reached through; None: direct."""
 

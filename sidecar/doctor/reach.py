@@ -154,7 +154,7 @@ def _date(around: Surroundings, origin: Origin) -> tuple[str | None, float]:
     seconds = around.timeout_seconds
     connection: HTTPConnection
     if origin.scheme == "https":
-        context = ssl.create_default_context(cafile=origin.ca_file)
+        context = ssl.create_default_context(cadata=origin.trust)
         connection = HTTPSConnection(origin.host, origin.port, timeout=seconds, context=context)
     else:
         connection = HTTPConnection(origin.host, origin.port, timeout=seconds)

@@ -34,9 +34,9 @@ _KEEP_ALIVE: Final = hdrs.KEEP_ALIVE
 
 
 @lru_cache(maxsize=64)
-def tls_context(ca_file: str | None) -> ssl.SSLContext:
-    """Verified TLS, always; HTTP/1.1 only. ``ca_file`` replaces the system's trust."""
-    context = ssl.create_default_context(cafile=ca_file)
+def tls_context(trust: str | None) -> ssl.SSLContext:
+    """Verified TLS, always; HTTP/1.1 only. ``trust`` (PEM) replaces the system's."""
+    context = ssl.create_default_context(cadata=trust)
     context.set_alpn_protocols(["http/1.1"])
     # An end without close_notify is not the upstream's: with this option it could not be told from one.
     context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
@@ -170,7 +170,7 @@ class Pool:
         try:
             if origin.scheme == "https":
                 _, connection = await self._loop.create_connection(
-                    self._make, sock=sock, ssl=tls_context(origin.ca_file), server_hostname=origin.host
+                    self._make, sock=sock, ssl=tls_context(origin.trust), server_hostname=origin.host
                 )
             else:
                 _, connection = await self._loop.create_connection(self._make, sock=sock)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from sidecar.config.load import load_deployment
 from tests.behaviour.conftest import Make
 from tests.support.upstream import Upstream, tls_server
 
@@ -36,3 +37,18 @@ async def test_a_certificate_that_is_not_right_is_never_accepted(
         assert answer.status == 502
         assert "tls_certificate_error" in str(answer.headers.get("Proxy-Status"))
         assert upstream.requests == []
+
+
+async def test_a_file_of_authorities_that_was_rotated_in_place_is_taken_over_by_a_reload(
+    make: Make, authority: trustme.CA, authority_file: str, tmp_path: Path
+) -> None:
+    async with Upstream.start(tls=tls_server(pem(authority.issue_cert("localhost"), tmp_path))) as upstream:
+        sidecar = await make(upstream, scheme="https", more=f"    ca_file: {authority_file}")
+        assert (await sidecar.ask("GET", "/api/x")).status == 200
+
+        trustme.CA().cert_pem.write_to_path(authority_file)  # the old authority is withdrawn
+        sidecar.sidecar.apply(load_deployment(sidecar.path, environ={}).deployment)
+        answer = await sidecar.ask("GET", "/api/x")
+        assert answer.status == 502
+        assert "tls_certificate_error" in str(answer.headers.get("Proxy-Status"))
+        assert len(upstream.requests) == 1
