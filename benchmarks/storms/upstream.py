@@ -22,8 +22,9 @@ from typing import Any, cast
 import uvloop
 
 from benchmarks.storms.judge import Arrival
+from sidecar.core.exchange import Request
 from sidecar.simulate.storms import Storm, storm_from_file
-from sidecar.simulate.upstream import Answer, Upstream
+from sidecar.simulate.upstream import Answer, Call, Upstream
 
 PATH, BEGIN, LOG = "/r/", "/begin", "/log"
 BODY = b'{"ok":true}'
@@ -90,7 +91,8 @@ class Site:
         self.seen[name] += 1
         arrival = Arrival(at=time.monotonic(), name=name, number=self.seen[name], method=method)
         self.log.append(arrival)
-        self.model.arrive(lambda answer: self._answered(connection, arrival, answer))
+        call = Call(Request(method, f"{PATH}{name}"), attempt=arrival.number)
+        self.model.arrive(call, lambda answer: self._answered(connection, arrival, answer))
 
     def _answered(self, connection: Connection, arrival: Arrival, answer: Answer) -> None:
         arrival.applied = answer.applied

@@ -10,19 +10,36 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Any, Final
 
-__all__ = ["Clock"]
+__all__ = ["Clock", "unit"]
 
 EPOCH: Final = 1_696_004_797.0
 """The wall clock at virtual second 0."""
+MASK: Final = (1 << 64) - 1
+
+
+def unit(*numbers: int) -> float:
+    """A number in [0, 1) that depends on these numbers alone: the finalizer of SplitMix64 (Steele, Lea, Flood 2014).
+
+    Two sides of a comparison that ask for the same thing get the same luck, whatever else either of them does
+    (common random numbers).
+    """
+    state = 0
+    for number in numbers:
+        state = (state + number + 0x9E3779B97F4A7C15) & MASK
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & MASK
+        state ^= state >> 31
+    return (state >> 11) / (1 << 53)
 
 
 class Clock:
     """Seconds since the run began."""
 
-    __slots__ = ("_count", "_due", "chance", "dice", "now")
+    __slots__ = ("_count", "_due", "chance", "dice", "now", "seed")
 
     def __init__(self, seed: int) -> None:
         self.now = 0.0
+        self.seed = seed
         self.dice = random.Random(seed)
         self.chance: Callable[[], float] = self.dice.random
         self._due: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
@@ -31,6 +48,10 @@ class Clock:
     @property
     def wall(self) -> float:
         return EPOCH + self.now
+
+    def chance_of(self, index: int, attempt: int) -> float:
+        """The chance of one attempt of one request: the same on every side of a comparison."""
+        return unit(self.seed, index, attempt)
 
     def at(self, moment: float, act: Callable[..., None], *arguments: Any) -> None:
         """Call it at that moment, or now if that is past."""

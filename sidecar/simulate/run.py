@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import cycle
+from itertools import count, cycle
 from typing import Final
 
+from sidecar.core.exchange import Request
 from sidecar.core.policy import Policy
 from sidecar.simulate.clock import Clock
 from sidecar.simulate.sidecars import Budgeted, Door, Fixed, Side, Sidecar
@@ -96,14 +97,14 @@ def stand(name: str, storm: Storm, team: Team, seed: int, progress: Callable[[fl
 
 def _offer(clock: Clock, storm: Storm, sides: list[Side]) -> int:
     """Set the load going; how many requests it is in all."""
-    turn = cycle(sides)
+    turn, request = cycle(sides), Request(storm.method)
     if storm.workers:
-        left = [storm.requests]
+        numbers = count()
 
         def work() -> None:
-            if left[0] > 0:
-                left[0] -= 1
-                next(turn).take(storm.method, work)
+            number = next(numbers)
+            if number < storm.requests:
+                next(turn).take(request, number, work)
 
         for _ in range(min(storm.workers, storm.requests)):
             clock.at(0.0, work)
@@ -113,7 +114,7 @@ def _offer(clock: Clock, storm: Storm, sides: list[Side]) -> int:
     def arrive(number: int) -> None:
         if number + 1 < total:
             clock.at((number + 1) / storm.rate, arrive, number + 1)
-        next(turn).take(storm.method, _nothing)
+        next(turn).take(request, number, _nothing)
 
     clock.at(0.0, arrive, 0)
     return total

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, Protocol
 
@@ -26,9 +26,9 @@ from sidecar.core.usual import Usual, middle, told
 from sidecar.core.words import IDEMPOTENT_METHODS, Reason, Verb
 from sidecar.simulate.clock import Clock
 from sidecar.simulate.tally import Tally
-from sidecar.simulate.upstream import Answer, Upstream
+from sidecar.simulate.upstream import Answer, Call, Upstream
 
-__all__ = ["Budgeted", "Door", "Fixed", "Side", "Sidecar"]
+__all__ = ["Budgeted", "Door", "Exchange", "Fixed", "Side", "Sidecar", "Teller"]
 
 TICK_SECONDS: Final = 1.0
 TYPICAL_BYTES: Final = 4096
@@ -41,7 +41,8 @@ BOUNDS: Final = tuple(0.001 * 1.5**n for n in range(30))
 class Side(Protocol):
     """Takes requests of an app; counts in a tally."""
 
-    def take(self, method: str, done: Callable[[], None]) -> None: ...
+    def take(self, request: Request, index: int, done: Callable[[], None]) -> None:
+        """One request of an app, the ``index``-th of the run; ``done`` is called at its end."""
 
     @property
     def held(self) -> int: ...
@@ -50,6 +51,9 @@ class Side(Protocol):
 @dataclass(slots=True, eq=False)
 class Exchange:
     request: Request
+    """With its deadline."""
+    index: int
+    """Of the request among those of the run, from 0."""
     began: float
     done: Callable[[], None]
     history: tuple[Attempt, ...] = ()
@@ -156,13 +160,11 @@ class Sidecar:
         """Exchanges that wait inside; those behind a shared door are counted with its first member."""
         return self.waits + (self.door.shield.waiting if self.door.members[0] is self else 0)
 
-    def take(self, method: str, done: Callable[[], None]) -> None:
-        """One request of an app."""
+    def take(self, request: Request, index: int, done: Callable[[], None]) -> None:
         now = self._clock.now
         self._teller.begin()
         self._requests += 1
-        request = Request(method, deadline_at=now + self._policy.deadline_seconds)
-        self._ask(Exchange(request, now, done))
+        self._ask(Exchange(replace(request, deadline_at=now + self._policy.deadline_seconds), index, now, done))
 
     def _ask(self, exchange: Exchange) -> None:
         self.door.tick()
@@ -197,7 +199,8 @@ class Sidecar:
         self.door.shield.sends += 1
         self.under_way += 1
         self._tally.sent.add(exchange.sent_at)
-        self._upstream.arrive(partial(self._answered, exchange))
+        call = Call(exchange.request, exchange.index, exchange.number)
+        self._upstream.arrive(call, partial(self._answered, exchange))
 
     def _answered(self, exchange: Exchange, answer: Answer) -> None:
         now, status = self._clock.now, answer.status
@@ -241,9 +244,8 @@ class Sidecar:
         self._budget = refill(self._budget, self._policy.budget, now, self._requests)
         self._requests = 0
         pressure = Pressure(budget_tokens=self._budget.tokens)
-        return decide(
-            self._policy, exchange.request, exchange.history, Now(now, self._clock.wall), self._clock.chance(), pressure
-        )
+        chance = self._clock.chance_of(exchange.index, exchange.number)
+        return decide(self._policy, exchange.request, exchange.history, Now(now, self._clock.wall), chance, pressure)
 
     def _follow(self, exchange: Exchange, decision: Decision) -> None:
         if decision.verb is not Verb.RETRY or decision.wait is None:
@@ -287,15 +289,16 @@ class Fixed:
         self.active = 0
         self.retrying = 0
 
-    def take(self, method: str, done: Callable[[], None]) -> None:
+    def take(self, request: Request, index: int, done: Callable[[], None]) -> None:
         self._teller.begin()
         self.active += 1
-        self._send(Exchange(Request(method), self._clock.now, done))
+        self._send(Exchange(request, index, self._clock.now, done))
 
     def _send(self, exchange: Exchange) -> None:
         exchange.number += 1
         self._tally.sent.add(self._clock.now)
-        self._upstream.arrive(lambda answer: self._answered(exchange, answer))
+        call = Call(exchange.request, exchange.index, exchange.number)
+        self._upstream.arrive(call, partial(self._answered, exchange))
 
     def _answered(self, exchange: Exchange, answer: Answer) -> None:
         exchange.applied += answer.applied

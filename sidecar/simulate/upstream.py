@@ -12,10 +12,23 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Any, Literal, Protocol
 
-from sidecar.core.exchange import Headers, no_headers
+from sidecar.core.exchange import Headers, Request, no_headers
 from sidecar.core.words import FailureKind
 
-__all__ = ["Answer", "Brownout", "Flaky", "HintStyle", "Outage", "Quota", "Silent", "Timer", "Trouble", "Upstream"]
+__all__ = [
+    "Answer",
+    "Brownout",
+    "Call",
+    "Flaky",
+    "HintStyle",
+    "Outage",
+    "Quota",
+    "Silent",
+    "Timer",
+    "Trouble",
+    "Upstream",
+    "refusal",
+]
 
 HintStyle = Literal["seconds", "date", "decimal", "ms", "reset", "none"]
 Trouble = Literal["status", "reset", "refused"]
@@ -44,6 +57,16 @@ OK = Answer(200, applied=True)
 UNAVAILABLE = Answer(503)
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One send, as an upstream sees it."""
+
+    request: Request
+    index: int = 0
+    """Of the request among those of the run, from 0: what hangs on chance can hang on this and on ``attempt``."""
+    attempt: int = 1
+
+
 class Timer(Protocol):
     """What a model needs of a clock, virtual (``clock``) or real (``benchmarks.storms``)."""
 
@@ -61,7 +84,7 @@ class Timer(Protocol):
 
 
 class Upstream(Protocol):
-    def arrive(self, reply: Callable[[Answer], None]) -> None:
+    def arrive(self, call: Call, reply: Callable[[Answer], None]) -> None:
         """One request; ``reply`` is called once, later."""
 
 
@@ -88,7 +111,7 @@ class Flaky:
     def __init__(self, clock: Timer, share: float = 0.2, latency: float = 0.01) -> None:
         self._clock, self._share, self._latency = clock, share, latency
 
-    def arrive(self, reply: Callable[[Answer], None]) -> None:
+    def arrive(self, call: Call, reply: Callable[[Answer], None]) -> None:
         answer = UNAVAILABLE if self._clock.chance() < self._share else OK
         self._clock.after(self._latency, reply, answer)
 
@@ -99,7 +122,7 @@ class Silent:
     def __init__(self, clock: Timer, share: float = 0.2, latency: float = 0.01) -> None:
         self._clock, self._share, self._latency = clock, share, latency
 
-    def arrive(self, reply: Callable[[Answer], None]) -> None:
+    def arrive(self, call: Call, reply: Callable[[Answer], None]) -> None:
         dies = self._clock.chance() < self._share
         answer = Answer(failure=FailureKind.CLOSED, applied=True) if dies else OK
         self._clock.after(self._latency, reply, answer)
@@ -122,7 +145,7 @@ class Outage:
         self._clock, self._begins, self._ends, self._latency = clock, begins, ends, latency
         self._hint, self._style, self._status, self._how = hint, style, status, how
 
-    def arrive(self, reply: Callable[[Answer], None]) -> None:
+    def arrive(self, call: Call, reply: Callable[[Answer], None]) -> None:
         is_down = self._begins <= self._clock.now < self._ends
         self._clock.after(self._latency, reply, self._trouble() if is_down else OK)
 
@@ -155,7 +178,7 @@ class Quota:
         self.early = 0
         """Arrivals before that moment, beyond those that were already under way."""
 
-    def arrive(self, reply: Callable[[Answer], None]) -> None:
+    def arrive(self, call: Call, reply: Callable[[Answer], None]) -> None:
         now = self._clock.now
         self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
         self._at = now
@@ -199,7 +222,7 @@ class Brownout:
         self._begins, self._ends, self._queue, self._hint = begins, ends, queue, hint
         self._waiting: deque[Callable[[Answer], None]] = deque()
 
-    def arrive(self, reply: Callable[[Answer], None]) -> None:
+    def arrive(self, call: Call, reply: Callable[[Answer], None]) -> None:
         if self._free:
             self._serve(reply)
         elif len(self._waiting) < self._queue:
