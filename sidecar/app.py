@@ -236,6 +236,7 @@ class Sidecar:
     def apply(self, deployment: Deployment) -> tuple[str, ...]:
         """Take over another deployment. Running exchanges keep theirs. Returns what needs a restart to take effect."""
         self.listener.router = self._router(deployment, self.listener.router)
+        self._pools.keep(self.listener.router.pools())
         self.listener.limits = deployment.limits
         if self._sharing is not None:
             self._sharing.apply(_parts(self.listener.router))

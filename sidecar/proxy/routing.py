@@ -7,6 +7,7 @@ upstream and with a thousand. It answers with a ``Destination`` and the target t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from sidecar.proxy.holding import Holding
 from sidecar.proxy.refusals import Refused
 from sidecar.upstream.dialling import Dialler
 from sidecar.upstream.login import Credentials
-from sidecar.upstream.pool import Pools
+from sidecar.upstream.pool import Pool, Pools
 from sidecar.upstream.wayout import WayOut
 
 __all__ = ["Refused", "Router", "UserInfo", "check_host", "valid_hosts"]
@@ -95,6 +96,9 @@ class Router:
         self.destinations: dict[str, Destination] = {}
         for upstream in deployment.upstreams:
             self._add(upstream, before)
+        for plain, known in before._unknown.items() if before is not None else ():
+            with contextlib.suppress(Refused):  # such hosts may be forbidden by now
+                self._add_host(plain, known)
         # Apart from the others: the first segment of //x is empty, and yet it is not mounted at /.
         self._root = self._mounts.pop("/", None)
         self._depths = sorted({mount.count("/") for mount in self._mounts}, reverse=True)
@@ -114,11 +118,9 @@ class Router:
         origin, logs_in = upstream.origin, upstream.login is not None
         origin = replace(origin, proxy=self._way_out.of_upstream(upstream.name, origin.host, origin.port))
         earlier = before.destinations.get(upstream.name) if before is not None else None
-        rule = upstream.policy.budget
-        # What has been earned and spent survives a reload, unless the rule itself changed.
-        keep = earlier is not None and earlier.bound.policy.budget == rule
-        purse = earlier.purse if earlier is not None and keep else Purse(rule, self._loop.time())
-        pool, meters = self._pools.configured(origin, upstream.connections), self._metrics.upstream(upstream.name)
+        purse = self._purse(upstream.policy, earlier)
+        pool = self._pools.configured(upstream.name, origin, upstream.connections)
+        meters = self._metrics.upstream(upstream.name)
         destination = Destination(
             name=upstream.name,
             origin=origin,
@@ -181,9 +183,20 @@ class Router:
                 return earlier.holding
         return self._hold(policy, meters)
 
+    def _purse(self, policy: Policy, earlier: Destination | None) -> Purse:
+        """What has been earned and spent survives a reload, unless the rule itself changed."""
+        if earlier is not None and earlier.bound.policy.budget == policy.budget:
+            return earlier.purse
+        return Purse(policy.budget, self._loop.time())
+
     def holdings(self) -> Iterator[Holding]:
         for destination in (*self.destinations.values(), *self._unknown.values()):
             yield destination.holding
+
+    def pools(self) -> Iterator[Pool]:
+        """Of every destination of this map."""
+        for destination in (*self.destinations.values(), *self._unknown.values()):
+            yield destination.pool
 
     def _by_mount(self, target: str) -> tuple[Destination, str]:
         depths = self._depths
@@ -258,25 +271,33 @@ class Router:
         if known is not None:
             self._unknown.move_to_end(origin)
             return known
-        self._admission.check_host(origin.host, origin.port)
-        plain, origin = origin, replace(origin, proxy=self._way_out.of_host(origin.host, origin.port))
-        meters = self._metrics.unknown
-        pool = self._pools.unknown(origin)
-        made = Destination(
+        if len(self._unknown) >= UNKNOWN_HOSTS:
+            self._forget_host()
+        return self._add_host(origin, None)
+
+    def _forget_host(self) -> None:
+        """The one that was asked longest ago, of those where nothing is under way if there are any."""
+        hosts = self._unknown
+        oldest = next((origin for origin, known in hosts.items() if not known.pool.is_busy), next(iter(hosts)))
+        self._pools.forget(hosts.pop(oldest).origin)
+
+    def _add_host(self, plain: Origin, earlier: Destination | None) -> Destination:
+        """``earlier``: of the map before this one. Raises ``Refused``."""
+        self._admission.check_host(plain.host, plain.port)
+        origin = replace(plain, proxy=self._way_out.of_host(plain.host, plain.port))
+        meters, policy = self._metrics.unknown, self.default.policy
+        made = self._unknown[plain] = Destination(
             name=meters.name,
             origin=origin,
-            pool=pool,
+            pool=self._pools.unknown(origin),
             meters=meters,
-            holding=self._hold(self.default.policy, meters),
+            holding=self._holding(policy, meters, earlier),
             bound=self.default,
-            purse=Purse(self.default.policy.budget, self._loop.time()),
+            purse=self._purse(policy, earlier),
             host_line=_host_line(origin),
             base_path=_before_path(origin),
             host=origin.authority,
         )
-        self._unknown[plain] = made
-        if len(self._unknown) > UNKNOWN_HOSTS:
-            self._unknown.popitem(last=False)
         return made
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections import OrderedDict, deque
+from collections import deque
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
@@ -27,8 +28,8 @@ __all__ = ["Pool", "Pools"]
 
 IDLE_SECONDS: Final = 15.0
 """Common servers close after 5 (node, Apache) to 75 s (nginx); what a server announces goes before this."""
-UNKNOWN_HOST_CONNECTIONS = 100
-UNKNOWN_HOSTS = 1000
+UNKNOWN_HOST_CONNECTIONS: Final = 100
+"""At most, to one host that no upstream names."""
 
 _KEEP_ALIVE: Final = hdrs.KEEP_ALIVE
 
@@ -64,6 +65,7 @@ class Pool:
         self._open: set[Connection] = set()
         self._connecting = 0
         self._waiting: deque[asyncio.Future[Connection | None]] = deque()
+        self._retired = False
         self._closed = False
 
     @property
@@ -84,6 +86,11 @@ class Pool:
     @property
     def is_unused(self) -> bool:
         return not (self._open or self._connecting or self._waiting)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an attempt has a connection, or waits for one."""
+        return self.lent > 0 or self._connecting > 0 or len(self._waiting) > 0
 
     def take_idle(self, *, careful: bool) -> Connection | None:
         """A pooled connection, or None. ``careful``: look into the kernel first whether it has died meanwhile."""
@@ -218,28 +225,34 @@ class Pool:
         connection.idle_since = self._loop.time()
         if self._waiting and self._next_turn(connection):
             return
+        if self._retired:
+            connection.abort()
+            return
         self._idle.append(connection)
 
     def gone(self, connection: Connection) -> None:
         if connection in self._open:
             self._open.discard(connection)
+            if connection in self._idle:
+                self._idle.remove(connection)
             if self._waiting:
                 self._next_turn()
 
     def sweep(self) -> None:
         """Close what has been idle for too long; called now and then."""
         now = self._loop.time()
-        keep: list[Connection] = []
-        for connection in self._idle:
-            if connection.transport is None or connection.transport.is_closing():
-                continue
+        for connection in list(self._idle):
             if now - connection.idle_since >= (connection.expired or IDLE_SECONDS):
                 connection.abort()
-            else:
-                keep.append(connection)
-        self._idle = keep
+
+    def retire(self) -> None:
+        """No new exchange will come: keep no connection any more. Those that are under way go on, and may dial."""
+        self._retired = True
+        for connection in list(self._idle):
+            connection.abort()
 
     def close(self) -> None:
+        """Shutting down: cut every connection; none is made any more."""
         self._closed = True
         for connection in list(self._open):
             connection.abort()
@@ -256,7 +269,8 @@ def _announced_seconds(value: str) -> float:
 
 
 class Pools:
-    """All pools: those of configured upstreams for as long as they are configured, the rest bounded in number."""
+    """All pools. The map of the configuration (``proxy.routing``) owns them: one is here for as long as a destination
+    of the map in force has it. It then *retires*: whoever still holds it can use it, but it keeps no connection."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, lookup: Lookup | None = None) -> None:
         self._loop = loop
@@ -267,16 +281,16 @@ class Pools:
         """Ports that this process listens on itself: never dialled."""
         self.resolver = Resolver(loop, lookup)
         self.dialler = Dialler(loop, self.resolver, self.guard)
-        self._pools: dict[Origin, Pool] = {}
-        self._unknown: OrderedDict[Origin, Pool] = OrderedDict()
+        self._pools: dict[tuple[str, Origin], Pool] = {}
+        """By the upstream's name, empty for a host that none names: each upstream has ``connections`` of its own."""
         self._apart: list[Pool] = []
         self._sweep_handle: asyncio.TimerHandle | None = None
 
-    def configured(self, origin: Origin, limit: int) -> Pool:
+    def configured(self, name: str, origin: Origin, limit: int) -> Pool:
         """The pool of an upstream; the same across reloads while its origin stays the same."""
-        pool = self._pools.get(origin)
+        pool = self._pools.get((name, origin))
         if pool is None:
-            pool = self._pools[origin] = Pool(self._loop, self.dialler, origin, limit)
+            pool = self._pools[name, origin] = Pool(self._loop, self.dialler, origin, limit)
         pool.limit = limit
         self._arm()
         return pool
@@ -288,27 +302,26 @@ class Pools:
         return pool
 
     def unknown(self, origin: Origin) -> Pool:
-        """The pool of a host that no upstream names (``unknown_hosts: pass``)."""
-        pool = self._unknown.get(origin)
+        """The pool of a host that no upstream names (``unknown_hosts: pass``); how many there are is the map's care."""
+        pool = self._pools.get(("", origin))
         if pool is None:
-            self._make_room()
-            pool = self._unknown[origin] = Pool(
+            pool = self._pools["", origin] = Pool(
                 self._loop, self.dialler, origin, UNKNOWN_HOST_CONNECTIONS, configured=False
             )
-        else:
-            self._unknown.move_to_end(origin)
         self._arm()
         return pool
 
-    def _make_room(self) -> None:
-        while len(self._unknown) >= UNKNOWN_HOSTS:
-            victim = next((o for o, pool in self._unknown.items() if pool.is_unused), None)
-            if victim is None:
-                victim = next(iter(self._unknown))
-                self._unknown[victim].sweep()
-                self._unknown.move_to_end(victim)
-                return
-            self._unknown.pop(victim).close()
+    def keep(self, wanted: Iterable[Pool]) -> None:
+        """The map in force has these; the others retire."""
+        kept = set(wanted)
+        for key in [key for key, pool in self._pools.items() if pool not in kept]:
+            self._pools.pop(key).retire()
+
+    def forget(self, origin: Origin) -> None:
+        """The map in force has this host no longer."""
+        pool = self._pools.pop(("", origin), None)
+        if pool is not None:
+            pool.retire()
 
     def _arm(self) -> None:
         if self._sweep_handle is None:
@@ -316,15 +329,13 @@ class Pools:
 
     def _sweep(self) -> None:
         self._sweep_handle = None
-        for pool in (*self._pools.values(), *self._unknown.values()):
+        for pool in (*self._pools.values(), *self._apart):
             pool.sweep()
-        for origin in [o for o, pool in self._unknown.items() if pool.is_unused]:
-            self._unknown.pop(origin).close()
         self._arm()
 
     async def close(self) -> None:
         if self._sweep_handle is not None:
             self._sweep_handle.cancel()
-        for pool in (*self._pools.values(), *self._unknown.values(), *self._apart):
+        for pool in (*self._pools.values(), *self._apart):
             pool.close()
         await self.resolver.close()

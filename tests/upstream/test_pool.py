@@ -14,7 +14,7 @@ from sidecar.core.deployment import Origin
 from sidecar.core.words import FailureKind
 from sidecar.upstream.connection import Connection
 from sidecar.upstream.failures import NotConnected
-from sidecar.upstream.pool import IDLE_SECONDS, UNKNOWN_HOSTS, Pool, Pools, _announced_seconds
+from sidecar.upstream.pool import IDLE_SECONDS, Pool, Pools, _announced_seconds
 from sidecar.wire.turn import FEW, Turn
 from tests.core.making import short
 from tests.support.upstream import Upstream, close, refused_port, say
@@ -36,7 +36,7 @@ async def pools() -> AsyncIterator[Pools]:
 
 
 def pool_for(pools: Pools, port: int, limit: int = 2) -> Pool:
-    return pools.configured(Origin("http", "127.0.0.1", port), limit)
+    return pools.configured("api", Origin("http", "127.0.0.1", port), limit)
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -180,7 +180,7 @@ async def test_a_connection_that_is_not_made_in_time_is_a_timeout() -> None:
         return []
 
     pools = Pools(asyncio.get_running_loop(), never)  # type: ignore[arg-type]  # it never answers at all
-    pool = pools.configured(Origin("http", "slow.test", 80), 1)
+    pool = pools.configured("slow", Origin("http", "slow.test", 80), 1)
     with pytest.raises(NotConnected) as caught:
         await pool.connect(0.01)
     assert caught.value.kind is FailureKind.CONNECT_TIMEOUT
@@ -373,8 +373,22 @@ async def test_a_reload_keeps_the_pool_and_changes_its_limit(upstream: Upstream,
     assert pool.limit == 7
 
 
-async def test_pools_of_unknown_hosts_are_bounded_in_number(pools: Pools) -> None:
-    made = [pools.unknown(Origin("http", f"{number}.test", 80)) for number in range(UNKNOWN_HOSTS + 5)]
-    assert len(pools._unknown) == UNKNOWN_HOSTS
-    assert pools.unknown(made[-1].origin) is made[-1]
-    assert pools.unknown(made[0].origin) is not made[0]
+async def test_a_retired_pool_serves_whoever_holds_it_and_keeps_nothing(upstream: Upstream, pools: Pools) -> None:
+    pool = pool_for(pools, upstream.port)
+    await ask(await connected(pool))
+    assert pool.lent == 0
+    lent = await connected(pool)
+    pools.keep(())
+    await ask(lent)
+    await until(lambda: pool.is_unused)
+    await ask(await connected(pool))
+    await until(lambda: pool.is_unused)
+    assert pool_for(pools, upstream.port) is not pool
+
+
+async def test_what_is_lent_is_counted_without_those_that_have_died_idle(upstream: Upstream, pools: Pools) -> None:
+    pool = pool_for(pools, upstream.port)
+    await ask(await connected(pool))
+    upstream.connections[0].close()
+    await until(lambda: pool.size == 0)
+    assert (pool.lent, pool.is_busy, pool.has_room) == (0, False, True)
