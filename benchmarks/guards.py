@@ -24,11 +24,11 @@ ROUNDS = 7
 
 STATEMENTS = """
 purse.requests += 1
-shield = holding.shield
-if shield.calm:
-    shield.sends += 1
+limiter = holding.limiter
+if limiter.calm:
+    limiter.sends += 1
 holding.ended += 1
-if code >= 500 or not holding.shield.calm:
+if code >= 500 or not holding.limiter.calm:
     raise AssertionError
 """
 

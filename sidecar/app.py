@@ -17,8 +17,8 @@ from aiohttp.web import AppRunner, TCPSite
 
 from sidecar.admin import AdminState, ReloadResult, make_admin, make_runner
 from sidecar.core.deployment import Address, Deployment
+from sidecar.core.flow.shared_limiter import SharedLimiter
 from sidecar.core.policy import Policy
-from sidecar.core.replicas import ReplicaShield
 from sidecar.intercept.door import CannotIntercept, contexts_for
 from sidecar.observe.libraries import listen_to_libraries
 from sidecar.observe.lines import LineWriter
@@ -296,9 +296,9 @@ class Sidecar:
 
 def _parts(router: Router) -> Iterator[Part]:
     for name, destination in router.destinations.items():
-        shield = destination.holding.shield
-        if isinstance(shield, ReplicaShield):
-            yield Part(name, destination.origin, shield, destination.holding, destination.purse)
+        limiter = destination.holding.limiter
+        if isinstance(limiter, SharedLimiter):
+            yield Part(name, destination.origin, limiter, destination.holding, destination.purse)
 
 
 async def _cannot_reload() -> ReloadResult:

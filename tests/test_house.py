@@ -290,7 +290,7 @@ def test_nothing_is_named_for_being_useful() -> None:
 def test_every_room_of_core_that_acts_has_a_test_of_its_name() -> None:
     """A file that only names things (no function at all) needs none."""
     acting = {path.stem for path in sources(PACKAGE / "core") if functions_of(path)}
-    tested = {path.stem.removeprefix("test_") for path in (ROOT / "tests" / "core").glob("test_*.py")}
+    tested = {path.stem.removeprefix("test_") for path in (ROOT / "tests" / "core").rglob("test_*.py")}
     assert acting <= tested, f"tests/core has no test_… of {sorted(acting - tested)}"
 
 

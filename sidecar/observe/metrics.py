@@ -26,8 +26,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from sidecar import __version__
-from sidecar.core import usual
-from sidecar.core.usual import Usual
+from sidecar.core.flow import latency
+from sidecar.core.flow.latency import Latency
 from sidecar.core.words import FailureKind, HedgeEnd, Outcome, Reason, WaitFrom
 from sidecar.observe.families import (
     DURATION_BUCKETS,
@@ -146,12 +146,12 @@ class UpstreamMeters:
     def usual_seconds(self) -> float:
         """How long an attempt takes at the median, as finely as the buckets and the mean tell; 0 before the first."""
         *counts, total_seconds = self.attempt_durations
-        return usual.middle(DURATION_BUCKETS, counts, total_seconds)
+        return latency.median(DURATION_BUCKETS, counts, total_seconds)
 
-    def told(self, known: Usual, *, calm: bool) -> Usual:
+    def told(self, known: Latency, *, calm: bool) -> Latency:
         """The same of late, once a second."""
         *counts, total_seconds = self.attempt_durations
-        return usual.told(known, DURATION_BUCKETS, counts, total_seconds, calm=calm)
+        return latency.update(known, DURATION_BUCKETS, counts, total_seconds, calm=calm)
 
     def retried(self, cause: str) -> None:
         """A send after the first was decided upon, because of this status code or failure."""

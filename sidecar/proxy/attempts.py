@@ -14,8 +14,8 @@ from typing import Final, Protocol
 
 from sidecar.core.decide import Decision, holds_others
 from sidecar.core.exchange import Attempt
+from sidecar.core.flow.queue import Ticket
 from sidecar.core.hedge import COST, may_hedge, settles
-from sidecar.core.hold import Ticket
 from sidecar.core.words import IDEMPOTENT_METHODS, HedgeEnd, Reason, Verb
 from sidecar.observe.record import AttemptRecord
 from sidecar.proxy.answering import Kept
@@ -102,7 +102,7 @@ class Attempts:
         prepared, exchange = self._prepared, self._exchange
         monotonic = self._services.monotonic
         deadline_at = exchange.started + prepared.deadline_seconds
-        shield = prepared.destination.holding.shield
+        limiter = prepared.destination.holding.limiter
         waited, wait_from = 0.0, None
         if exchange.body is not None and prepared.credential is not None:
             # A long body that is refused in mid-upload could not be sent again: have the token first.
@@ -110,7 +110,7 @@ class Attempts:
         while True:
             number = self._sends + 1
             ticket: Ticket | None = None
-            if not sent and not shield.calm:
+            if not sent and not limiter.calm:
                 try:
                     ticket = await self._turn(number, deadline_at)
                 except Rejected as rejected:
@@ -121,7 +121,7 @@ class Attempts:
             self._accounted_at = began
             self._begun(back)
             if not sent:
-                shield.sends += 1
+                limiter.sends += 1
                 back = await self._send(back, deadline_at)
             sent = False
             decision = await self._came_back(back, deadline_at)
@@ -169,7 +169,7 @@ class Attempts:
             destination.purse.pay(COST)
             second = Sent(number + 1, first.sending.twin(), monotonic(), is_hedge=True)
             self._begun(second)
-            destination.holding.shield.sends += 1
+            destination.holding.limiter.sends += 1
             self._exchange.is_hedged = True
             left = deadline_at - second.began
             hedging.begin(second, second.sending.attempt(second.number, left, last=second.number >= attempts))
@@ -180,7 +180,7 @@ class Attempts:
             return False
         now = self._services.monotonic()
         pressure = self._judging.pressure(now, first.sending)
-        return may_hedge(pressure, deadline_at - now, calm=self._prepared.destination.holding.shield.calm)
+        return may_hedge(pressure, deadline_at - now, calm=self._prepared.destination.holding.limiter.calm)
 
     async def _race(
         self, hedging: Hedging, back: Sent, decision: Decision | None, deadline_at: float
@@ -244,7 +244,7 @@ class Attempts:
         self._under_way.remove(sent)
         holding = self._prepared.destination.holding
         holding.ended += 1
-        if message is None or message.code >= 500 or message.code == 429 or not holding.shield.calm:
+        if message is None or message.code >= 500 or message.code == 429 or not holding.limiter.calm:
             gate_until = None if decision is None else decision.gate_until
             gated = decision is not None and holds_others(decision.row)
             holding.tell(sent.ticket, self._exchange.message, message, seconds, gate_until, gated=gated)

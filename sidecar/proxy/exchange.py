@@ -114,15 +114,15 @@ class Exchange:
             self._take_body(prepared)
         destination, bound = prepared.destination, prepared.bound
         destination.purse.requests += 1
-        timers, shield = bound.head_timers, destination.holding.shield
-        if self.body is None and bound.has_lane and shield.calm and prepared.deadline_seconds >= timers.seconds:
+        timers, limiter = bound.head_timers, destination.holding.limiter
+        if self.body is None and bound.has_lane and limiter.calm and prepared.deadline_seconds >= timers.seconds:
             method = message.method
             connection = destination.pool.take_idle(careful=False)
             if connection is not None:
                 request = prepared.head(1, prepared.deadline_seconds, expects_continue=False) + self.payload
                 careful = method not in IDEMPOTENT_METHODS
                 if connection.send_in_turn(request, method, self._services.turn, careful=careful):
-                    shield.sends += 1
+                    limiter.sends += 1
                     self._lane = connection
                     connection.on_head = self._head_arrived
                     timers.start(connection)
@@ -158,7 +158,7 @@ class Exchange:
             connection.release()
             holding = prepared.destination.holding
             holding.ended += 1
-            if code >= 500 or not holding.shield.calm:
+            if code >= 500 or not holding.limiter.calm:
                 holding.tell(None, self.message, message, seconds)
         except Exception as exc:
             self._services.crashed(exc)

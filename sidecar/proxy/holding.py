@@ -1,6 +1,6 @@
 """The waiting room in front of one upstream: who is held, who is woken, and when to look again.
 
-What may go is decided by ``core.shield``; here are the futures and the timer that it does not know. An upstream
+What may go is decided by ``core.flow.limiter``; here are the futures and the timer that it does not know. An upstream
 without trouble is *calm*: then nobody comes here, and the loop pays one test of that attribute.
 """
 
@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
 from sidecar.core.exchange import Headers
-from sidecar.core.figures import NO_FIGURES, read_figures
-from sidecar.core.hold import Ticket, Turn
+from sidecar.core.flow.latency import Latency
+from sidecar.core.flow.limiter import Limiter, Load, Result
+from sidecar.core.flow.queue import Ticket, TicketState
+from sidecar.core.flow.ratelimit_headers import NO_RATELIMIT_HEADERS, read_ratelimit_headers
+from sidecar.core.flow.shared_limiter import SharedLimiter
 from sidecar.core.policy import Policy
-from sidecar.core.replicas import ReplicaShield
-from sidecar.core.shield import Load, Result, Shield
-from sidecar.core.usual import Usual
 from sidecar.core.words import Reason
 from sidecar.observe.metrics import UpstreamMeters
 from sidecar.proxy.clock import Clock
@@ -66,9 +66,9 @@ class Holding:
         "_timer",
         "_usual",
         "ended",
+        "limiter",
         "peer",
         "salt",
-        "shield",
     )
 
     def __init__(
@@ -90,19 +90,19 @@ class Holding:
         self._shown_at = 0.0
         self.salt = _KEY_SALT
         self.peer: Peer | None = None
-        self.shield = (ReplicaShield if is_replica else Shield)(policy.breaker, policy.gate, self._load)
-        self._usual = Usual()
+        self.limiter = (SharedLimiter if is_replica else Limiter)(policy.breaker, policy.gate, self._load)
+        self._usual = Latency()
         self.tick()
         self.ended = 0
         """Attempts that are over, whatever came of them; the loop counts them before it tells."""
 
     def _load(self) -> Load:
-        return Load(self.shield.sends - self.ended, self._usual.seconds or self._meters.usual_seconds())
+        return Load(self.limiter.sends - self.ended, self._usual.seconds or self._meters.usual_seconds())
 
     def tick(self) -> None:
         """Once a second: so that it is known what was usual before trouble began."""
-        self.shield.tick(self._clock.monotonic())
-        self._usual = self._meters.told(self._usual, calm=self.shield.calm)
+        self.limiter.tick(self._clock.monotonic())
+        self._usual = self._meters.told(self._usual, calm=self.limiter.calm)
 
     def key(self, message: RequestMessage) -> str:
         """Whose quota this request is under: everybody's, or that of the values of the named headers."""
@@ -124,11 +124,11 @@ class Holding:
             size_bytes,
             self._policy.max_wait_seconds,
         )
-        self.shield.ask(ticket, self._clock.monotonic())
+        self.limiter.ask(ticket, self._clock.monotonic())
         self._release()
-        if ticket.turn is Turn.WAITING:
+        if ticket.state is TicketState.WAITING:
             await self._held(ticket)
-        if ticket.turn is not Turn.ADMITTED:
+        if ticket.state is not TicketState.ADMITTED:
             raise Rejected(ticket.reason or Reason.GATE, ticket.retry_after_seconds)
         return ticket
 
@@ -139,7 +139,7 @@ class Holding:
         try:
             await waiter
         except asyncio.CancelledError:
-            self.shield.leave(ticket, self._clock.monotonic())
+            self.limiter.leave(ticket, self._clock.monotonic())
             self._release()
             raise
         finally:
@@ -165,30 +165,30 @@ class Holding:
             kind = "refused"
         else:
             kind = "busy" if answer.code >= 500 else "ok"
-        figures = NO_FIGURES
-        if answer is not None and (kind == "refused" or not self.shield.calm):
-            figures = read_figures(Headers(answer.raw_headers), self._clock.wall())
+        figures = NO_RATELIMIT_HEADERS
+        if answer is not None and (kind == "refused" or not self.limiter.calm):
+            figures = read_ratelimit_headers(Headers(answer.raw_headers), self._clock.wall())
         key = self.key(message) if ticket is None else ticket.key
         result = Result(kind, seconds, opens_at, figures)
-        self.shield.finished(ticket, result, self._clock.monotonic(), self._chance(), key)
+        self.limiter.finished(ticket, result, self._clock.monotonic(), self._chance(), key)
         self._release()
 
     def abandon(self, ticket: Ticket | None) -> None:
         """The attempt was given up: the app has left."""
         self.ended += 1
-        shield = self.shield
-        if shield.calm:
+        limiter = self.limiter
+        if limiter.calm:
             return
         if ticket is None:
-            shield.under_way = max(0, shield.under_way - 1)
+            limiter.under_way = max(0, limiter.under_way - 1)
         else:
-            shield.leave(ticket, self._clock.monotonic())
+            limiter.leave(ticket, self._clock.monotonic())
         self._release()
 
     def _release(self) -> None:
-        """Wake whoever is admitted or rejected now; look again when the shield says."""
+        """Wake whoever is admitted or rejected now; look again when the limiter says."""
         now = self._clock.monotonic()
-        for ticket in self.shield.release(now, self._chance()):
+        for ticket in self.limiter.release(now, self._chance()):
             waiter = ticket.owner
             if isinstance(waiter, asyncio.Future) and not waiter.done():
                 waiter.set_result(None)
@@ -196,7 +196,7 @@ class Holding:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        at = self.shield.next_at(now)
+        at = self.limiter.next_at(now)
         if at is not None:
             self._timer = self._loop.call_later(max(0.001, at - now), self.look_again)
         if self.peer is not None:
@@ -207,11 +207,11 @@ class Holding:
         self._release()
 
     def _show(self, now: float) -> None:
-        meters, shield = self._meters, self.shield
-        meters.breaker_state = 0 if not shield.breaker.is_open else 2
-        if shield.lanes <= FEW_LANES or not 0 <= now - self._shown_at < SHOWN_SECONDS:
+        meters, limiter = self._meters, self.limiter
+        meters.breaker_state = 0 if not limiter.breaker.is_open else 2
+        if limiter.lanes <= FEW_LANES or not 0 <= now - self._shown_at < SHOWN_SECONDS:
             self._shown_at = now
-            meters.gate_closed = shield.gates_closed(now)
+            meters.gate_closed = limiter.gates_closed(now)
 
     def close(self) -> None:
         if self._timer is not None:

@@ -10,7 +10,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from sidecar.core.hold import Ticket
+from sidecar.core.flow.queue import Ticket
 from sidecar.core.words import IDEMPOTENT_METHODS, FailureKind, WaitFrom
 from sidecar.proxy.body import Body
 from sidecar.proxy.front import AppConnection

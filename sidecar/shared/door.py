@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sidecar.core.deployment import Origin, SharedRule
-from sidecar.core.replicas import ReplicaShield
+from sidecar.core.flow.shared_limiter import SharedLimiter
 from sidecar.observe.log import EventLog
 from sidecar.observe.metrics import SharedMeters
 
@@ -55,7 +55,7 @@ class Part:
 
     name: str
     origin: Origin
-    shield: ReplicaShield
+    limiter: SharedLimiter
     holding: Waiting
     purse: Purse
 

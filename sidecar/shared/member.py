@@ -1,7 +1,8 @@
 """One upstream's part in what is shared: tells the store news, asks it for moments, takes over what it answers.
 
-One task beside the work; the path of a request never waits for it. Every fault ends in ``lost``: then the shield and
-the purse go on with what they know. What the values mean is ``core.replicas``'s and ``core.notes``'s.
+One task beside the work; the path of a request never waits for it. Every fault ends in ``lost``: then the limiter and
+the purse go on with what they know. What the values mean is said in ``core.flow.shared_limiter`` and
+``core.flow.shared_state``.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final, TypeVar
 
-from sidecar.core.lanes import Grant, Lane
-from sidecar.core.notes import FOR_A_NEW_STORE, BreakerNews, LaneNews, breaker_note, lane_note
-from sidecar.core.pace import Pace, memory_seconds, rate_at
+from sidecar.core.flow.keys import Grant, KeyState
+from sidecar.core.flow.rate_limit import RateLimit, memory_seconds, rate_at
+from sidecar.core.flow.shared_state import FOR_A_NEW_STORE, BreakerNews, KeyNews, breaker_note, lane_note
 from sidecar.shared.door import Part
 from sidecar.shared.store import Call, Foreign, Lost, Store
 
@@ -36,7 +37,7 @@ MOST_LANES: Final = 256
 """Taken over when the store is there (again)."""
 SALT_DIGITS: Final = 32
 AT_ONCE: Final = 64
-"""Lanes that one journey tells or asks for: a few milliseconds of the store's time."""
+"""Keys that one journey tells or asks for: a few milliseconds of the store's time."""
 
 
 class Member:
@@ -53,7 +54,7 @@ class Member:
     ) -> None:
         self._store = store
         self._sender = sender
-        self.shield = part.shield
+        self.limiter = part.limiter
         self.holding = part.holding
         self.purse = part.purse
         self._monotonic = monotonic
@@ -84,16 +85,16 @@ class Member:
         """The store is there: tell it what is known here, and take over what others know. May raise ``Lost``."""
         with contextlib.suppress(Foreign):
             await self._agree_on_salt()
-        known = self.shield.all_news(self._monotonic())
+        known = self.limiter.all_news(self._monotonic())
         self.purse.alone()
-        self.shield.lend(shares=True)
+        self.limiter.lend(shares=True)
         await self._tell(known)
         with contextlib.suppress(Foreign):
             await self._take_over_lanes(await self._store.run("lanes", [self._prefix + "lanes"], str(MOST_LANES)))
         with contextlib.suppress(Foreign):
             note = _note(await self._store.run("read", [self._prefix + "breaker"]))
             if note:
-                self.shield.told_breaker(note, self._monotonic(), self._chance())
+                self.limiter.told_breaker(note, self._monotonic(), self._chance())
         self.holding.look_again()
         self._wake.set()
 
@@ -102,7 +103,7 @@ class Member:
             notes = await self._store.run_all("read", [([self._lane_key(lane)], ()) for lane in lanes])
             now = self._monotonic()
             for lane, note in zip(lanes, notes, strict=True):
-                self.shield.told_lane(_key_of(lane), _note(note), now)
+                self.limiter.told_lane(_key_of(lane), _note(note), now)
 
     async def _agree_on_salt(self) -> None:
         """Keys of gates are hashes of header values: all replicas must hash alike."""
@@ -118,20 +119,20 @@ class Member:
             message = json.loads(text)
         except (ValueError, RecursionError):
             return
-        if not isinstance(message, dict) or message.get("from") == self._sender or not self.shield.shares:
+        if not isinstance(message, dict) or message.get("from") == self._sender or not self.limiter.shares:
             return
         lane, now = message.get("lane"), self._monotonic()
         if message.get("kind") == "breaker":
-            self.shield.told_breaker(_note(message.get("fields")), now, self._chance())
+            self.limiter.told_breaker(_note(message.get("fields")), now, self._chance())
         elif isinstance(lane, str) and message.get("kind") == "lane":
-            self.shield.told_lane(_key_of(lane), _note(message.get("fields")), now)
+            self.limiter.told_lane(_key_of(lane), _note(message.get("fields")), now)
         elif isinstance(lane, str) and message.get("kind") == "needed":
-            self.shield.told_needed(_key_of(lane), now)
+            self.limiter.told_needed(_key_of(lane), now)
         self.holding.look_again()
 
     def lost(self) -> None:
         """On with what is known here, at once."""
-        self.shield.lend(shares=False)
+        self.limiter.lend(shares=False)
         self.purse.alone()
         self.holding.look_again()
 
@@ -139,8 +140,8 @@ class Member:
 
     async def _work(self) -> None:
         while True:
-            at = self.shield.ask_store_at() if self.shield.shares else float("inf")
-            if self.shield.shares and self.purse.paid > 0:
+            at = self.limiter.ask_store_at() if self.limiter.shares else float("inf")
+            if self.limiter.shares and self.purse.paid > 0:
                 at = min(at, self._settle_at)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(None if at == float("inf") else max(0.001, at - self._monotonic())):
@@ -154,26 +155,26 @@ class Member:
                 self._store.broken(exc)
 
     async def _once(self) -> None:
-        if not self.shield.shares:
+        if not self.limiter.shares:
             return
         await self._tell_news()
-        for lanes in _batches(self.shield.wanting(self._monotonic())):
+        for lanes in _batches(self.limiter.wanting(self._monotonic())):
             await self._ask(lanes)
             await self._tell_news()
         if self.purse.paid > 0 and self._monotonic() >= self._settle_at:
             await self._settle()
 
     async def _tell_news(self) -> None:
-        news = list(self.shield.news)
-        self.shield.news.clear()
+        news = list(self.limiter.news)
+        self.limiter.news.clear()
         await self._tell(news)
 
-    async def _tell(self, news: Iterable[LaneNews | BreakerNews]) -> None:
+    async def _tell(self, news: Iterable[KeyNews | BreakerNews]) -> None:
         """The last word on each gate and on the breaker; every pace."""
-        told: dict[tuple[str, ...], LaneNews | BreakerNews] = {}
+        told: dict[tuple[str, ...], KeyNews | BreakerNews] = {}
         for item in news:
             name: tuple[str, ...] = ("breaker",)
-            if isinstance(item, LaneNews):
+            if isinstance(item, KeyNews):
                 name = ("lane", item.key, "" if item.pace is None else str(item.pace.generation))
             told.pop(name, None)
             told[name] = item
@@ -183,21 +184,21 @@ class Member:
                 note = breaker_note(breaker.breaker, self._monotonic())
                 keep = _milliseconds(KEEP_BREAKER_SECONDS)
                 await self._store.run("breaker", [self._prefix + "breaker"], *self._whence(), keep, *_flat(note))
-        for items in _batches(item for item in told.values() if isinstance(item, LaneNews)):
+        for items in _batches(item for item in told.values() if isinstance(item, KeyNews)):
             await self._tell_lanes(items)
 
-    async def _tell_lanes(self, items: Sequence[LaneNews]) -> None:
+    async def _tell_lanes(self, items: Sequence[KeyNews]) -> None:
         now = self._monotonic()
         replies = await self._store.run_all("close", [self._close_call(item, now) for item in items])
         now = self._monotonic()
         for item, reply in zip(items, replies, strict=True):
             if isinstance(reply, Foreign):
-                self.shield.alone_in(item.key)
+                self.limiter.alone_in(item.key)
             else:
-                self.shield.told_lane(item.key, _note(reply), now)
+                self.limiter.told_lane(item.key, _note(reply), now)
         self.holding.look_again()
 
-    def _close_call(self, news: LaneNews, now: float) -> Call:
+    def _close_call(self, news: KeyNews, now: float) -> Call:
         fields = lane_note(news.gate, news.pace, now)
         left = fields.pop("@until")
         lane = _lane_of(news.key)
@@ -205,7 +206,7 @@ class Member:
         pace = _flat(fields) if news.pace is not None else ()
         return keys, [*self._whence(), lane, str(news.expected), left, _milliseconds(KEEP_SECONDS), *pace]
 
-    async def _ask(self, lanes: Sequence[tuple[str, Lane]]) -> None:
+    async def _ask(self, lanes: Sequence[tuple[str, KeyState]]) -> None:
         """For moments, for all of these at once."""
         now = self._monotonic()
         asked = [(key, lane, lane.pace, lane.lease) for key, lane in lanes if lane.pace is not None]
@@ -223,11 +224,11 @@ class Member:
         unknown = []
         for (key, lane, pace, _), reply in zip(asked, replies, strict=True):
             if not self._answered(key, pace.generation, reply):
-                unknown.append(LaneNews(key, lane.gate, lane.pace, FOR_A_NEW_STORE))
+                unknown.append(KeyNews(key, lane.gate, lane.pace, FOR_A_NEW_STORE))
         self.holding.look_again()
         await self._tell(unknown)
 
-    def _ask_call(self, key: str, lane: Lane, pace: Pace, now: float) -> Call:
+    def _ask_call(self, key: str, lane: KeyState, pace: RateLimit, now: float) -> Call:
         rate, name = rate_at(pace, now), _lane_of(key)
         return [self._lane_key(name)], [
             *self._whence(),
@@ -245,15 +246,15 @@ class Member:
         """False: it is forgotten there, or it is a new store."""
         now = self._monotonic()
         if isinstance(reply, Foreign):
-            self.shield.alone_in(key)
+            self.limiter.alone_in(key)
             return True
         verdict, *values = reply
         if verdict == "ok":
             taken, recent, again, *moments = map(float, values)
-            self.shield.granted(key, Grant(generation, tuple(moments), again, int(taken), recent), now)
-        elif verdict == "other" and not self.shield.told_lane(key, _note(values[0]), now):
+            self.limiter.granted(key, Grant(generation, tuple(moments), again, int(taken), recent), now)
+        elif verdict == "other" and not self.limiter.told_lane(key, _note(values[0]), now):
             self._store.foreign(self._lane_key(_lane_of(key)))
-            self.shield.alone_in(key)
+            self.limiter.alone_in(key)
         return bool(verdict != "gone")
 
     async def _settle(self) -> None:

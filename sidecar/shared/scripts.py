@@ -2,7 +2,7 @@
 
 A value is a hash whose field ``v`` says that it is ours; anything else under our name is left alone, and the script
 fails with ``FOREIGN``. Fields that begin with ``@`` are moments: seconds from now on the way in and out, the store's
-own time inside. Nothing is judged here but which of two values holds; rates are learnt in ``core.pace``.
+own time inside. Nothing is judged here but which of two values holds; rates are learnt in ``core.flow.rate_limit``.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ class StoreSharing:
         for part in parts:
             name = _name_of(part.name, part.origin)
             member = before.pop(name, None)
-            if member is not None and member.shield is not part.shield:
+            if member is not None and member.limiter is not part.limiter:
                 before[name] = member
                 member = None
             if member is None:

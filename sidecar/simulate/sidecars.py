@@ -1,6 +1,6 @@
 """The sides of a comparison: the engine itself, and stand-ins for what is common elsewhere. On the virtual clock.
 
-``Sidecar`` is the loop of ``sidecar.proxy`` in small: ``decide`` judges, ``shield`` holds, the budget pays; only the
+``Sidecar`` is the loop of ``sidecar.proxy`` in small: ``decide`` judges, ``limiter`` holds, the budget pays; only the
 sending is pretended. It decides nothing of its own. The stand-ins retry by a fixed rule, as documented for common
 proxies; they hold nobody.
 """
@@ -16,13 +16,13 @@ from typing import Final, Protocol
 from sidecar.core.budget import full_floor, refill, withdraw
 from sidecar.core.decide import LEAST_ATTEMPT_SECONDS, Decision, decide
 from sidecar.core.exchange import Attempt, Now, Pressure, Request
-from sidecar.core.figures import read_figures
-from sidecar.core.hold import Ticket, Turn
-from sidecar.core.lanes import Kind
+from sidecar.core.flow.keys import Kind
+from sidecar.core.flow.latency import Latency, median, update
+from sidecar.core.flow.limiter import Limiter, Load, Result
+from sidecar.core.flow.queue import Ticket, TicketState
+from sidecar.core.flow.ratelimit_headers import read_ratelimit_headers
 from sidecar.core.policy import BreakerRule, GateRule, Policy
-from sidecar.core.shield import Load, Result, Shield
 from sidecar.core.table import policy_passes
-from sidecar.core.usual import Usual, middle, told
 from sidecar.core.words import IDEMPOTENT_METHODS, Reason, Verb
 from sidecar.simulate.clock import Clock
 from sidecar.simulate.tally import Tally
@@ -89,17 +89,17 @@ class Teller:
 
 
 class Door:
-    """A shield, and the timer that looks at it again: of one sidecar, or of several that share what they know."""
+    """A limiter, and the timer that looks at it again: of one sidecar, or of several that share what they know."""
 
-    __slots__ = ("_clock", "_next_at", "_ticked_at", "_usual", "members", "shield")
+    __slots__ = ("_clock", "_next_at", "_ticked_at", "_usual", "limiter", "members")
 
     def __init__(self, clock: Clock, breaker: BreakerRule, gate: GateRule) -> None:
         self._clock = clock
         self._next_at = float("inf")
         self._ticked_at = 0.0
-        self._usual = Usual()
+        self._usual = Latency()
         self.members: list[Sidecar] = []
-        self.shield = Shield(breaker, gate, self._load)
+        self.limiter = Limiter(breaker, gate, self._load)
 
     def _load(self) -> Load:
         return Load(sum(member.under_way for member in self.members), self._usual.seconds or self._so_far())
@@ -107,24 +107,24 @@ class Door:
     def _so_far(self) -> float:
         """Before the first tick."""
         member = self.members[0]
-        return middle(BOUNDS, member.durations, member.total_seconds)
+        return median(BOUNDS, member.durations, member.total_seconds)
 
     def tick(self) -> None:
         """About once a second, as the loop does."""
         if self._clock.now - self._ticked_at >= TICK_SECONDS:
             self._ticked_at = self._clock.now
-            self.shield.tick(self._clock.now)
+            self.limiter.tick(self._clock.now)
             member = self.members[0]
             if member.durations:
-                calm = self.shield.calm
-                self._usual = told(self._usual, BOUNDS, member.durations, member.total_seconds, calm=calm)
+                calm = self.limiter.calm
+                self._usual = update(self._usual, BOUNDS, member.durations, member.total_seconds, calm=calm)
 
     def pump(self) -> None:
-        """Wake whoever is settled, and look again when the shield says."""
+        """Wake whoever is settled, and look again when the limiter says."""
         now = self._clock.now
-        for ticket in self.shield.release(now, self._clock.chance()):
+        for ticket in self.limiter.release(now, self._clock.chance()):
             ticket.owner(ticket)  # type: ignore[operator]
-        at = self.shield.next_at(now)
+        at = self.limiter.next_at(now)
         if at is not None and (at < self._next_at - 1e-9 or self._next_at <= now):
             self._next_at = at
             self._clock.at(at, self._rung, at)
@@ -158,7 +158,7 @@ class Sidecar:
     @property
     def held(self) -> int:
         """Exchanges that wait inside; those behind a shared door are counted with its first member."""
-        return self.waits + (self.door.shield.waiting if self.door.members[0] is self else 0)
+        return self.waits + (self.door.limiter.waiting if self.door.members[0] is self else 0)
 
     def take(self, request: Request, index: int, done: Callable[[], None]) -> None:
         now = self._clock.now
@@ -168,10 +168,10 @@ class Sidecar:
 
     def _ask(self, exchange: Exchange) -> None:
         self.door.tick()
-        shield, request = self.door.shield, exchange.request
+        limiter, request = self.door.limiter, exchange.request
         exchange.number += 1
         exchange.ticket = None
-        if shield.calm:
+        if limiter.calm:
             self._send(exchange)
             return
         can_repeat = request.method in IDEMPOTENT_METHODS or request.keyed
@@ -183,20 +183,20 @@ class Sidecar:
             max_wait_seconds=self._policy.max_wait_seconds,
             owner=partial(self._settled, exchange),
         )
-        shield.ask(exchange.ticket, self._clock.now)
-        if exchange.ticket.turn is Turn.REJECTED:
+        limiter.ask(exchange.ticket, self._clock.now)
+        if exchange.ticket.state is TicketState.REJECTED:
             self._settled(exchange, exchange.ticket)
         self.door.pump()
 
     def _settled(self, exchange: Exchange, ticket: Ticket) -> None:
-        if ticket.turn is Turn.ADMITTED:
+        if ticket.state is TicketState.ADMITTED:
             self._send(exchange)
         else:
             self._teller.end(exchange, False, f"held: {ticket.reason}")
 
     def _send(self, exchange: Exchange) -> None:
         exchange.sent_at = self._clock.now
-        self.door.shield.sends += 1
+        self.door.limiter.sends += 1
         self.under_way += 1
         self._tally.sent.add(exchange.sent_at)
         call = Call(exchange.request, exchange.index, exchange.number)
@@ -210,7 +210,7 @@ class Sidecar:
         if status is not None and self._passes[status]:
             if status < 400:
                 self._note(seconds)
-            if not self.door.shield.calm:
+            if not self.door.limiter.calm:
                 self._tell(exchange, answer, "ok", seconds, None)
             self._teller.end(exchange, status < 400, "")
             return
@@ -225,9 +225,9 @@ class Sidecar:
         self.total_seconds += seconds
 
     def _tell(self, exchange: Exchange, answer: Answer, kind: Kind, seconds: float, opens_at: float | None) -> None:
-        figures = read_figures(answer.headers, self._clock.wall)
+        figures = read_ratelimit_headers(answer.headers, self._clock.wall)
         result = Result(kind, seconds, opens_at, figures)
-        self.door.shield.finished(exchange.ticket, result, self._clock.now, self._clock.chance())
+        self.door.limiter.finished(exchange.ticket, result, self._clock.now, self._clock.chance())
         self.door.pump()
 
     def _judge(self, exchange: Exchange, answer: Answer, now: float) -> Decision:

@@ -26,7 +26,7 @@ def api(sidecar: Running) -> Destination:
 def nothing_is_left(sidecar: Running) -> bool:
     """No send is counted as under way, and no connection is lent."""
     destination = api(sidecar)
-    return destination.holding.shield.sends == destination.holding.ended and destination.pool.lent == 0
+    return destination.holding.limiter.sends == destination.holding.ended and destination.pool.lent == 0
 
 
 async def hedges(sidecar: Running) -> dict[str, float]:
@@ -359,7 +359,7 @@ async def test_an_app_that_leaves_ends_both(make: Make, upstream: Upstream) -> N
     assert await hedges(sidecar) == {"abandoned": 1}
     assert nothing_is_left(sidecar)
     await sidecar.until(lambda: len(asyncio.all_tasks()) <= before + 2)
-    assert api(sidecar).holding.shield.calm
+    assert api(sidecar).holding.limiter.calm
 
 
 async def test_an_app_that_leaves_in_the_middle_of_the_seconds_answer_ends_it(make: Make, upstream: Upstream) -> None:
@@ -444,7 +444,7 @@ async def test_no_hedge_while_the_breaker_is_open(make: Make, upstream: Upstream
     await taken(first)
     for _ in range(2):
         assert (await sidecar.ask("POST", "/api/other")).status == 500
-    assert api(sidecar).holding.shield.breaker.is_open
+    assert api(sidecar).holding.limiter.breaker.is_open
     await asking
     assert not any(attempt.hedge for record in sidecar.records for attempt in record.attempts)
     first.over()
@@ -554,7 +554,7 @@ async def test_a_429_of_the_loser_still_closes_the_gate(make: Make, upstream: Up
     await taken(second)
     await connection.send(head_bytes(429, [("Retry-After", "60"), ("Content-Length", "0")]))
     first.over()
-    await sidecar.until(lambda: not api(sidecar).holding.shield.calm)
+    await sidecar.until(lambda: not api(sidecar).holding.limiter.calm)
     await answer(second, 200)
     assert (await asking).status == 200
     assert (await sidecar.ask("GET", "/api/y")).status == 429
@@ -583,6 +583,6 @@ async def test_a_thousand_races_leave_nothing(make: Make, upstream: Upstream) ->
     async with asyncio.timeout(60):
         await asyncio.gather(*(app() for _ in range(20)))
     assert nothing_is_left(sidecar)
-    assert api(sidecar).holding.shield.calm
+    assert api(sidecar).holding.limiter.calm
     assert set(await hedges(sidecar)) <= {"won", "lost"}
     await sidecar.until(lambda: len(asyncio.all_tasks()) <= before + len(upstream.connections))

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 import trustme
 
-from sidecar.core import pace as paces
 from sidecar.core.deployment import Deployment
-from sidecar.core.gate import Gate
-from sidecar.core.notes import JUST_BEGUN, LaneNews
-from sidecar.core.replicas import ReplicaShield
+from sidecar.core.flow import rate_limit as rate_limits
+from sidecar.core.flow.gate import Gate
+from sidecar.core.flow.shared_limiter import SharedLimiter
+from sidecar.core.flow.shared_state import JUST_BEGUN, KeyNews
 from sidecar.shared.member import Member
 from sidecar.shared.sharing import StoreSharing
 from tests.behaviour.conftest import Make
@@ -88,7 +88,7 @@ async def test_a_reload_that_changes_the_rules_is_told_of_the_store(
     first, second = await replicas(make, upstream, store)
     second.sidecar.apply(change(second.sidecar.deployment))
     assert member(second).purse is second.sidecar.listener.router.destinations["api"].purse
-    await second.until(lambda: member(second).shield.shares)
+    await second.until(lambda: member(second).limiter.shares)
     upstream.script(say(429, headers=[("Retry-After", "0.4")]))
     first.clock.hold()
     waiting = asyncio.create_task(first.ask("GET", "/api/first"))
@@ -207,15 +207,15 @@ async def test_somebody_elses_index_is_not_waited_for(make: Make, upstream: Upst
 async def test_the_store_holds_so_many_tenants_and_no_more(make: Make, upstream: Upstream, store: StoreServer) -> None:
     (one,) = await replicas(make, upstream, store, 1)
     now = one.clock.monotonic()
-    pace = paces.begin(now, now + 600, 3, 1.0)
-    await member(one)._tell(LaneNews(f"{n:08x}", Gate(now + 600, now), pace, JUST_BEGUN) for n in range(4500))
+    pace = rate_limits.begin(now, now + 600, 3, 1.0)
+    await member(one)._tell(KeyNews(f"{n:08x}", Gate(now + 600, now), pace, JUST_BEGUN) for n in range(4500))
     async with store.client() as client:
         found = await client.keys("*:lane:*")
         assert 4000 < len(found) <= 4096
         assert any(str(key).endswith(f"{4499:08x}") for key in found)  # the oldest are forgotten
-    shield = member(one).shield
-    assert len(shield.all_news(now)) <= 256
-    assert list(shield.wanting(now)) == []
+    limiter = member(one).limiter
+    assert len(limiter.all_news(now)) <= 256
+    assert list(limiter.wanting(now)) == []
 
 
 async def test_a_store_a_few_milliseconds_away_is_near_enough(make: Make, upstream: Upstream, way: Between) -> None:
@@ -292,14 +292,14 @@ async def test_payments_while_it_is_lost_are_nobodys_business(
         await one.ask("GET", "/api/x")
         assert purse.paid > 0
         turns = 0
-        look = ReplicaShield.ask_store_at
+        look = SharedLimiter.ask_store_at
 
-        def counted(shield: ReplicaShield) -> float:
+        def counted(limiter: SharedLimiter) -> float:
             nonlocal turns
             turns += 1
-            return look(shield)
+            return look(limiter)
 
-        monkeypatch.setattr(ReplicaShield, "ask_store_at", counted)
+        monkeypatch.setattr(SharedLimiter, "ask_store_at", counted)
         for _ in range(20):
             await one.ask("GET", "/api/x")
         assert turns <= 2 * 20

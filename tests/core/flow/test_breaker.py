@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.breaker import Breaker, State, answered, failed, may_probe, probe, probe_lost, share
+from sidecar.core.flow.breaker import Breaker, State, answered, failed, may_probe, probe, probe_lost, share
 from sidecar.core.policy import BreakerRule
 from tests.core.making import chances, steady
 

@@ -1,8 +1,8 @@
-"""A shield that is one of several: what one replica learns of an upstream holds for all that share a store.
+"""A limiter that is one of several: what one replica learns of an upstream holds for all that share a store.
 
 It says what others have to be told (``news``) and for which lanes the store has to be asked (``wanting``), and takes
 over what they tell. It talks to nobody itself; the counterpart is ``shared.member``. Without a store it is a plain
-shield, and so it is again at once when the store is lost.
+limiter, and so it is again at once when the store is lost.
 """
 
 from __future__ import annotations
@@ -10,40 +10,40 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-from sidecar.core import breaker as breakers
-from sidecar.core import pace as paces
-from sidecar.core.breaker import Breaker
-from sidecar.core.gate import left_seconds
-from sidecar.core.hold import Ticket, Turn
-from sidecar.core.lanes import Grant, Lane, Load
-from sidecar.core.notes import (
+from sidecar.core.flow import breaker as breakers
+from sidecar.core.flow import rate_limit as rate_limits
+from sidecar.core.flow.breaker import Breaker
+from sidecar.core.flow.gate import left_seconds
+from sidecar.core.flow.keys import Grant, KeyState, Load
+from sidecar.core.flow.limiter import Limiter
+from sidecar.core.flow.queue import Ticket, TicketState
+from sidecar.core.flow.shared_state import (
     FOR_A_NEW_STORE,
     JUST_BEGUN,
     BreakerNews,
-    LaneNews,
+    KeyNews,
     closed_note,
     just_begun,
     read_breaker,
     read_lane,
 )
 from sidecar.core.policy import BreakerRule, GateRule
-from sidecar.core.shield import Shield
 
-__all__ = ["ReplicaShield"]
+__all__ = ["SharedLimiter"]
 
 CONTRADICTED_SECONDS: Final = 5.0
 """A breaker that another replica's probe has closed so soon after it opened was wrong about the upstream …"""
 ALONE_SECONDS: Final = 60.0
 """… and keeps to itself for so long."""
 MOST_TOLD: Final = 256
-"""Lanes that a store which has just come is told of: those used last."""
+"""Keys that a store which has just come is told of: those used last."""
 MOST_NEWS: Final = 1024
 """What is kept for a store that cannot be told as fast; the oldest is forgotten: others will see for themselves."""
 ANSWERED_SECONDS: Final = 1.0
 """Who has been answered, and not failed, for so long, is not told by others that nobody answers."""
 
 
-class ReplicaShield(Shield):
+class SharedLimiter(Limiter):
     """One of several. It begins alone: ``lend`` says when a store is there."""
 
     __slots__ = ("_alone_until", "_asking", "news", "shares")
@@ -52,11 +52,11 @@ class ReplicaShield(Shield):
         super().__init__(breaker, gate, load)
         self.shares = False
         """Whether a store is there that other replicas share."""
-        self.news: list[LaneNews | BreakerNews] = []
+        self.news: list[KeyNews | BreakerNews] = []
         """What they have not been told of; whoever tells them takes it out."""
         self._alone_until = 0.0
-        self._asking: dict[str, Lane] = {}
-        """Lanes in which somebody waits, or has gone since the store was asked: no others need to be looked at."""
+        self._asking: dict[str, KeyState] = {}
+        """Keys in which somebody waits, or has gone since the store was asked: no others need to be looked at."""
 
     def lend(self, *, shares: bool) -> None:
         """A store that others share is there, or gone: then everything goes on with what is known here."""
@@ -65,10 +65,10 @@ class ReplicaShield(Shield):
         self._lanes.lend(leased=shares)
         self._asking = {key: lane for key, lane in self._lanes.items() if lane.held.waiting} if shares else {}
 
-    def all_news(self, now: float) -> list[LaneNews | BreakerNews]:
+    def all_news(self, now: float) -> list[KeyNews | BreakerNews]:
         """What is known here and still holds: for a store that has just come (back)."""
-        news: list[LaneNews | BreakerNews] = [
-            LaneNews(key, lane.gate, lane.pace, FOR_A_NEW_STORE)
+        news: list[KeyNews | BreakerNews] = [
+            KeyNews(key, lane.gate, lane.pace, FOR_A_NEW_STORE)
             for key, lane in self._lanes.latest(MOST_TOLD)
             if lane.pace is not None or left_seconds(lane.gate, now) > 0
         ]
@@ -78,12 +78,12 @@ class ReplicaShield(Shield):
 
     def ask(self, ticket: Ticket, now: float) -> None:
         super().ask(ticket, now)
-        lane = self._lanes.get(ticket.key) if self.shares and ticket.turn is Turn.WAITING else None
+        lane = self._lanes.get(ticket.key) if self.shares and ticket.state is TicketState.WAITING else None
         if lane is not None:
             self._asking[ticket.key] = lane
 
-    def wanting(self, now: float) -> Iterator[tuple[str, Lane]]:
-        """Lanes for which the store has to be asked now."""
+    def wanting(self, now: float) -> Iterator[tuple[str, KeyState]]:
+        """Keys for which the store has to be asked now."""
         for key, lane in list(self._asking.items()):
             if not (lane.held.waiting or lane.lease.is_used) or self._lanes.get(key) is not lane:
                 del self._asking[key]
@@ -122,12 +122,12 @@ class ReplicaShield(Shield):
             self._relax(now)
         return True
 
-    def _add_own_share(self, key: str, lane: Lane, now: float) -> None:
+    def _add_own_share(self, key: str, lane: KeyState, now: float) -> None:
         """What was taken from this replica before another one was refused belongs to what the upstream takes."""
         taken, seconds = self._taken(now)
         if taken > 0 and self.shares:
             opens_at = now + left_seconds(lane.gate, now)
-            self.news.append(LaneNews(key, lane.gate, paces.begin(now, opens_at, taken, seconds), JUST_BEGUN))
+            self.news.append(KeyNews(key, lane.gate, rate_limits.begin(now, opens_at, taken, seconds), JUST_BEGUN))
 
     def told_needed(self, key: str, now: float) -> None:
         """Somebody has to wait in this lane elsewhere: it is not over."""
@@ -186,13 +186,13 @@ class ReplicaShield(Shield):
         if self.shares and is_of_interest and now >= self._alone_until:
             self.news.append(BreakerNews(breaker))
 
-    def _lane_closed(self, key: str, lane: Lane, before: int) -> None:
+    def _lane_closed(self, key: str, lane: KeyState, before: int) -> None:
         if self.shares:
             is_new = lane.pace is not None and lane.pace.generation != before
             if len(self.news) >= MOST_NEWS:
                 del self.news[0]
-            self.news.append(LaneNews(key, lane.gate, lane.pace if is_new else None, before))
+            self.news.append(KeyNews(key, lane.gate, lane.pace if is_new else None, before))
 
 
-def _wants(lane: Lane) -> bool:
+def _wants(lane: KeyState) -> bool:
     return lane.is_leased and lane.pace is not None and lane.lease.wanted(lane.held.waiting) > 0

@@ -18,10 +18,10 @@ import math
 from dataclasses import dataclass, replace
 from typing import Final
 
-from sidecar.core.figures import Figures
+from sidecar.core.flow.ratelimit_headers import RateLimitHeaders
 
 __all__ = [
-    "Pace",
+    "RateLimit",
     "begin",
     "held_until",
     "informed",
@@ -72,7 +72,7 @@ OF_QUOTA: Final = 0.98
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class RateLimit:
     burst: float
     """The most that the upstream can have saved up, as far as is known."""
     low: float
@@ -104,16 +104,18 @@ class Pace:
     share_until: float = 0.0
 
 
-def begin(now: float, opens_at: float, taken: int, span_seconds: float) -> Pace:
+def begin(now: float, opens_at: float, taken: int, span_seconds: float) -> RateLimit:
     """After a first refusal; the upstream took so many in the span before it."""
     rate = taken / max(LEAST_SPAN_SECONDS, span_seconds, opens_at - now)
     start = _bounded(max(rate, 1.0 / max(LEAST_SPAN_SECONDS, opens_at - now)))
     opens = max(opens_at, now)
     burst, first = max(1.0, taken), float(opens > now)  # who waits for the gate goes when it opens
-    return Pace(burst, start, start, True, FIRST_FLAT_SECONDS, opens, now, opens, first, recent=start, recent_at=opens)
+    return RateLimit(
+        burst, start, start, True, FIRST_FLAT_SECONDS, opens, now, opens, first, recent=start, recent_at=opens
+    )
 
 
-def rate_at(pace: Pace, now: float) -> float:
+def rate_at(pace: RateLimit, now: float) -> float:
     """Sends per second at this moment, before what waits is looked at."""
     age = max(0.0, now - pace.since)
     if pace.doubling:
@@ -130,7 +132,7 @@ def rate_at(pace: Pace, now: float) -> float:
     return _bounded(rate)
 
 
-def refill(pace: Pace, now: float) -> Pace:
+def refill(pace: RateLimit, now: float) -> RateLimit:
     """What the time since has allowed; a clock that goes back allows nothing, and nothing twice."""
     if now < pace.refused_at - JUMP_SECONDS or (pace.since <= now < pace.at - 1 / LEAST_PER_SECOND):
         quiet = max(0.0, pace.since - pace.refused_at) if now < pace.refused_at else 0.0
@@ -142,13 +144,13 @@ def refill(pace: Pace, now: float) -> Pace:
     return replace(pace, tokens=tokens, at=now)
 
 
-def take(pace: Pace, now: float) -> Pace | None:
+def take(pace: RateLimit, now: float) -> RateLimit | None:
     """The pace after one send, or None if it has to wait until ``ready_at``."""
     pace = refill(pace, now)
     return replace(pace, tokens=pace.tokens - 1) if pace.tokens >= 1 - 1e-9 and now >= pace.since else None
 
 
-def ready_at(pace: Pace, now: float) -> float:
+def ready_at(pace: RateLimit, now: float) -> float:
     """When the next send may go, if nobody else takes it and the rate stays as it is."""
     pace = refill(pace, now)
     missing = max(0.0, 1 - pace.tokens)
@@ -156,7 +158,7 @@ def ready_at(pace: Pace, now: float) -> float:
     return begin_at if missing <= 1e-9 else begin_at + missing / rate_at(pace, begin_at)
 
 
-def succeeded(pace: Pace, now: float, generation: int) -> Pace:
+def succeeded(pace: RateLimit, now: float, generation: int) -> RateLimit:
     """One was taken. Late ones are a sign of demand, but say nothing about the rate of now."""
     memory = memory_seconds(rate_at(pace, now))
     begun = max(pace.recent_at, pace.since)  # quiet behind the gate is no lack of demand
@@ -165,7 +167,7 @@ def succeeded(pace: Pace, now: float, generation: int) -> Pace:
     return replace(pace, taken=taken, recent=faded + 1 / memory, recent_at=max(now, pace.recent_at))
 
 
-def refused(pace: Pace, now: float, opens_at: float, generation: int, sent_at: float) -> Pace:
+def refused(pace: RateLimit, now: float, opens_at: float, generation: int, sent_at: float) -> RateLimit:
     """One that was sent at ``sent_at`` was refused; nothing goes before ``opens_at``.
 
     Late ones only hold the gate longer.
@@ -193,19 +195,19 @@ def refused(pace: Pace, now: float, opens_at: float, generation: int, sent_at: f
     )
 
 
-def held_until(pace: Pace, opens_at: float) -> Pace:
+def held_until(pace: RateLimit, opens_at: float) -> RateLimit:
     """Nothing goes before ``opens_at``; what is known stays."""
     return replace(pace, since=max(pace.since, opens_at), at=max(pace.at, opens_at))
 
 
-def scaled(pace: Pace, share: float) -> Pace:
+def scaled(pace: RateLimit, share: float) -> RateLimit:
     """This share of the rate: for one of several who have lost sight of each other."""
     quota = None if pace.quota is None else pace.quota * share
     low, high = _bounded(pace.low * share), _bounded(pace.high * share)
     return replace(pace, low=low, high=high, recent=pace.recent * share, quota=quota, share=None)
 
 
-def informed(pace: Pace, figures: Figures, now: float) -> Pace:
+def informed(pace: RateLimit, figures: RateLimitHeaders, now: float) -> RateLimit:
     """The figures beside an answer."""
     if figures.quota_per_second is None and figures.share_per_second is None:
         return pace
@@ -215,7 +217,7 @@ def informed(pace: Pace, figures: Figures, now: float) -> Pace:
     return replace(pace, quota=figures.quota_per_second or pace.quota, share=share, share_until=until)
 
 
-def _found(pace: Pace, now: float, sent_at: float, used: float) -> float:
+def _found(pace: RateLimit, now: float, sent_at: float, used: float) -> float:
     """The rate that the upstream takes, by what it took since the gate opened, until it refused."""
     is_known = pace.burst <= PLAUSIBLE_BURST_SECONDS * used
     seconds = max(sent_at - pace.since, 1e-3)

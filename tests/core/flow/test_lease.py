@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.lease import MOST_WANTED, Lease
+from sidecar.core.flow.lease import MOST_WANTED, Lease
 from tests.core.making import steady
 
 

@@ -1,7 +1,7 @@
 """Where exchanges wait for their turn: bounded by number, by bytes and by each one's deadline, in order.
 
 A ticket is one exchange about to be sent. It is settled exactly once: admitted or rejected, or its exchange left. The
-queue knows who came first and who has to go; whether anybody may go is told by ``shield``. Nothing here sleeps or
+queue knows who came first and who has to go; whether anybody may go is told by ``limiter``. Nothing here sleeps or
 reads a clock: the loop asks, and is told which tickets are settled and when to ask again.
 """
 
@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 from sidecar.core.words import Reason
 
-__all__ = ["Held", "Ticket", "Turn"]
+__all__ = ["Ticket", "TicketState", "WaitQueue"]
 
 FRESH_SECONDS: Final = 0.1
 """Whoever has waited for longer belongs to the backlog."""
@@ -23,7 +23,7 @@ BACKLOG_EVERY: Final = 10
 """Where newcomers go first, the backlog still has one turn in so many."""
 
 
-class Turn(StrEnum):
+class TicketState(StrEnum):
     NEW = "new"
     WAITING = "waiting"
     ADMITTED = "admitted"
@@ -50,7 +50,7 @@ class Ticket:
     """A gate that stays closed for longer is not waited for."""
     owner: object = None
     """The loop's own, for waking it up."""
-    turn: Turn = Turn.NEW
+    state: TicketState = TicketState.NEW
     reason: Reason | None = None
     """Why it was rejected."""
     retry_after_seconds: float = 0.0
@@ -60,12 +60,12 @@ class Ticket:
     asked_at: float = 0.0
     is_probe: bool = False
     breaker_generation: int = 0
-    pace_generation: int = 0
-    crowd_generation: int = 0
+    rate_generation: int = 0
+    concurrency_generation: int = 0
 
 
 @dataclass(slots=True)
-class Held:
+class WaitQueue:
     """Those who wait behind one gate, oldest first; the newcomers apart."""
 
     backlog: deque[Ticket] = field(default_factory=deque)
@@ -104,7 +104,7 @@ class Held:
             self.newcomers.clear()
         elif len(self.backlog) + len(self.newcomers) > 64 + 4 * self.waiting:
             for queue in (self.backlog, self.newcomers):
-                waiting = [ticket for ticket in queue if ticket.turn is Turn.WAITING]
+                waiting = [ticket for ticket in queue if ticket.state is TicketState.WAITING]
                 queue.clear()
                 queue.extend(waiting)
 
@@ -129,9 +129,9 @@ class Deadlines:
     def due(self, now: float) -> list[Ticket]:
         """Those who still wait and have run out of time."""
         found = []
-        while self._heap and (self._heap[0][0] <= now or self._heap[0][2].turn is not Turn.WAITING):
+        while self._heap and (self._heap[0][0] <= now or self._heap[0][2].state is not TicketState.WAITING):
             ticket = heappop(self._heap)[2]
-            if ticket.turn is Turn.WAITING:
+            if ticket.state is TicketState.WAITING:
                 found.append(ticket)
         return found
 
@@ -141,7 +141,7 @@ class Deadlines:
 
     def forget_settled(self) -> None:
         """Where most have been settled otherwise: a bound on memory."""
-        self._heap = sorted(entry for entry in self._heap if entry[2].turn is Turn.WAITING)
+        self._heap = sorted(entry for entry in self._heap if entry[2].state is TicketState.WAITING)
 
     def __len__(self) -> int:
         return len(self._heap)
@@ -150,10 +150,10 @@ class Deadlines:
 def _pop(queue: deque[Ticket]) -> Ticket | None:
     while queue:
         ticket = queue.popleft()
-        if ticket.turn is Turn.WAITING:
+        if ticket.state is TicketState.WAITING:
             return ticket
     return None
 
 
 def _unfit(ticket: Ticket) -> tuple[bool, bool, int]:
-    return ticket.turn is not Turn.WAITING, not ticket.repeatable, ticket.number
+    return ticket.state is not TicketState.WAITING, not ticket.repeatable, ticket.number

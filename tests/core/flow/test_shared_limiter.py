@@ -1,4 +1,4 @@
-"""A shield that is one of several: what others tell holds here too, and without them it goes on alone."""
+"""A limiter that is one of several: what others tell holds here too, and without them it goes on alone."""
 
 from __future__ import annotations
 
@@ -6,42 +6,42 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core import pace as paces
-from sidecar.core.breaker import Breaker, State
-from sidecar.core.gate import Gate
-from sidecar.core.hold import Ticket, Turn
-from sidecar.core.lanes import Grant, Lane
-from sidecar.core.notes import BreakerNews, LaneNews, breaker_note, lane_note
+from sidecar.core.flow import rate_limit as rate_limits
+from sidecar.core.flow.breaker import Breaker, State
+from sidecar.core.flow.gate import Gate
+from sidecar.core.flow.keys import Grant, KeyState
+from sidecar.core.flow.limiter import Load, Result
+from sidecar.core.flow.queue import Ticket, TicketState
+from sidecar.core.flow.shared_limiter import SharedLimiter
+from sidecar.core.flow.shared_state import BreakerNews, KeyNews, breaker_note, lane_note
 from sidecar.core.policy import BreakerRule, GateRule
-from sidecar.core.replicas import ReplicaShield
-from sidecar.core.shield import Load, Result
 from tests.core.making import chances, steady
 
 NOW = 1000.0
-CLOSED = lane_note(Gate(NOW + 5, NOW), paces.begin(NOW, NOW + 5, 20, 1.0), NOW)
+CLOSED = lane_note(Gate(NOW + 5, NOW), rate_limits.begin(NOW, NOW + 5, 20, 1.0), NOW)
 OPEN = breaker_note(Breaker(State.OPEN, 2, opened_at=NOW - 0.5, probe_at=NOW + 0.1), NOW)
 
 
-def replica(*, shares: bool = True) -> ReplicaShield:
-    made = ReplicaShield(BreakerRule(), GateRule(), lambda: Load(0, 0.01))
+def replica(*, shares: bool = True) -> SharedLimiter:
+    made = SharedLimiter(BreakerRule(), GateRule(), lambda: Load(0, 0.01))
     made.lend(shares=shares)
     return made
 
 
-def ends(by: ReplicaShield, kind: str, now: float, opens_at: float | None = None, ticket: Ticket | None = None) -> None:
+def ends(by: SharedLimiter, kind: str, now: float, opens_at: float | None = None, ticket: Ticket | None = None) -> None:
     by.sends += 1
     by.finished(ticket, Result(kind, 0.01, opens_at), now, 0.5)  # type: ignore[arg-type]
     by.release(now, 0.5)
 
 
-def asks(by: ReplicaShield, now: float, deadline_at: float = 1e9) -> Ticket:
+def asks(by: SharedLimiter, now: float, deadline_at: float = 1e9) -> Ticket:
     ticket = Ticket(deadline_at)
     by.ask(ticket, now)
     by.release(now, 0.5)
     return ticket
 
 
-def lane(by: ReplicaShield) -> Lane:
+def lane(by: SharedLimiter) -> KeyState:
     found = by._lanes.get("")
     assert found is not None
     return found
@@ -51,7 +51,7 @@ def test_a_refusal_is_news_with_what_was_learnt_from_it() -> None:
     by = replica()
     ends(by, "refused", NOW, NOW + 1)
     (news,) = by.news
-    assert isinstance(news, LaneNews)
+    assert isinstance(news, KeyNews)
     assert (news.key, news.expected) == ("", 0)
     assert news.pace is not None
 
@@ -62,7 +62,7 @@ def test_a_late_refusal_is_news_of_the_gate_alone() -> None:
     by.news.clear()
     ends(by, "refused", NOW + 0.01, NOW + 2)
     (news,) = by.news
-    assert isinstance(news, LaneNews)
+    assert isinstance(news, KeyNews)
     assert news.pace is None
 
 
@@ -79,7 +79,7 @@ def test_what_another_one_was_told_holds_here() -> None:
     assert by.told_lane("", CLOSED, NOW)
     assert not by.calm
     held = asks(by, NOW)
-    assert held.turn is Turn.WAITING
+    assert held.state is TicketState.WAITING
     assert by.gates_closed(NOW) == 1
     assert by.next_at(NOW) == pytest.approx(NOW + 5)
 
@@ -109,7 +109,7 @@ def test_who_is_turned_away_before_the_store_has_said_anything_is_told_a_time() 
     by.told_lane("", CLOSED, NOW)
     held = asks(by, NOW, deadline_at=NOW + 6)
     by.release(NOW + 6.1, 0.5)
-    assert held.turn is Turn.REJECTED
+    assert held.state is TicketState.REJECTED
     assert 0 <= held.retry_after_seconds < 60
 
 
@@ -129,7 +129,7 @@ def test_news_for_a_store_that_is_slower_than_trouble_is_bounded() -> None:
         by.finished(None, Result("refused", 0.01, NOW + 60), NOW, 0.5, f"{tenant:08x}")
     assert len(by.news) == 1024
     last = by.news[-1]
-    assert isinstance(last, LaneNews)
+    assert isinstance(last, KeyNews)
     assert last.key == f"{2999:08x}"
     assert len(by.all_news(NOW)) == 256
     assert by.ask_store_at() == float("inf")
@@ -143,7 +143,7 @@ def test_an_answer_about_another_generation_counts_for_nothing() -> None:
     by.granted("", Grant(99, (0.0,), 0.0, 1000, 1.0), NOW + 6)
     by.granted("no such lane", Grant(1, (0.0,), 0.0, 1, 1.0), NOW + 6)
     assert by.release(NOW + 6, 0.5) == []
-    assert held.turn is Turn.WAITING
+    assert held.state is TicketState.WAITING
 
 
 def test_when_the_store_is_lost_those_who_wait_go_on_by_the_pace_known_here() -> None:
@@ -153,7 +153,7 @@ def test_when_the_store_is_lost_those_who_wait_go_on_by_the_pace_known_here() ->
     assert by.release(NOW + 6, 0.5) == []
     by.lend(shares=False)
     assert by.release(NOW + 6, 0.5) == [held]
-    assert held.turn is Turn.ADMITTED
+    assert held.state is TicketState.ADMITTED
 
 
 def test_alone_it_takes_its_own_share_of_the_rate_and_the_whole_again_when_the_store_is_back() -> None:
@@ -193,7 +193,7 @@ def test_several_who_begin_at_once_add_up() -> None:
         by.sends += 1
     assert by.told_lane("", {**CLOSED, "@begun": "-0.1"}, NOW)
     (news,) = by.news
-    assert isinstance(news, LaneNews)
+    assert isinstance(news, KeyNews)
     assert news.expected == 0
     assert news.pace is not None
     assert news.pace.burst == pytest.approx(7)
@@ -213,7 +213,7 @@ def test_an_open_breaker_elsewhere_is_open_here() -> None:
     by = replica()
     assert by.told_breaker(OPEN, NOW, 0.5)
     held = asks(by, NOW)
-    assert (by.breaker.is_open, held.turn) == (True, Turn.WAITING)
+    assert (by.breaker.is_open, held.state) == (True, TicketState.WAITING)
     assert by.release(NOW + 0.3, 0.5) == [held]
     assert held.is_probe
     assert any(isinstance(item, BreakerNews) for item in by.news)
@@ -274,10 +274,10 @@ def test_one_who_was_contradicted_keeps_its_troubles_to_itself_for_a_while() -> 
     assert by.news
 
 
-def fails_again(by: ReplicaShield, now: float) -> None:
+def fails_again(by: SharedLimiter, now: float) -> None:
     for n in range(30):
         ticket = asks(by, now + n / 100, deadline_at=now + 1)
-        if ticket.turn is Turn.ADMITTED:
+        if ticket.state is TicketState.ADMITTED:
             ends(by, "failed", now + n / 100, ticket=ticket)
 
 
@@ -287,8 +287,8 @@ def test_a_store_that_comes_is_told_everything() -> None:
     for _ in range(30):
         ends(by, "failed", NOW)
     kinds = {type(item) for item in by.all_news(NOW)}
-    assert kinds == {LaneNews, BreakerNews}
-    assert all(item.expected == -1 for item in by.all_news(NOW) if isinstance(item, LaneNews))
+    assert kinds == {KeyNews, BreakerNews}
+    assert all(item.expected == -1 for item in by.all_news(NOW) if isinstance(item, KeyNews))
 
 
 @st.composite
@@ -306,7 +306,7 @@ def test_whatever_others_say_nobody_is_lost_or_held_beyond_the_deadline(
     now, made, under_way = NOW, list[Ticket](), list[Ticket]()
 
     def settle() -> None:
-        under_way.extend(ticket for ticket in by.release(now, chance) if ticket.turn is Turn.ADMITTED)
+        under_way.extend(ticket for ticket in by.release(now, chance) if ticket.state is TicketState.ADMITTED)
 
     for kind, amount in script:
         now += amount
@@ -317,7 +317,7 @@ def test_whatever_others_say_nobody_is_lost_or_held_beyond_the_deadline(
             ticket = under_way.pop(0) if under_way else None
             ends(by, {"end": "ok", "fail": "failed", "refuse": "refused"}[kind], now, now + amount, ticket)
         elif kind == "told":
-            by.told_lane("", lane_note(Gate(now + amount, now), paces.begin(now, now + amount, 3, 1.0), now), now)
+            by.told_lane("", lane_note(Gate(now + amount, now), rate_limits.begin(now, now + amount, 3, 1.0), now), now)
         elif kind == "open":
             by.told_breaker(OPEN, now, chance)
         elif kind == "close":
@@ -340,4 +340,4 @@ def test_whatever_others_say_nobody_is_lost_or_held_beyond_the_deadline(
     now = max([now, *(ticket.deadline_at for ticket in made)]) + 0.01
     settle()
     assert by.waiting == 0
-    assert not [ticket for ticket in made if ticket.turn in (Turn.NEW, Turn.WAITING)]
+    assert not [ticket for ticket in made if ticket.state in (TicketState.NEW, TicketState.WAITING)]

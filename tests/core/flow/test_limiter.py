@@ -1,4 +1,4 @@
-"""Gates, paces, breaker and crowd together: calm costs nothing, trouble holds, nobody is held too long or lost."""
+"""Gates, rate limits, breaker and concurrency limit together: calm costs nothing, nobody is held too long or lost."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.breaker import State
-from sidecar.core.figures import Figures
-from sidecar.core.hold import Ticket, Turn
+from sidecar.core.flow.breaker import State
+from sidecar.core.flow.limiter import Limiter, Load, Result
+from sidecar.core.flow.queue import Ticket, TicketState
+from sidecar.core.flow.ratelimit_headers import RateLimitHeaders
 from sidecar.core.policy import BreakerRule, GateRule
-from sidecar.core.shield import Load, Result, Shield
 from sidecar.core.words import Reason
 from tests.core.making import chances, steady
 
@@ -18,45 +18,45 @@ DOWN = Result("failed", 0.01)
 FINE = Result("ok", 0.01)
 
 
-def shield(queue: int = 1000, when_open: str = "hold") -> Shield:
-    return Shield(BreakerRule(when_open=when_open), GateRule(queue=queue), lambda: Load(0, 0.01))  # type: ignore[arg-type]
+def limiter(queue: int = 1000, when_open: str = "hold") -> Limiter:
+    return Limiter(BreakerRule(when_open=when_open), GateRule(queue=queue), lambda: Load(0, 0.01))  # type: ignore[arg-type]
 
 
-def asks(by: Shield, now: float, deadline_at: float = 1e9, **more: object) -> Ticket:
+def asks(by: Limiter, now: float, deadline_at: float = 1e9, **more: object) -> Ticket:
     ticket = Ticket(deadline_at=deadline_at, **more)  # type: ignore[arg-type]
     by.ask(ticket, now)
     by.release(now, 0.5)
     return ticket
 
 
-def told(by: Shield, result: Result, now: float, times: int = 1) -> None:
+def told(by: Limiter, result: Result, now: float, times: int = 1) -> None:
     for _ in range(times):
         by.sends += 1
         by.finished(None, result, now, 0.5)
         by.release(now, 0.5)
 
 
-def refusing(now: float = 100.0, seconds: float = 30.0) -> Shield:
-    made = shield()
+def refusing(now: float = 100.0, seconds: float = 30.0) -> Limiter:
+    made = limiter()
     told(made, Result("refused", 0.01, now + seconds), now)
     return made
 
 
-def down(now: float = 100.0, **more: object) -> Shield:
-    made = shield(**more)  # type: ignore[arg-type]
+def down(now: float = 100.0, **more: object) -> Limiter:
+    made = limiter(**more)  # type: ignore[arg-type]
     told(made, DOWN, now, 20)
     assert made.breaker.is_open
     return made
 
 
 def test_a_new_one_is_calm_and_stays_calm_while_all_is_well() -> None:
-    made = shield()
+    made = limiter()
     told(made, FINE, 100.0, 1000)
     assert made.calm
 
 
 def test_a_failure_now_and_then_leaves_it_calm() -> None:
-    made = shield()
+    made = limiter()
     for n in range(100):
         made.sends += 9
         told(made, DOWN, 100.0 + n / 10)
@@ -66,7 +66,7 @@ def test_a_failure_now_and_then_leaves_it_calm() -> None:
 def test_one_refusal_holds_everybody_until_the_gate_opens() -> None:
     made = refusing()
     tickets = [asks(made, 101.0) for _ in range(5)]
-    assert {ticket.turn for ticket in tickets} == {Turn.WAITING}
+    assert {ticket.state for ticket in tickets} == {TicketState.WAITING}
     assert made.release(129.9, 0.5) == []
     assert (made.next_at(129.9) or 0) >= 130.0
     now, admitted = 130.0, []
@@ -79,27 +79,27 @@ def test_one_refusal_holds_everybody_until_the_gate_opens() -> None:
 def test_behind_a_gate_that_opens_too_late_nobody_waits() -> None:
     made = refusing()
     late = asks(made, 101.0, deadline_at=120.0)
-    assert (late.turn, late.reason) == (Turn.REJECTED, Reason.GATE)
+    assert (late.state, late.reason) == (TicketState.REJECTED, Reason.GATE)
     assert late.retry_after_seconds >= 29.0
     assert asks(made, 101.0, max_wait_seconds=10.0).reason is Reason.GATE
 
 
 def test_the_queue_is_bounded_by_number_and_by_bytes() -> None:
-    made = shield(queue=3)
+    made = limiter(queue=3)
     told(made, Result("refused", 0.01, 130.0), 100.0)
-    assert [asks(made, 101.0).turn for _ in range(4)] == [Turn.WAITING] * 3 + [Turn.REJECTED]
+    assert [asks(made, 101.0).state for _ in range(4)] == [TicketState.WAITING] * 3 + [TicketState.REJECTED]
     made = refusing()
-    assert asks(made, 101.0, size_bytes=200 << 20).turn is Turn.WAITING
-    assert asks(made, 101.0, size_bytes=100 << 20).turn is Turn.REJECTED
+    assert asks(made, 101.0, size_bytes=200 << 20).state is TicketState.WAITING
+    assert asks(made, 101.0, size_bytes=100 << 20).state is TicketState.REJECTED
 
 
 def test_who_leaves_frees_a_place() -> None:
-    made = shield(queue=1)
+    made = limiter(queue=1)
     told(made, Result("refused", 0.01, 130.0), 100.0)
     first = asks(made, 101.0)
     made.leave(first, 102.0)
-    assert first.turn is Turn.GONE
-    assert asks(made, 102.0).turn is Turn.WAITING
+    assert first.state is TicketState.GONE
+    assert asks(made, 102.0).state is TicketState.WAITING
 
 
 def test_nobody_is_held_beyond_a_deadline() -> None:
@@ -107,21 +107,21 @@ def test_nobody_is_held_beyond_a_deadline() -> None:
     tickets = [asks(made, 100.5, deadline_at=104.0) for _ in range(100)]
     assert made.next_at(100.5) is not None
     made.release(104.0, 0.5)
-    assert all(ticket.turn in (Turn.ADMITTED, Turn.REJECTED) for ticket in tickets)
+    assert all(ticket.state in (TicketState.ADMITTED, TicketState.REJECTED) for ticket in tickets)
 
 
 def test_one_tenants_gate_does_not_hold_another() -> None:
-    made = shield()
+    made = limiter()
     made.sends += 1
     made.finished(None, Result("refused", 0.01, 130.0), 100.0, 0.5, key="one")
-    assert asks(made, 101.0, key="one").turn is Turn.WAITING
-    assert asks(made, 101.0, key="two").turn is Turn.ADMITTED
+    assert asks(made, 101.0, key="one").state is TicketState.WAITING
+    assert asks(made, 101.0, key="two").state is TicketState.ADMITTED
 
 
 def test_an_upstream_that_is_down_holds_all_but_a_probe() -> None:
     made = down()
     tickets = [asks(made, 100.01) for _ in range(10)]
-    assert {ticket.turn for ticket in tickets} == {Turn.WAITING}
+    assert {ticket.state for ticket in tickets} == {TicketState.WAITING}
     settled = made.release(made.breaker.probe_at, 0.5)
     assert len(settled) == 1
     assert settled[0].is_probe
@@ -131,7 +131,7 @@ def test_where_the_breaker_fails_the_others_are_answered_at_once() -> None:
     made = down(when_open="fail")
     rejected = asks(made, 100.01)
     assert rejected.reason is Reason.BREAKER
-    assert asks(made, made.breaker.probe_at).turn is Turn.ADMITTED
+    assert asks(made, made.breaker.probe_at).state is TicketState.ADMITTED
 
 
 def test_after_the_probe_release_ramps_up_with_the_answers() -> None:
@@ -169,7 +169,7 @@ def test_what_was_sent_before_it_opened_changes_nothing() -> None:
 
 @pytest.mark.parametrize("ticks", [(), (1e5,), (1e5, 1e5 + 1), (1e5 - 50, 1e5 - 49, 1e5)])
 def test_a_pace_begins_with_what_was_taken_of_late_however_long_the_machine_has_been_up(ticks: tuple[float]) -> None:
-    made = shield()
+    made = limiter()
     for at in ticks:
         made.tick(at)
     told(made, FINE, 1e5 + 1.2, 20)
@@ -179,11 +179,11 @@ def test_a_pace_begins_with_what_was_taken_of_late_however_long_the_machine_has_
     while now < 1e5 + 3.2:
         made.release(now, 0.5)
         now += 0.01
-    assert 10 <= sum(ticket.turn is Turn.ADMITTED for ticket in tickets) <= 40
+    assert 10 <= sum(ticket.state is TicketState.ADMITTED for ticket in tickets) <= 40
 
 
 def test_a_429_never_opens_the_breaker() -> None:
-    made = shield()
+    made = limiter()
     for n in range(1000):
         told(made, Result("refused", 0.01), 100.0 + n / 100)
     assert made.breaker.state is State.CLOSED
@@ -198,13 +198,13 @@ def test_a_probe_that_is_refused_for_its_rate_has_found_the_upstream() -> None:
 
 
 def test_failures_in_numbers_leave_fewer_under_way_at_once() -> None:
-    made = Shield(BreakerRule(), GateRule(), lambda: Load(100, 0.1))
+    made = Limiter(BreakerRule(), GateRule(), lambda: Load(100, 0.1))
     for n in range(12):
         made.sends += 1
         made.finished(None, DOWN, 100.0 + n / 1000, 0.5)
     assert made.crowd is not None
     assert made.crowd.limit < 80
-    assert asks(made, 100.1).turn is Turn.WAITING
+    assert asks(made, 100.1).state is TicketState.WAITING
 
 
 def test_it_is_calm_again_when_the_trouble_is_over() -> None:
@@ -214,8 +214,8 @@ def test_it_is_calm_again_when_the_trouble_is_over() -> None:
 
 
 def test_an_announced_quota_is_kept_at_once() -> None:
-    made = shield()
-    told(made, Result("refused", 0.01, 101.0, Figures(50.0)), 100.0)
+    made = limiter()
+    told(made, Result("refused", 0.01, 101.0, RateLimitHeaders(50.0)), 100.0)
     for _ in range(200):
         asks(made, 100.5)
     now, sent = 101.0, 0
@@ -236,7 +236,7 @@ def test_a_clock_that_jumps_an_hour_leaves_nobody_behind(jump: float) -> None:
         if at is None:
             break
         now = at
-    assert all(ticket.turn in (Turn.ADMITTED, Turn.REJECTED) for ticket in tickets)
+    assert all(ticket.state in (TicketState.ADMITTED, TicketState.REJECTED) for ticket in tickets)
 
 
 KINDS = st.sampled_from(["ask", "ask", "ask", "ok", "failed", "refused", "busy", "leave", "pass"])
@@ -251,7 +251,7 @@ steps = st.lists(
 def test_no_story_loses_an_exchange_or_holds_it_beyond_its_deadline(
     story: list[tuple[str, float, float, int, float]], when_open: str, queue: int
 ) -> None:
-    made, now, all_of_them, out = shield(queue, when_open), 1e5, [], []
+    made, now, all_of_them, out = limiter(queue, when_open), 1e5, [], []
     for what, jump, seconds, key, chance in story:
         now += jump
         if what == "ask":
@@ -259,7 +259,7 @@ def test_no_story_loses_an_exchange_or_holds_it_beyond_its_deadline(
             all_of_them.append(ticket)
             made.sends += 1
             if made.calm:
-                ticket.turn = Turn.ADMITTED
+                ticket.state = TicketState.ADMITTED
                 out.append(ticket)
             else:
                 made.ask(ticket, now)
@@ -267,10 +267,10 @@ def test_no_story_loses_an_exchange_or_holds_it_beyond_its_deadline(
             made.leave(all_of_them[int(seconds) % len(all_of_them)], now)
         elif what != "pass" and out:
             made.finished(out.pop(), Result(what, 0.01, now + seconds), now, chance)  # type: ignore[arg-type]
-        out += [ticket for ticket in made.release(now, chance) if ticket.turn is Turn.ADMITTED]
-        late = [ticket for ticket in all_of_them if ticket.turn is Turn.WAITING and ticket.deadline_at <= now]
+        out += [ticket for ticket in made.release(now, chance) if ticket.state is TicketState.ADMITTED]
+        late = [ticket for ticket in all_of_them if ticket.state is TicketState.WAITING and ticket.deadline_at <= now]
         assert not late, "held beyond its deadline"
-        waiting = [ticket for ticket in all_of_them if ticket.turn is Turn.WAITING]
+        waiting = [ticket for ticket in all_of_them if ticket.state is TicketState.WAITING]
         assert made.waiting == len(waiting) <= queue
         assert made.waiting_bytes == 10 * len(waiting)
         assert not (made.calm and waiting), "calm, and somebody waits"
@@ -278,4 +278,4 @@ def test_no_story_loses_an_exchange_or_holds_it_beyond_its_deadline(
         assert (at is not None) == bool(waiting)
         assert at is None or at <= min(ticket.deadline_at for ticket in waiting) + 0.01
     made.release(now + 1e6, 0.5)
-    assert all(ticket.turn is not Turn.WAITING for ticket in all_of_them), "lost"
+    assert all(ticket.state is not TicketState.WAITING for ticket in all_of_them), "lost"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.gate import LONGEST_SECONDS, Gate, close, left_seconds
+from sidecar.core.flow.gate import LONGEST_SECONDS, Gate, close, left_seconds
 from tests.core.making import floats, steady
 
 OPEN = Gate()

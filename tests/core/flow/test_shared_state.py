@@ -8,21 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core import pace as paces
-from sidecar.core.breaker import Breaker, State
-from sidecar.core.gate import Gate, left_seconds
-from sidecar.core.notes import breaker_note, closed_note, just_begun, lane_note, read_breaker, read_lane
-from sidecar.core.pace import Pace, rate_at
+from sidecar.core.flow import rate_limit as rate_limits
+from sidecar.core.flow.breaker import Breaker, State
+from sidecar.core.flow.gate import Gate, left_seconds
+from sidecar.core.flow.rate_limit import RateLimit, rate_at
+from sidecar.core.flow.shared_state import breaker_note, closed_note, just_begun, lane_note, read_breaker, read_lane
 from tests.core.making import steady
 
 HERE, THERE = 1000.0, 77.0
 """Monotonic seconds of two processes at the same moment."""
 
 GATE = Gate(HERE + 5, HERE - 1)
-PACE = replace(paces.begin(HERE - 2, HERE - 1, 40, 1.0), taken=7, quota=50.0, share=3.0, share_until=HERE + 4)
+PACE = replace(rate_limits.begin(HERE - 2, HERE - 1, 40, 1.0), taken=7, quota=50.0, share=3.0, share_until=HERE + 4)
 
 
-def there() -> tuple[Gate, Pace]:
+def there() -> tuple[Gate, RateLimit]:
     found = read_lane(lane_note(GATE, PACE, HERE), THERE)
     assert found is not None
     gate, pace = found

@@ -3,7 +3,7 @@
 Read only where an upstream is under pressure. Three dialects: the IETF draft's ``RateLimit-Policy`` and ``RateLimit``
 (structured: ``"default";q=50;w=1`` and ``"default";r=3;t=1``), its older fields (``RateLimit-Limit: 50, 50;w=1``,
 ``RateLimit-Remaining``, ``RateLimit-Reset``), and the same with ``X-`` in front. What is garbage says nothing; nothing
-here raises. What the figures lead to is told by ``pace``.
+here raises. What the figures lead to is told by ``rate_limit``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sidecar.core.exchange import Headers
 from sidecar.core.hints import members_of
 from sidecar.core.instants import number
 
-__all__ = ["NO_FIGURES", "Figures", "read_figures"]
+__all__ = ["NO_RATELIMIT_HEADERS", "RateLimitHeaders", "read_ratelimit_headers"]
 
 SHORTEST_SHARE_SECONDS: Final = 2.0
 """A reset that is nearer than this is mostly rounding: a rate made of it would be wild."""
@@ -25,7 +25,7 @@ FIRST_EPOCH: Final = 1e9
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class RateLimitHeaders:
     """What is known of a quota; None where the upstream does not say."""
 
     quota_per_second: float | None = None
@@ -36,16 +36,16 @@ class Figures:
     """How long that share is good for."""
 
 
-NO_FIGURES: Final = Figures()
+NO_RATELIMIT_HEADERS: Final = RateLimitHeaders()
 
 
-def read_figures(headers: Headers, wall: float) -> Figures:
+def read_ratelimit_headers(headers: Headers, wall: float) -> RateLimitHeaders:
     """The figures beside an answer. ``wall`` is the Unix time, for a reset that is a moment."""
     quota = min(_quotas(headers), default=None)
     left, reset = _remaining(headers, wall)
     if left is None or reset is None or reset < SHORTEST_SHARE_SECONDS:
-        return Figures(quota) if quota is not None else NO_FIGURES
-    return Figures(quota, max(left, 1.0) / reset, reset)
+        return RateLimitHeaders(quota) if quota is not None else NO_RATELIMIT_HEADERS
+    return RateLimitHeaders(quota, max(left, 1.0) / reset, reset)
 
 
 def _quotas(headers: Headers) -> list[float]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.figures import NO_FIGURES, Figures, read_figures
+from sidecar.core.flow.ratelimit_headers import NO_RATELIMIT_HEADERS, RateLimitHeaders, read_ratelimit_headers
 from tests.core.making import headers, steady
 
 WALL = 1_696_004_797.0
@@ -23,7 +23,7 @@ WALL = 1_696_004_797.0
     ],
 )
 def test_an_announced_quota_is_units_by_window_and_the_smallest_counts(field: str, value: str) -> None:
-    assert read_figures(headers((field, value)), WALL) == Figures(50.0)
+    assert read_ratelimit_headers(headers((field, value)), WALL) == RateLimitHeaders(50.0)
 
 
 @pytest.mark.parametrize(
@@ -37,15 +37,17 @@ def test_an_announced_quota_is_units_by_window_and_the_smallest_counts(field: st
     ],
 )
 def test_what_remains_is_spread_over_the_time_until_it_is_renewed(fields: list[tuple[str, str]]) -> None:
-    assert read_figures(headers(*fields), WALL) == Figures(None, 3.0, 10.0)
+    assert read_ratelimit_headers(headers(*fields), WALL) == RateLimitHeaders(None, 3.0, 10.0)
 
 
 def test_a_reset_within_a_moment_is_mostly_rounding_and_says_nothing() -> None:
-    assert read_figures(headers(("RateLimit", '"default";r=3;t=1')), WALL) == NO_FIGURES
+    assert read_ratelimit_headers(headers(("RateLimit", '"default";r=3;t=1')), WALL) == NO_RATELIMIT_HEADERS
 
 
 def test_nothing_left_still_leaves_one() -> None:
-    assert read_figures(headers(("RateLimit", '"default";r=0;t=10')), WALL) == Figures(None, 0.1, 10.0)
+    assert read_ratelimit_headers(headers(("RateLimit", '"default";r=0;t=10')), WALL) == RateLimitHeaders(
+        None, 0.1, 10.0
+    )
 
 
 @pytest.mark.parametrize(
@@ -61,12 +63,12 @@ def test_nothing_left_still_leaves_one() -> None:
     ],
 )
 def test_garbage_says_nothing(fields: list[tuple[str, str]]) -> None:
-    assert read_figures(headers(*fields), WALL) == NO_FIGURES
+    assert read_ratelimit_headers(headers(*fields), WALL) == NO_RATELIMIT_HEADERS
 
 
 @steady
 @given(st.lists(st.sampled_from(["ratelimit", "ratelimit-policy", "ratelimit-limit", "x-ratelimit-reset"])), st.data())
 def test_no_field_raises(names: list[str], data: st.DataObject) -> None:
     text = st.text(st.characters(max_codepoint=255), max_size=60)
-    figures = read_figures(headers(*((name, data.draw(text)) for name in names)), WALL)
+    figures = read_ratelimit_headers(headers(*((name, data.draw(text)) for name in names)), WALL)
     assert figures.quota_per_second is None or figures.quota_per_second > 0

@@ -3,7 +3,7 @@
 A frozen value that is told once a second what the histogram of durations has counted so far. It is the median of the
 last half minute's seconds: neither the first seconds of trouble, before anybody knows of it, nor a single odd answer
 becomes what is usual. The median of a histogram is only known to a bucket; the mean of the same second says where in
-it. The counterpart that needs it is ``crowd``.
+it. The counterpart that needs it is ``concurrency_limit``.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["Usual", "middle", "told"]
+__all__ = ["Latency", "median", "update"]
 
 KEPT: Final = 31
 """Seconds in which there were answers."""
 
 
 @dataclass(frozen=True, slots=True)
-class Usual:
+class Latency:
     recent: tuple[float, ...] = ()
     """The middle of each of the last seconds, oldest first."""
     counts: tuple[float, ...] = ()
@@ -33,16 +33,18 @@ class Usual:
         return sorted(self.recent)[len(self.recent) // 2] if self.recent else 0.0
 
 
-def told(usual: Usual, bounds: Sequence[float], counts: Sequence[float], total_seconds: float, *, calm: bool) -> Usual:
+def update(
+    known: Latency, bounds: Sequence[float], counts: Sequence[float], total_seconds: float, *, calm: bool
+) -> Latency:
     """After one more second. What was counted in trouble is left out, and says nothing."""
-    before = usual.counts or (0.0,) * len(counts)
+    before = known.counts or (0.0,) * len(counts)
     new = [now - then for now, then in zip(counts, before, strict=True)]
-    found = middle(bounds, new, total_seconds - usual.total_seconds) if calm else 0.0
-    recent = (*usual.recent, found)[-KEPT:] if found > 0 else usual.recent
-    return Usual(recent, tuple(counts), total_seconds)
+    found = median(bounds, new, total_seconds - known.total_seconds) if calm else 0.0
+    recent = (*known.recent, found)[-KEPT:] if found > 0 else known.recent
+    return Latency(recent, tuple(counts), total_seconds)
 
 
-def middle(bounds: Sequence[float], counts: Sequence[float], total_seconds: float) -> float:
+def median(bounds: Sequence[float], counts: Sequence[float], total_seconds: float) -> float:
     """The median of a histogram, as far as its bucket and its mean tell; 0 of an empty one.
 
     ``counts``: up to each bound (inclusive) and above the one before; the last are above all bounds.

@@ -8,11 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.crowd import FEWEST, FIRST, Crowd, after_outage, answered, failed, overloaded
+from sidecar.core.flow.concurrency_limit import (
+    FEWEST,
+    FIRST,
+    ConcurrencyLimit,
+    after_outage,
+    answered,
+    failed,
+    overloaded,
+)
 from tests.core.making import steady
 
 
-def rounds(crowd: Crowd, count: int, seconds: float, now: float = 100.0, was_full: bool = True) -> tuple[Crowd, float]:
+def rounds(
+    crowd: ConcurrencyLimit, count: int, seconds: float, now: float = 100.0, was_full: bool = True
+) -> tuple[ConcurrencyLimit, float]:
     """So many rounds, in each of which as many answers come at once as the limit allows, after so many seconds."""
     for _ in range(count):
         now += seconds
@@ -77,7 +87,9 @@ def test_no_story_makes_it_less_than_two_or_endless(story: list[tuple[bool, floa
         assert FEWEST <= crowd.limit <= 1e6
 
 
-def served(slots: int, service: float, crowd: Crowd, now: float, seconds: float) -> tuple[Crowd, float, list[float]]:
+def served(
+    slots: int, service: float, crowd: ConcurrencyLimit, now: float, seconds: float
+) -> tuple[ConcurrencyLimit, float, list[float]]:
     """An upstream with so many slots and a queue behind them, always asked for as much as the limit allows.
 
     The latencies that its answers had.

@@ -1,8 +1,8 @@
 """The gate: an upstream asked for quiet, and until then nobody sends.
 
-A frozen value; the holder (``shield``) keeps one per gate key and passes ``now`` in. A hint only ever extends it:
+A frozen value; the holder (``limiter``) keeps one per gate key and passes ``now`` in. A hint only ever extends it:
 a later answer that asks for less does not undo what an earlier one asked for. Nothing here sleeps or knows who waits;
-how release goes on after it opens is told by ``pace``.
+how release goes on after it opens is told by ``rate_limit``.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.usual import Usual, middle, told
+from sidecar.core.flow.latency import Latency, median, update
 from tests.core.making import steady
 
 BOUNDS = (0.01, 0.1, 0.25, 0.5, 1.0)
@@ -24,25 +24,25 @@ class Histogram:
         self.total_seconds += times * seconds
 
 
-def after(usual: Usual, histogram: Histogram, *, calm: bool = True) -> Usual:
-    return told(usual, BOUNDS, histogram.counts, histogram.total_seconds, calm=calm)
+def after(known: Latency, histogram: Histogram, *, calm: bool = True) -> Latency:
+    return update(known, BOUNDS, histogram.counts, histogram.total_seconds, calm=calm)
 
 
 def test_answers_that_take_the_same_time_are_known_exactly_though_their_bucket_is_wide() -> None:
     histogram = Histogram()
     histogram.add(0.15, 200)
-    assert after(Usual(), histogram).seconds == pytest.approx(0.15)
+    assert after(Latency(), histogram).seconds == pytest.approx(0.15)
 
 
 def test_a_few_very_slow_ones_move_it_no_further_than_to_the_end_of_the_bucket() -> None:
     histogram = Histogram()
     histogram.add(0.15, 200)
     histogram.add(30.0, 20)
-    assert after(Usual(), histogram).seconds == 0.25
+    assert after(Latency(), histogram).seconds == 0.25
 
 
 def test_the_first_seconds_of_trouble_do_not_become_usual() -> None:
-    histogram, usual = Histogram(), Usual()
+    histogram, usual = Histogram(), Latency()
     for _ in range(5):
         histogram.add(0.15, 200)
         usual = after(usual, histogram)
@@ -56,7 +56,7 @@ def test_one_odd_answer_before_the_load_came_says_little() -> None:
     """A health check is answered in a millisecond, and then come requests of another kind."""
     histogram = Histogram()
     histogram.add(0.001)
-    usual = after(Usual(), histogram)
+    usual = after(Latency(), histogram)
     for _ in range(2):
         histogram.add(0.15, 200)
         usual = after(usual, histogram)
@@ -64,7 +64,7 @@ def test_one_odd_answer_before_the_load_came_says_little() -> None:
 
 
 def test_what_has_changed_for_good_becomes_usual_in_half_a_minute() -> None:
-    histogram, usual = Histogram(), Usual()
+    histogram, usual = Histogram(), Latency()
     for seconds in [0.15] * 100 + [0.3] * 20:
         histogram.add(seconds, 200)
         usual = after(usual, histogram)
@@ -74,7 +74,7 @@ def test_what_has_changed_for_good_becomes_usual_in_half_a_minute() -> None:
 def test_what_was_counted_in_trouble_is_left_out_afterwards_too() -> None:
     histogram = Histogram()
     histogram.add(0.15, 200)
-    usual = after(Usual(), histogram)
+    usual = after(Latency(), histogram)
     histogram.add(1.0, 10_000)
     usual = after(usual, histogram, calm=False)
     histogram.add(0.15, 10)
@@ -83,9 +83,9 @@ def test_what_was_counted_in_trouble_is_left_out_afterwards_too() -> None:
 
 def test_a_second_without_answers_says_nothing() -> None:
     histogram = Histogram()
-    assert after(Usual(), histogram).seconds == 0
+    assert after(Latency(), histogram).seconds == 0
     histogram.add(0.15)
-    usual = after(Usual(), histogram)
+    usual = after(Latency(), histogram)
     assert after(usual, histogram).seconds == usual.seconds
 
 
@@ -95,7 +95,7 @@ def test_the_middle_lies_in_the_bucket_of_the_median(durations: list[float]) -> 
     histogram = Histogram()
     for seconds in durations:
         histogram.add(seconds)
-    found = middle(BOUNDS, histogram.counts, histogram.total_seconds)
+    found = median(BOUNDS, histogram.counts, histogram.total_seconds)
     place = bisect_left(BOUNDS, sorted(durations)[(len(durations) - 1) // 2])
     low, high = (0.0, *BOUNDS)[place], (*BOUNDS, BOUNDS[-1])[place]
     assert low <= found <= max(high, low)

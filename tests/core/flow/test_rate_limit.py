@@ -6,11 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.figures import Figures
-from sidecar.core.pace import (
+from sidecar.core.flow.rate_limit import (
     LEAST_PER_SECOND,
     MOST_PER_SECOND,
-    Pace,
+    RateLimit,
     begin,
     informed,
     rate_at,
@@ -19,6 +18,7 @@ from sidecar.core.pace import (
     succeeded,
     take,
 )
+from sidecar.core.flow.ratelimit_headers import RateLimitHeaders
 from tests.core.making import steady
 
 
@@ -68,7 +68,7 @@ def test_nothing_goes_before_the_gate_opens() -> None:
 
 def test_it_begins_with_what_was_taken_and_doubles_each_second() -> None:
     pace = begin(100.0, 101.0, 10, 1.0)
-    pace = Pace(**{**{f: getattr(pace, f) for f in pace.__slots__}, "recent": 1e5})
+    pace = RateLimit(**{**{f: getattr(pace, f) for f in pace.__slots__}, "recent": 1e5})
     assert [round(rate_at(pace, 101.0 + n)) for n in range(4)] == [10, 20, 40, 80]
 
 
@@ -86,7 +86,7 @@ def test_one_burst_of_refusals_slows_it_down_once() -> None:
 
 
 def test_a_refusal_below_an_announced_quota_shows_that_others_use_it_too() -> None:
-    pace = informed(begin(100.0, 101.0, 5, 1.0), Figures(quota_per_second=50.0), 101.0)
+    pace = informed(begin(100.0, 101.0, 5, 1.0), RateLimitHeaders(quota_per_second=50.0), 101.0)
     for n in range(30):
         pace = succeeded(pace, 101.0 + n / 50, pace.generation)
     pace = refused(pace, 101.6, 102.6, pace.generation, 101.6)
@@ -98,12 +98,12 @@ def test_a_refusal_below_an_announced_quota_shows_that_others_use_it_too() -> No
 
 
 def test_an_announced_quota_is_the_rate() -> None:
-    pace = informed(begin(100.0, 101.0, 1, 1.0), Figures(50.0), 100.0)
+    pace = informed(begin(100.0, 101.0, 1, 1.0), RateLimitHeaders(50.0), 100.0)
     assert rate_at(pace, 101.0) == pytest.approx(49.0)
 
 
 def test_a_share_that_remains_holds_until_it_is_renewed() -> None:
-    pace = informed(begin(100.0, 101.0, 100, 1.0), Figures(None, 2.0, 30.0), 100.0)
+    pace = informed(begin(100.0, 101.0, 100, 1.0), RateLimitHeaders(None, 2.0, 30.0), 100.0)
     assert rate_at(pace, 110.0) == 2.0
     assert rate_at(pace, 131.0) > 2.0
 
@@ -133,6 +133,6 @@ def test_no_story_makes_a_rate_that_is_none(taken: int, story: list[tuple[str, f
         elif what == "no":
             pace = refused(pace, now, now + number / 1e4, pace.generation, now - number / 1e5)
         else:
-            pace = informed(pace, Figures(number or None, number or None, number), now)
+            pace = informed(pace, RateLimitHeaders(number or None, number or None, number), now)
         assert LEAST_PER_SECOND <= rate_at(pace, now) <= MOST_PER_SECOND
         assert ready_at(pace, now) < float("inf")

@@ -2,7 +2,7 @@
 
 A lane exists while its key is in trouble, or somebody waits in it. There are many where ``gate.key`` names a header
 with many values, so their number is bounded and the least recently used one is forgotten first, but never one in which
-somebody waits. The values are in ``gate`` and ``pace``; who goes when is told by ``shield``.
+somebody waits. The values are in ``gate`` and ``rate_limit``; who goes when is told by ``limiter``.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Final, Literal
 
-from sidecar.core import gate as gates
-from sidecar.core import pace as paces
-from sidecar.core.figures import NO_FIGURES, Figures
-from sidecar.core.gate import Gate
-from sidecar.core.hold import Held
-from sidecar.core.lease import Lease
-from sidecar.core.pace import Pace
+from sidecar.core.flow import gate as gates
+from sidecar.core.flow import rate_limit as rate_limits
+from sidecar.core.flow.gate import Gate
+from sidecar.core.flow.lease import Lease
+from sidecar.core.flow.queue import WaitQueue
+from sidecar.core.flow.rate_limit import RateLimit
+from sidecar.core.flow.ratelimit_headers import NO_RATELIMIT_HEADERS, RateLimitHeaders
 
-__all__ = ["Grant", "Kind", "Lane", "Lanes", "Load", "Result"]
+__all__ = ["Grant", "KeyState", "Keys", "Kind", "Load", "Result"]
 
 Kind = Literal["ok", "failed", "refused", "busy"]
 
@@ -55,7 +55,7 @@ class Result:
     """How long the attempt took."""
     opens_at: float | None = None
     """``Decision.gate_until``: monotonic seconds until which the upstream asked for quiet."""
-    figures: Figures = NO_FIGURES
+    figures: RateLimitHeaders = NO_RATELIMIT_HEADERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,18 +75,18 @@ class Grant:
 
 
 @dataclass(slots=True)
-class Lane:
+class KeyState:
     """Of one gate key."""
 
     gate: Gate = Gate()
-    pace: Pace | None = None
-    held: Held = field(default_factory=Held)
+    pace: RateLimit | None = None
+    held: WaitQueue = field(default_factory=WaitQueue)
     taken: int = 0
     """Successes since the gate was closed last."""
     needed_at: float = 0.0
     """When somebody last had to wait here."""
     lease: Lease = field(default_factory=Lease)
-    whole: Pace | None = None
+    whole: RateLimit | None = None
     """The pace of all replicas, while this one goes on alone with its share of it."""
     is_leased: bool = False
     """Whether a store that is shared with others says when one may go, in place of the pace alone."""
@@ -98,14 +98,14 @@ class Lane:
             return now + left
         if self.pace is None:
             return now
-        return self.lease.ready_at() if self.is_leased else paces.ready_at(self.pace, now)
+        return self.lease.ready_at() if self.is_leased else rate_limits.ready_at(self.pace, now)
 
     def expected_at(self, now: float) -> float:
         """The same for who is turned away, as a guess where it is not known; never infinity."""
         at = self.ready_at(now)
         if at < float("inf") or self.pace is None:
             return at
-        return max(self.lease.ask_at, paces.ready_at(self.pace, now))
+        return max(self.lease.ask_at, rate_limits.ready_at(self.pace, now))
 
     def take(self, now: float) -> bool:
         """Whether one may go now; then the pace has been charged for it."""
@@ -115,7 +115,7 @@ class Lane:
                 return True
             if self.is_leased:
                 return self.lease.take(now)
-            pace = paces.take(pace, now)
+            pace = rate_limits.take(pace, now)
             if pace is not None:
                 self.pace = pace
                 return True
@@ -127,7 +127,7 @@ class Lane:
         self.taken += 1
         if self.pace is not None:
             self.lease.untold += generation == self.pace.generation
-            self.pace = paces.succeeded(self.pace, now, generation)
+            self.pace = rate_limits.succeeded(self.pace, now, generation)
 
     def refused(self, result: Result, now: float, generation: int, before: tuple[int, float]) -> bool:
         """The gate closes; the rate is learnt from a 429, and from a 503 with a hint where others are taken.
@@ -143,21 +143,21 @@ class Lane:
         taken, self.taken = self.taken, 0 if was_open else self.taken
         if self.pace is not None:
             if result.kind == "refused" or self.pace.taken:
-                self.pace = paces.refused(self.pace, now, opens_at, generation, now - result.seconds)
+                self.pace = rate_limits.refused(self.pace, now, opens_at, generation, now - result.seconds)
             return False
         if result.kind == "refused":
-            self.pace = paces.begin(now, opens_at, *before)
+            self.pace = rate_limits.begin(now, opens_at, *before)
             return False
         if was_open and taken:
-            self.pace = paces.begin(now, opens_at, taken, 1.0)
+            self.pace = rate_limits.begin(now, opens_at, taken, 1.0)
         return was_open and not taken
 
-    def informed(self, figures: Figures, now: float) -> None:
+    def informed(self, figures: RateLimitHeaders, now: float) -> None:
         """What an answer said of the quota matters only where there is a pace."""
         if self.pace is not None:
-            self.pace = paces.informed(self.pace, figures, now)
+            self.pace = rate_limits.informed(self.pace, figures, now)
 
-    def told(self, gate: Gate, pace: Pace | None, now: float) -> None:
+    def told(self, gate: Gate, pace: RateLimit | None, now: float) -> None:
         """What another replica knows: the longer quiet holds, and a pace that is not ours replaces it."""
         opens_at = now + gates.left_seconds(gate, now)
         if opens_at > now + gates.left_seconds(self.gate, now):
@@ -165,7 +165,7 @@ class Lane:
             self.needed_at = now
             self.lease.void()
             if self.pace is not None:
-                self.pace = paces.held_until(self.pace, opens_at)
+                self.pace = rate_limits.held_until(self.pace, opens_at)
         if pace is not None and (self.pace is None or pace.generation != self.pace.generation):
             self.pace, self.taken = pace, 0
             self.lease = Lease()
@@ -184,10 +184,10 @@ class Lane:
         if self.is_leased and not leased and self.pace is not None:
             known = self.pace.taken >= FEWEST_FOR_A_SHARE
             share = min(1.0, max(LEAST_SHARE, self.taken / self.pace.taken)) if known else 1.0
-            self.whole, self.pace = self.pace, paces.scaled(self.pace, share)
+            self.whole, self.pace = self.pace, rate_limits.scaled(self.pace, share)
         elif leased and not self.is_leased and self.whole is not None and self.pace is not None:
             if self.whole.generation == self.pace.generation:  # nothing was learnt meanwhile
-                self.pace = paces.held_until(self.whole, self.pace.since)
+                self.pace = rate_limits.held_until(self.whole, self.pace.since)
             self.whole = None
         self.is_leased = leased
         self.lease.void()
@@ -199,27 +199,27 @@ class Lane:
         return self.pace is None or not 0 <= now - self.needed_at < PACE_KEPT_SECONDS
 
 
-class Lanes:
+class Keys:
     """The lanes by key, least recently used first; an empty one is false."""
 
     __slots__ = ("_by_key", "_leased")
 
     def __init__(self) -> None:
-        self._by_key: OrderedDict[str, Lane] = OrderedDict()
+        self._by_key: OrderedDict[str, KeyState] = OrderedDict()
         self._leased = False
 
     def __len__(self) -> int:
         return len(self._by_key)
 
-    def get(self, key: str) -> Lane | None:
+    def get(self, key: str) -> KeyState | None:
         """The lane of this key, if it is in trouble."""
         return self._by_key.get(key)
 
-    def use(self, key: str) -> Lane:
+    def use(self, key: str) -> KeyState:
         """The lane of this key, which is the most recently used one now."""
         lane = self._by_key.get(key)
         if lane is None:
-            lane = self._by_key[key] = Lane(is_leased=self._leased)
+            lane = self._by_key[key] = KeyState(is_leased=self._leased)
         else:
             self._by_key.move_to_end(key)
         return lane
@@ -230,11 +230,11 @@ class Lanes:
         for lane in self._by_key.values():
             lane.lend(leased=leased)
 
-    def items(self) -> Iterator[tuple[str, Lane]]:
+    def items(self) -> Iterator[tuple[str, KeyState]]:
         """Every key with its lane."""
         return iter(self._by_key.items())
 
-    def latest(self, most: int) -> list[tuple[str, Lane]]:
+    def latest(self, most: int) -> list[tuple[str, KeyState]]:
         """So many, those used last; in the order of their use."""
         return list(islice(reversed(self._by_key.items()), most))[::-1]
 

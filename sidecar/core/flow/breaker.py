@@ -1,9 +1,9 @@
 """The breaker: an upstream is down, and single probes look whether it is back.
 
-A frozen value; the holder (``shield``) keeps the latest. Closed, it watches the share of failures among recent
+A frozen value; the holder (``limiter``) keeps the latest. Closed, it watches the share of failures among recent
 attempts, and for ``of_at_least`` failures in a row (at 200 sends a second the share over ten seconds would take five to
 show); open, it lets nothing through but probes, with growing pauses; a probe that succeeds closes it again, and how
-many may follow at once is told by ``crowd``. A 429 is no failure: whoever refuses for the rate is not down.
+many may follow at once is told by ``concurrency_limit``. A 429 is no failure: whoever refuses for the rate is not down.
 
 It learns of successes late and in sum: the loop counts sends in an integer, and only a failure brings them in here. So
 an untroubled exchange costs nothing. Each opening and closing begins a new **generation**; a result of an attempt

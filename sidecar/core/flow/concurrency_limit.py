@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 from typing import Final
 
-__all__ = ["Crowd", "after_outage", "answered", "failed", "overloaded"]
+__all__ = ["ConcurrencyLimit", "after_outage", "answered", "failed", "overloaded"]
 
 FEWEST: Final = 2.0
 FIRST: Final = 4.0
@@ -60,7 +60,7 @@ MOST: Final = 1e6
 
 
 @dataclass(frozen=True, slots=True)
-class Crowd:
+class ConcurrencyLimit:
     limit: float
     doubling: bool
     quick_seconds: float
@@ -89,17 +89,17 @@ class Crowd:
     """… and how many came."""
 
 
-def after_outage(now: float, usual_seconds: float, usual_crowd: float) -> Crowd:
+def after_outage(now: float, usual_seconds: float, usual_crowd: float) -> ConcurrencyLimit:
     """Fewer than were usual before, a few at least. ``usual_seconds``: of an answer; both 0 if not known."""
-    return Crowd(max(FIRST, USUAL_SHARE * usual_crowd), True, usual_seconds, 0.0, now)
+    return ConcurrencyLimit(max(FIRST, USUAL_SHARE * usual_crowd), True, usual_seconds, 0.0, now)
 
 
-def overloaded(now: float, under_way: int, usual_seconds: float) -> Crowd:
+def overloaded(now: float, under_way: int, usual_seconds: float) -> ConcurrencyLimit:
     """Many fail while others succeed: what is under way is too much."""
-    return Crowd(max(FEWEST, under_way * STEPS_BACK), False, usual_seconds, 0.0, now, now)
+    return ConcurrencyLimit(max(FEWEST, under_way * STEPS_BACK), False, usual_seconds, 0.0, now, now)
 
 
-def answered(crowd: Crowd, now: float, seconds: float, was_full: bool) -> Crowd:
+def answered(crowd: ConcurrencyLimit, now: float, seconds: float, was_full: bool) -> ConcurrencyLimit:
     """A success that took so long; ``was_full``: somebody waits because of the limit."""
     if now - seconds < crowd.cut_at <= now:
         return replace(crowd, round_at=now, counted_at=now)  # sent before the last cut: it says nothing about it
@@ -123,7 +123,7 @@ def answered(crowd: Crowd, now: float, seconds: float, was_full: bool) -> Crowd:
     return _end_round(crowd, now)
 
 
-def failed(crowd: Crowd, now: float, seconds: float, in_a_row: int) -> Crowd:
+def failed(crowd: ConcurrencyLimit, now: float, seconds: float, in_a_row: int) -> ConcurrencyLimit:
     """A failure of an attempt that was sent under this limit and took so long.
 
     A few in a row do not wait for the end of the round: who refuses at once makes room at once, and would draw in
@@ -136,7 +136,7 @@ def failed(crowd: Crowd, now: float, seconds: float, in_a_row: int) -> Crowd:
     return _end_round(replace(crowd, failures=crowd.failures + 1), now)
 
 
-def _end_round(crowd: Crowd, now: float) -> Crowd:
+def _end_round(crowd: ConcurrencyLimit, now: float) -> ConcurrencyLimit:
     """After as many results as the limit, and no sooner than half of what they take: then judge them.
 
     With fewer, answers that come in clumps would look like a rate that they do not have. While it doubles, the limit
@@ -169,21 +169,21 @@ def _end_round(crowd: Crowd, now: float) -> Crowd:
     return _begin_round(judged, now)
 
 
-def _long(crowd: Crowd, quick_seconds: float) -> float:
+def _long(crowd: ConcurrencyLimit, quick_seconds: float) -> float:
     """An answer that takes more seconds than this has waited in a queue."""
     times = SLOW_WHILE_DOUBLING if crowd.doubling else SLOW_BY_NOW if crowd.knee else SLOW
     return max(times * quick_seconds, quick_seconds + LOOP_SECONDS)
 
 
-def _begin_round(crowd: Crowd, now: float) -> Crowd:
+def _begin_round(crowd: ConcurrencyLimit, now: float) -> ConcurrencyLimit:
     return replace(crowd, round_at=now, answers=0, slow=0, failures=0, total_seconds=0.0, was_full=False)
 
 
-def _cut(crowd: Crowd, limit: float, now: float) -> Crowd:
+def _cut(crowd: ConcurrencyLimit, limit: float, now: float) -> ConcurrencyLimit:
     return replace(crowd, limit=max(FEWEST, limit), cut_at=now, counted_at=0.0, counted=0)
 
 
-def _queued(crowd: Crowd, mean_seconds: float, now: float) -> Crowd:
+def _queued(crowd: ConcurrencyLimit, mean_seconds: float, now: float) -> ConcurrencyLimit:
     """After a round that crawled: what waits inside the upstream is the part of the limit that it does not need.
 
     By Little's law it needs its answers per second times how long one takes where nothing queues: of all answers since
@@ -200,7 +200,7 @@ def _queued(crowd: Crowd, mean_seconds: float, now: float) -> Crowd:
     return _cut(replace(crowd, knee=knee, flat_seconds=flat), knee, now)
 
 
-def _grown(crowd: Crowd, now: float) -> float:
+def _grown(crowd: ConcurrencyLimit, now: float) -> float:
     """The limit after a good round: larger, if it was in the way."""
     if not crowd.was_full or crowd.doubling:
         return crowd.limit

@@ -3,7 +3,7 @@
 Moments are told as seconds from the moment of telling, because clocks of processes have nothing to do with each other;
 the names of such fields begin with ``@``, and a store turns them into its own time.
 What comes in may be anybody's: a field that is missing, no number, or out of its range makes the whole note nothing.
-The counterparts are ``shield``, which takes notes over, and ``shared``, which carries them.
+The counterparts are ``limiter``, which takes notes over, and ``shared``, which carries them.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from sidecar.core import gate as gates
-from sidecar.core.breaker import Breaker
-from sidecar.core.gate import Gate
-from sidecar.core.pace import LEAST_PER_SECOND, MOST_PER_SECOND, Pace
+from sidecar.core.flow import gate as gates
+from sidecar.core.flow.breaker import Breaker
+from sidecar.core.flow.gate import Gate
+from sidecar.core.flow.rate_limit import LEAST_PER_SECOND, MOST_PER_SECOND, RateLimit
 
 __all__ = [
     "FOR_A_NEW_STORE",
     "JUST_BEGUN",
     "BreakerNews",
-    "LaneNews",
+    "KeyNews",
     "breaker_note",
     "closed_note",
     "just_begun",
@@ -42,12 +42,12 @@ _RATES: Final = ("low", "high")
 
 
 @dataclass(frozen=True, slots=True)
-class LaneNews:
+class KeyNews:
     """A gate was closed here, and perhaps a pace changed."""
 
     key: str
     gate: Gate
-    pace: Pace | None
+    pace: RateLimit | None
     expected: int
     """The generation of the pace that this one was made from; or ``JUST_BEGUN``, or ``FOR_A_NEW_STORE``."""
 
@@ -59,13 +59,13 @@ class BreakerNews:
     breaker: Breaker
 
 
-def lane_note(gate: Gate, pace: Pace | None, now: float) -> dict[str, str]:
+def lane_note(gate: Gate, pace: RateLimit | None, now: float) -> dict[str, str]:
     """What others need to know of a lane."""
     fields = {"@until": gates.left_seconds(gate, now)}
     return {name: _text(value) for name, value in {**fields, **_pace_fields(pace, now)}.items()}
 
 
-def _pace_fields(pace: Pace | None, now: float) -> dict[str, float]:
+def _pace_fields(pace: RateLimit | None, now: float) -> dict[str, float]:
     """The pace as numbers; nothing for none."""
     if pace is None:
         return {}
@@ -89,7 +89,7 @@ def _pace_fields(pace: Pace | None, now: float) -> dict[str, float]:
     return fields
 
 
-def read_lane(note: Mapping[str, str], now: float) -> tuple[Gate, Pace | None] | None:
+def read_lane(note: Mapping[str, str], now: float) -> tuple[Gate, RateLimit | None] | None:
     """The lane that a note tells of; None if it is none of ours."""
     try:
         left = _number(note, "@until", -LONGEST_AGO_SECONDS, gates.LONGEST_SECONDS)
@@ -99,11 +99,11 @@ def read_lane(note: Mapping[str, str], now: float) -> tuple[Gate, Pace | None] |
         return None
 
 
-def _pace(note: Mapping[str, str], now: float) -> Pace:
+def _pace(note: Mapping[str, str], now: float) -> RateLimit:
     """Raises ValueError."""
     low, high = (_number(note, name, LEAST_PER_SECOND, MOST_PER_SECOND) for name in _RATES)
     since = now + _ago(note, "@since")
-    return Pace(
+    return RateLimit(
         burst=_number(note, "burst", 0, MOST_PER_SECOND),
         low=low,
         high=high,

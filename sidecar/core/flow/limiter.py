@@ -1,8 +1,8 @@
-"""What stands between the loop and one upstream: gates, paces, breaker and crowd together, and those who wait.
+"""What stands between the loop and one upstream: gates, rate_limits, breaker and crowd together, and those who wait.
 
 While ``calm`` is true nobody has to ask, and an exchange pays one test of that attribute. Trouble is told by
 ``finished``; from then on every send asks, and every result is told, until the trouble is over. The values are in
-``gate``, ``pace``, ``breaker`` and ``crowd``; the waiting room is ``hold``; this room puts them together. It acts on
+``gate``, ``rate_limit``, ``breaker`` and ``concurrency_limit``; exchanges wait in ``queue``. It acts on
 nothing: time and chance are arguments, and the loop learns from ``release`` whom to wake and from ``next_at`` when to
 ask again. What may be retried at all, and when at the earliest, is ``decide``'s to say, before anybody asks here.
 """
@@ -13,17 +13,17 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
-from sidecar.core import breaker as breakers
-from sidecar.core import crowd as crowds
-from sidecar.core.breaker import Breaker
-from sidecar.core.crowd import Crowd
-from sidecar.core.gate import left_seconds
-from sidecar.core.hold import Deadlines, Ticket, Turn
-from sidecar.core.lanes import Lane, Lanes, Load, Result
+from sidecar.core.flow import breaker as breakers
+from sidecar.core.flow import concurrency_limit as concurrency_limits
+from sidecar.core.flow.breaker import Breaker
+from sidecar.core.flow.concurrency_limit import ConcurrencyLimit
+from sidecar.core.flow.gate import left_seconds
+from sidecar.core.flow.keys import Keys, KeyState, Load, Result
+from sidecar.core.flow.queue import Deadlines, Ticket, TicketState
 from sidecar.core.policy import BreakerRule, GateRule
 from sidecar.core.words import Reason
 
-__all__ = ["Load", "Result", "Shield"]
+__all__ = ["Limiter", "Load", "Result"]
 
 MOST_HELD_BYTES: Final = 256 << 20
 LEAST_PAUSE_SECONDS: Final = 0.001
@@ -36,13 +36,13 @@ CROWDED_SECONDS: Final = 0.25
 ``of_at_least`` in a row. To be wrong here costs little: a third fewer at once, for a moment."""
 
 
-class Shield:
+class Limiter:
     """Of one upstream. Everything that ends in ``_at`` is in monotonic seconds."""
 
     __slots__ = (
         "_breaker_rule",
         "_calm_generation",
-        "_crowd_generation",
+        "_concurrency_generation",
         "_crowd_needed_at",
         "_deadlines",
         "_ended",
@@ -71,13 +71,13 @@ class Shield:
         self.sends = 0
         """Every attempt that was begun; counted by the loop, calm or not."""
         self.breaker = Breaker()
-        self.crowd: Crowd | None = None
+        self.crowd: ConcurrencyLimit | None = None
         self.under_way = 0
         """Attempts without a result; kept only while not calm."""
         self.waiting = 0
         self.waiting_bytes = 0
-        self._lanes = Lanes()
-        self._queued: OrderedDict[str, Lane] = OrderedDict()
+        self._lanes = Keys()
+        self._queued: OrderedDict[str, KeyState] = OrderedDict()
         self._deadlines = Deadlines()
         self._ended = 0
         """Attempts that had ended when that was last told."""
@@ -86,7 +86,7 @@ class Shield:
         self._usual_per_second = 0.0
         """Sends, before the present trouble."""
         self._calm_generation = self.breaker.generation
-        self._crowd_generation = 0
+        self._concurrency_generation = 0
         self._crowd_needed_at = 0.0
         self._failed_at = -1e9
 
@@ -101,7 +101,7 @@ class Shield:
             self._reject(ticket, objection, now)
             return
         lane = self._lanes.use(ticket.key)
-        ticket.turn = Turn.WAITING
+        ticket.state = TicketState.WAITING
         ticket.by = "breaker" if self.breaker.is_open else "gate"
         lane.held.put(ticket)
         self._queued[ticket.key] = lane
@@ -109,7 +109,7 @@ class Shield:
         self.waiting += 1
         self.waiting_bytes += ticket.size_bytes
 
-    def _objection(self, ticket: Ticket, lane: Lane | None, now: float) -> Reason | None:
+    def _objection(self, ticket: Ticket, lane: KeyState | None, now: float) -> Reason | None:
         if ticket.deadline_at <= now:
             return Reason.DEADLINE
         if (
@@ -127,10 +127,10 @@ class Shield:
 
     def leave(self, ticket: Ticket, now: float) -> None:
         """The exchange was given up, while it waited or while its attempt was under way: its place is free."""
-        if ticket.turn is Turn.WAITING:
-            self._settle(ticket, Turn.GONE)
-        elif ticket.turn is Turn.ADMITTED and not self.calm:
-            ticket.turn = Turn.GONE
+        if ticket.state is TicketState.WAITING:
+            self._settle(ticket, TicketState.GONE)
+        elif ticket.state is TicketState.ADMITTED and not self.calm:
+            ticket.state = TicketState.GONE
             self.under_way = max(0, self.under_way - 1)
             if ticket.is_probe and ticket.breaker_generation == self.breaker.generation:
                 self._set_breaker(breakers.probe_lost(self.breaker, now), now)
@@ -176,7 +176,7 @@ class Shield:
                 del self._queued[key]
         return None
 
-    def _next_in(self, lane: Lane, now: float) -> Ticket | None:
+    def _next_in(self, lane: KeyState, now: float) -> Ticket | None:
         if not lane.held.waiting or not lane.take(now):
             return None
         ticket = lane.held.next(now, newest_first=self.crowd is not None)
@@ -190,7 +190,7 @@ class Shield:
             return None
         for lane in list(self._queued.values()):
             ticket = None if lane.ready_at(now) > now else lane.held.probe()
-            if ticket is not None and ticket.turn is Turn.WAITING:
+            if ticket is not None and ticket.state is TicketState.WAITING:
                 self._set_breaker(breakers.probe(self.breaker, now, chance), now)
                 ticket.is_probe = True
                 self._admit(ticket, lane)
@@ -200,11 +200,11 @@ class Shield:
     def _is_full(self) -> bool:
         return self.crowd is not None and self.under_way >= int(self.crowd.limit)
 
-    def _admit(self, ticket: Ticket, lane: Lane) -> None:
-        self._settle(ticket, Turn.ADMITTED)
+    def _admit(self, ticket: Ticket, lane: KeyState) -> None:
+        self._settle(ticket, TicketState.ADMITTED)
         ticket.breaker_generation = self.breaker.generation
-        ticket.pace_generation = 0 if lane.pace is None else lane.pace.generation
-        ticket.crowd_generation = self._crowd_generation
+        ticket.rate_generation = 0 if lane.pace is None else lane.pace.generation
+        ticket.concurrency_generation = self._concurrency_generation
         self.under_way += 1
 
     def _reject(self, ticket: Ticket, reason: Reason, now: float) -> None:
@@ -214,10 +214,10 @@ class Shield:
         if self.breaker.is_open:
             left = max(left, self.breaker.probe_at - now)
         ticket.retry_after_seconds = max(0.0, left)
-        self._settle(ticket, Turn.REJECTED)
+        self._settle(ticket, TicketState.REJECTED)
 
-    def _settle(self, ticket: Ticket, turn: Turn) -> None:
-        was_waiting, ticket.turn = ticket.turn is Turn.WAITING, turn
+    def _settle(self, ticket: Ticket, turn: TicketState) -> None:
+        was_waiting, ticket.state = ticket.state is TicketState.WAITING, turn
         if not was_waiting:
             return
         self.waiting -= 1
@@ -250,7 +250,7 @@ class Shield:
             self._tell_breaker(result, now, succeeded, chance, ticket)
         self._tell_lane(ticket, result, now, key if ticket is None else ticket.key)
         if ticket is not None:
-            ticket.turn = Turn.GONE
+            ticket.state = TicketState.GONE
         self._relax(now)
 
     def _leave_calm(self, now: float) -> None:
@@ -278,34 +278,34 @@ class Shield:
         elif result.kind in ("failed", "busy"):
             self._look_for_crowding(now)
 
-    def _tell_crowd(self, crowd: Crowd, result: Result, now: float, ticket: Ticket | None) -> None:
-        if ticket is None or ticket.crowd_generation != self._crowd_generation:
+    def _tell_crowd(self, crowd: ConcurrencyLimit, result: Result, now: float, ticket: Ticket | None) -> None:
+        if ticket is None or ticket.concurrency_generation != self._concurrency_generation:
             return
         if result.kind == "ok":
-            self.crowd = crowds.answered(
+            self.crowd = concurrency_limits.answered(
                 crowd, now, result.seconds, self.waiting > 0 and self.under_way + 1 >= int(crowd.limit)
             )
         elif result.kind != "refused":
-            self.crowd = crowds.failed(crowd, now, result.seconds, self.breaker.in_a_row)
+            self.crowd = concurrency_limits.failed(crowd, now, result.seconds, self.breaker.in_a_row)
 
     def _look_for_crowding(self, now: float) -> None:
         rule = self._breaker_rule
         attempts, bad = breakers.share(self.breaker, rule, now, CROWDED_SECONDS)
         many = attempts >= rule.of_at_least and bad >= rule.failures
         if many or 2 * self.breaker.in_a_row >= rule.of_at_least:
-            self._limit(crowds.overloaded(now, self.under_way + 1, self._load().usual_seconds), now)
+            self._limit(concurrency_limits.overloaded(now, self.under_way + 1, self._load().usual_seconds), now)
 
-    def _few(self, now: float) -> Crowd:
+    def _few(self, now: float) -> ConcurrencyLimit:
         usual = self._load().usual_seconds
-        return crowds.after_outage(now, usual, self._usual_per_second * usual)
+        return concurrency_limits.after_outage(now, usual, self._usual_per_second * usual)
 
-    def _limit(self, crowd: Crowd, now: float) -> None:
+    def _limit(self, crowd: ConcurrencyLimit, now: float) -> None:
         self.crowd = crowd
-        self._crowd_generation += 1
+        self._concurrency_generation += 1
         self._crowd_needed_at = now
 
     def _tell_lane(self, ticket: Ticket | None, result: Result, now: float, key: str) -> None:
-        generation = 0 if ticket is None else ticket.pace_generation
+        generation = 0 if ticket is None else ticket.rate_generation
         lane = self._lanes.get(key)
         if result.kind in ("refused", "busy"):
             lane = self._lanes.use(key)
@@ -319,7 +319,7 @@ class Shield:
         if lane is not None:
             lane.informed(result.figures, now)
 
-    def _lane_closed(self, key: str, lane: Lane, before: int) -> None:
+    def _lane_closed(self, key: str, lane: KeyState, before: int) -> None:
         """A gate was closed; ``before``: the generation of its pace until now, 0 for none. For ``replicas``."""
 
     def _set_breaker(self, breaker: Breaker, now: float) -> None:
