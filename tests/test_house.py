@@ -101,6 +101,7 @@ MAY_LOOK_AT_THE_CLOCK = {
     "demo/apis/telling.py": "an emulated API is handed the real clock",
     "demo/load.py": "a load keeps a pace",
     "simulate/clock.py": "a virtual clock, and seeded chance: no real time passes",
+    "simulate/random_models.py": "a model is drawn from a seed, before its run begins",
 }
 """File -> why. Everybody else takes the time, and the chance, as an argument."""
 
