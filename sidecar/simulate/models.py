@@ -320,13 +320,14 @@ def spelled(value: Any) -> str:
         return f"({inner},)" if len(value) == 1 else f"({inner})"
     if isinstance(value, type) or not is_dataclass(value):
         return repr(value)
-    default = type(value)()
+    kind: Any = type(value)
+    default = kind()
     given = [
         f"{entry.name}={spelled(getattr(value, entry.name))}"
         for entry in fields(value)
         if getattr(value, entry.name) != getattr(default, entry.name)
     ]
-    return f"{type(value).__name__}({', '.join(given)})"
+    return f"{kind.__name__}({', '.join(given)})"
 
 
 def described(model: Model) -> str:
