@@ -166,6 +166,10 @@ def _facts(item: Item, now: float) -> dict[str, object]:
     }
     if item.note:
         told["last"] = clean(item.note, 200)
+    if item.dead_at is None and item.due_at > now:
+        told["due_in_seconds"] = round(item.due_at - now, 1)
+    if item.dead_at is None and item.aside:
+        told["aside"] = True
     if item.dead_at is not None:
         told["reason"] = item.dead_reason
         if item.dead_status is not None:

@@ -42,7 +42,7 @@ class Item:
     begun: bool = False
     """A send was begun whose end is not known; written only where a second one could do harm."""
     tries: int = 0
-    """Rounds of delivery that have failed so far."""
+    """Rounds of delivery in which the upstream got it and that have failed, so far."""
     note: str = ""
     """What came of the last of them."""
     dead_at: float | None = None
@@ -50,6 +50,14 @@ class Item:
     dead_reason: str = ""
     """A ``Reason``, or ``expired``, ``malformed``."""
     dead_status: int | None = None
+    due_at: float = 0.0
+    """Unix seconds before which it is not sent again: a hint outlives a restart."""
+    aside: bool = False
+    """Whether it no longer holds up those behind it."""
+
+    @property
+    def path(self) -> str:
+        return self.target.partition("?")[0]
 
     @property
     def size_bytes(self) -> int:

@@ -13,7 +13,6 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar
 
@@ -24,16 +23,40 @@ from sidecar.outbox.shelf import Shelf
 __all__ = ["Keeper"]
 
 MOST_TOGETHER: Final = 256
+COMMIT_SECONDS: Final = 10.0
+"""How long past its time a request waits for a commit that is under way: only the disk knows how that ends."""
+CLOSE_SECONDS: Final = 10.0
+"""How long the end of the process waits for the disk."""
 PENDING_BYTES: Final = 128 << 20
 """Of requests that wait for the disk; beyond that the disk is too slow, and the next ones are refused."""
 
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
 class _Job:
-    act: Callable[[Shelf], Any]
-    done: asyncio.Future[Any]
+    """One thing to do in the thread; ``done`` tells the loop."""
+
+    def __init__(self, act: Callable[[Shelf], Any], done: asyncio.Future[Any]) -> None:
+        self._act = act
+        self.done = done
+        self._lock = threading.Lock()
+        self._is_begun = False
+        self._is_withdrawn = False
+
+    def __call__(self, shelf: Shelf) -> Any:
+        """In the thread, inside the transaction. A job that is begun can no longer be withdrawn."""
+        with self._lock:
+            if self._is_withdrawn:
+                return None
+            self._is_begun = True
+        return self._act(shelf)
+
+    def withdraw(self) -> bool:
+        """In the loop. True: it will never be done; False: it is being done, or was."""
+        with self._lock:
+            if not self._is_begun:
+                self._is_withdrawn = True
+            return self._is_withdrawn
 
 
 class Keeper:
@@ -64,10 +87,10 @@ class Keeper:
             raise
 
     async def close(self) -> None:
-        """After everything that was asked for is done."""
+        """After everything that was asked for is done, if the disk answers."""
         if self._thread is not None and self._thread.is_alive():
             self._jobs.put(None)
-            await self._loop.run_in_executor(None, self._thread.join)
+            await self._loop.run_in_executor(None, self._thread.join, CLOSE_SECONDS)
         self._unlock()
 
     def _unlock(self) -> None:
@@ -77,23 +100,51 @@ class Keeper:
 
     # -- what may be asked for ---------------------------------------------------------------------------
 
-    async def add(self, item: Item) -> None:
-        """Returns once the item would survive a crash. Raises ``Refusal``: then it was not accepted."""
+    async def add(self, item: Item, seconds: float) -> None:
+        """Returns once the item would survive a crash. Raises ``Refusal``: then it was not accepted, and will not be.
+
+        After ``seconds`` it is withdrawn; if its commit is under way then, the disk's answer is waited for.
+        """
         size = item.size_bytes
         if self._pending_bytes + size > PENDING_BYTES:
             raise Refusal("outbox_busy", "the outbox's disk is too slow for what is stored now")
         self._pending_bytes += size
+        job = self._put(lambda shelf: shelf.add(item, self.rule))
+        job.done.add_done_callback(lambda done: self._settled(done, size))
         try:
-            await self._ask(lambda shelf: shelf.add(item, self.rule))
+            await self._ended(job, seconds)
         except sqlite3.Error:
             raise Refusal("outbox_unavailable", "the outbox cannot be written now") from None
-        finally:
-            self._pending_bytes -= size
         if self.on_added is not None:
             self.on_added(item.upstream)
 
-    async def first(self, upstream: str) -> Item | None:
-        return await self._ask(lambda shelf: shelf.first(upstream))
+    def _settled(self, done: asyncio.Future[Any], size: int) -> None:
+        self._pending_bytes -= size
+        if not done.cancelled():
+            done.exception()  # seen here, in case that nobody waits for it any more
+
+    async def _ended(self, job: _Job, seconds: float) -> None:
+        """Returns once the job is done; raises what it failed with, or ``Refusal``: then it is never done."""
+        try:
+            await asyncio.wait([job.done], timeout=seconds)
+            if not job.done.done() and not self._withdrawn(job):
+                await asyncio.wait([job.done], timeout=COMMIT_SECONDS)
+        except asyncio.CancelledError:
+            self._withdrawn(job)
+            raise
+        if job.done.cancelled():
+            raise Refusal("deadline", "the outbox's disk was not free in time")
+        if not job.done.done():
+            detail = "the outbox's disk does not answer: nobody knows yet whether the request is stored"
+            raise Refusal("outbox_unavailable", detail)
+        job.done.result()
+
+    def _withdrawn(self, job: _Job) -> bool:
+        """Whether the job could still be taken back."""
+        return job.withdraw() and job.done.cancel()
+
+    async def next(self, upstream: str, now: float, *, after_aside: bool) -> tuple[Item | None, float | None]:
+        return await self._ask(lambda shelf: shelf.next(upstream, now, after_aside=after_aside))
 
     async def counts(self) -> list[Count]:
         return await self._ask(Shelf.counts)
@@ -101,11 +152,14 @@ class Keeper:
     async def begin(self, item_id: str) -> None:
         await self._ask(lambda shelf: shelf.begin(item_id))
 
+    async def unbegin(self, item_id: str) -> None:
+        await self._ask(lambda shelf: shelf.unbegin(item_id))
+
     async def remove(self, item_id: str) -> None:
         await self._ask(lambda shelf: shelf.remove(item_id))
 
-    async def put_off(self, item_id: str, note: str) -> None:
-        await self._ask(lambda shelf: shelf.put_off(item_id, note))
+    async def put_off(self, item_id: str, note: str, *, tries: int, due_at: float, aside: bool) -> None:
+        await self._ask(lambda shelf: shelf.put_off(item_id, note, tries=tries, due_at=due_at, aside=aside))
 
     async def bury(self, item_id: str, reason: str, status: int | None, note: str, now: float) -> bool:
         return await self._ask(lambda shelf: shelf.bury(item_id, reason, status, note, now))
@@ -114,9 +168,14 @@ class Keeper:
         return await self._ask(lambda shelf: shelf.bury_older(now - self.rule.max_age_seconds, now))
 
     async def _ask(self, act: Callable[[Shelf], T]) -> T:
-        done: asyncio.Future[T] = self._loop.create_future()
-        self._jobs.put(_Job(act, done))
+        """Done in any case, also if the caller is cancelled: what is told to the file has happened."""
+        done: asyncio.Future[T] = self._put(act).done
         return await done
+
+    def _put(self, act: Callable[[Shelf], Any]) -> _Job:
+        job = _Job(act, self._loop.create_future())
+        self._jobs.put(job)
+        return job
 
     # -- the thread --------------------------------------------------------------------------------------
 
@@ -138,8 +197,7 @@ class Keeper:
         jobs: list[_Job] = []
         job = self._jobs.get()
         while job is not None:
-            if not job.done.cancelled():  # nobody waits for it any more, and nobody was told that it is done
-                jobs.append(job)
+            jobs.append(job)
             if len(jobs) >= MOST_TOGETHER:
                 return jobs, True
             try:
@@ -153,7 +211,7 @@ class Keeper:
         if not jobs:
             return shelf
         try:
-            results = shelf.together([lambda job=job: job.act(shelf) for job in jobs])  # type: ignore[misc]
+            results = shelf.together([lambda job=job: job(shelf) for job in jobs])  # type: ignore[misc]
         except sqlite3.Error as error:
             if len(jobs) > 1:
                 for job in jobs:

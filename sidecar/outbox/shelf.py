@@ -22,21 +22,23 @@ __all__ = ["Shelf"]
 
 APPLICATION_ID: Final = 0x53434F42
 """In the file's header: tells an outbox from any other database."""
-VERSION: Final = 1
+VERSION: Final = 2
 BUSY_SECONDS: Final = 5.0
 """How long one process waits for another's change to end."""
 WAL_BYTES: Final = 16 << 20
 """What the write-ahead log is cut back to after a checkpoint."""
 
 _COLUMNS: Final = (
-    "id, upstream, method, target, fields, body, stored_at, begun, tries, note, dead_at, dead_reason, dead_status"
+    "id, upstream, method, target, fields, body, stored_at, begun, tries, note, dead_at, dead_reason, dead_status,"
+    " due_at, aside"
 )
 _SCHEMA: Final = """
 CREATE TABLE item (
   position INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, upstream TEXT NOT NULL, method TEXT NOT NULL,
   target BLOB NOT NULL, fields BLOB NOT NULL, body BLOB NOT NULL, bytes INTEGER NOT NULL, stored_at REAL NOT NULL,
   fresh_at REAL NOT NULL, begun INTEGER NOT NULL DEFAULT 0, tries INTEGER NOT NULL DEFAULT 0,
-  note TEXT NOT NULL DEFAULT '', dead_at REAL, dead_reason TEXT NOT NULL DEFAULT '', dead_status INTEGER);
+  note TEXT NOT NULL DEFAULT '', dead_at REAL, dead_reason TEXT NOT NULL DEFAULT '', dead_status INTEGER,
+  due_at REAL NOT NULL DEFAULT 0, aside INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX waiting ON item (upstream, position) WHERE dead_at IS NULL;
 CREATE INDEX aging ON item (fresh_at) WHERE dead_at IS NULL;
 CREATE INDEX dead ON item (dead_at) WHERE dead_at IS NOT NULL;
@@ -53,6 +55,11 @@ CREATE TRIGGER moved AFTER UPDATE OF dead_at ON item WHEN (old.dead_at IS NULL) 
   UPDATE total SET waiting = waiting + (new.dead_at IS NULL) - (old.dead_at IS NULL),
     dead = dead + (new.dead_at IS NOT NULL) - (old.dead_at IS NOT NULL) WHERE upstream = new.upstream; END;
 """
+_SINCE: Final = {
+    1: "ALTER TABLE item ADD COLUMN due_at REAL NOT NULL DEFAULT 0;"
+    "ALTER TABLE item ADD COLUMN aside INTEGER NOT NULL DEFAULT 0;"
+}
+"""What makes of a file of that version one of the next."""
 T = TypeVar("T")
 
 
@@ -142,9 +149,16 @@ class Shelf:
         """It was delivered, or nobody wants it any more."""
         return self._database.execute("DELETE FROM item WHERE id = ?", (item_id,)).rowcount > 0
 
-    def put_off(self, item_id: str, note: str) -> None:
-        """It was not delivered, and may be sent again."""
-        self._database.execute("UPDATE item SET begun = 0, tries = tries + 1, note = ? WHERE id = ?", (note, item_id))
+    def unbegin(self, item_id: str) -> None:
+        """The send that was marked did not happen, or ended so that another one does no harm."""
+        self._database.execute("UPDATE item SET begun = 0 WHERE id = ?", (item_id,))
+
+    def put_off(self, item_id: str, note: str, *, tries: int, due_at: float, aside: bool) -> None:
+        """It was not delivered, and may be sent again, not before ``due_at``."""
+        self._database.execute(
+            "UPDATE item SET begun = 0, tries = ?, note = ?, due_at = ?, aside = ? WHERE id = ?",
+            (tries, note, due_at, aside, item_id),
+        )
 
     def bury(self, item_id: str, reason: str, status: int | None, note: str, now: float) -> bool:
         """It will not be sent again, unless somebody asks for it."""
@@ -166,7 +180,8 @@ class Shelf:
     def revive(self, item_id: str, now: float) -> bool:
         """A dead letter waits again, at its old place, as if it had been stored now."""
         changed = self._database.execute(
-            "UPDATE item SET dead_at = NULL, dead_reason = '', dead_status = NULL, begun = 0, fresh_at = ?"
+            "UPDATE item SET dead_at = NULL, dead_reason = '', dead_status = NULL, begun = 0, tries = 0, due_at = 0,"
+            " aside = 0, fresh_at = ?"
             " WHERE id = ? AND dead_at IS NOT NULL",
             (now, item_id),
         )
@@ -174,10 +189,18 @@ class Shelf:
 
     # -- looks -------------------------------------------------------------------------------------------
 
-    def first(self, upstream: str) -> Item | None:
-        """What is to be delivered next."""
-        found = self._items("WHERE upstream = ? AND dead_at IS NULL ORDER BY position LIMIT 1", (upstream,))
-        return found[0] if found else None
+    def next(self, upstream: str, now: float, *, after_aside: bool = False) -> tuple[Item | None, float | None]:
+        """What is to be delivered now; else when something will be due (None: nothing waits).
+
+        The oldest holds up those behind it until it is due, unless it was set aside: those take turns with the rest
+        (``after_aside``: one of them had the last turn).
+        """
+        waits = "WHERE upstream = ? AND dead_at IS NULL AND aside = ? ORDER BY"
+        ordered = self._items(f"{waits} position LIMIT 1", (upstream, 0))
+        aside = self._items(f"{waits} due_at LIMIT 1", (upstream, 1))
+        first = ordered + aside if after_aside else aside + ordered
+        due = next((item for item in first if item.due_at <= now), None)
+        return due, min((item.due_at for item in first), default=None)
 
     def find(self, item_id: str) -> Item | None:
         found = self._items("WHERE id = ?", (item_id,))
@@ -212,6 +235,7 @@ def _item(row: Sequence[Any]) -> Item:
     values = list(row)
     values[3] = bytes(values[3]).decode("utf-8", "surrogateescape")
     values[7] = bool(values[7])
+    values[14] = bool(values[14])
     return Item(*values)
 
 
@@ -277,6 +301,22 @@ def _set_up(database: sqlite3.Connection, *, is_new: bool) -> None:
     if is_new or not database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
         numbers = f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};"
         database.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} {numbers} COMMIT;")
+        return
+    _bring_up_to_date(database)
+
+
+def _bring_up_to_date(database: sqlite3.Connection) -> None:
+    """From any earlier version to ours, whole or not at all."""
+    if database.execute("PRAGMA user_version").fetchone()[0] == VERSION:
+        return
+    database.execute("BEGIN IMMEDIATE")
+    # Looked at again behind the lock: another process may have done it meanwhile.
+    version = database.execute("PRAGMA user_version").fetchone()[0]
+    steps = "".join(_SINCE[number] for number in range(version, VERSION))
+    for step in filter(None, steps.split(";")):
+        database.execute(step)
+    database.execute(f"PRAGMA user_version = {VERSION}")
+    database.execute("COMMIT")
 
 
 def _why(path: str, error: sqlite3.Error) -> str:

@@ -3,8 +3,9 @@
 A delivery is an exchange without an app: the same engine judges it by the policy that is in force now, waits and
 sends again. What the engine gives up for lack of time, attempts or budget stays and is tried again after a pause that
 never undercuts a hint; what it hands over as an error is a dead letter with the reason. A request that could do harm
-twice is marked on disk before each send: if nobody learns how that ended, it is a dead letter too. The counterparts
-are ``storing``, which fills the outbox, and ``outbox.keeper``, which holds it.
+twice is marked on disk before each send: if nobody learns how that ended, it is a dead letter too. One that keeps
+failing is set aside, so that it does not hold up the others. A shutdown cuts waits short and never a change of the
+file. The counterparts are ``storing``, which fills the outbox, and ``outbox.keeper``, which holds it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sqlite3
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Final
 
 from sidecar.core.backoff import backoff_seconds
@@ -36,7 +38,13 @@ __all__ = ["Courier"]
 LOOK_SECONDS: Final = 2.0
 """How often the file is looked at: ``sidecar outbox retry`` changes it from another process."""
 LONGEST_PAUSE_SECONDS: Final = 300.0
-"""Between two rounds of one item, where no hint asks for more."""
+"""Between two rounds, where no hint asks for more."""
+CLOSE_SECONDS: Final = 5.0
+"""How long the end of the process waits for what is to be written down."""
+TRIES_BEFORE_ASIDE: Final = 8
+"""Rounds in which the upstream got it: a minute of an outage with the default backoff, which order survives."""
+HELD_UP_SECONDS: Final = 300.0
+"""A request that may not be sent for longer than this does not hold up those behind it meanwhile."""
 LATER: Final = frozenset(
     {
         Reason.ATTEMPTS,
@@ -51,6 +59,18 @@ LATER: Final = frozenset(
     }
 )
 """Why a round ended that may be repeated: each is judged after safety, so that it is safe to send again."""
+ABOUT_ONE: Final = frozenset({Reason.ATTEMPTS, Reason.DEADLINE, Reason.WAIT_TOO_LONG})
+"""Those that may concern this request alone; the others would end a round of any request to that upstream."""
+
+
+class Cut(Enum):
+    """Where a delivery stood when a shutdown ended it."""
+
+    NOT = 0
+    WAITING = 1
+    """Between two sends: the next one had been judged to be safe."""
+    SENDING = 2
+    """On the wire."""
 
 
 @dataclass(slots=True)
@@ -61,8 +81,26 @@ class _Lane:
     task: asyncio.Task[None] | None = None
     app: Nobody | None = None
     exchange: Exchange | None = None
+    cut: Cut = Cut.NOT
+    """Whether that exchange was ended by us."""
+    sleeper: asyncio.Task[None] | None = None
+    """What it waits for, between two rounds."""
+    is_quiet: bool = False
+    """Whether it waits for the upstream's sake: then nothing that is added ends the wait."""
     again: bool = False
     """Whether something was added since the last look."""
+    failures: int = 0
+    """Rounds that failed in a row, whichever requests they were of."""
+    quiet_until: float = 0.0
+    """Monotonic seconds."""
+    after_aside: bool = False
+    """Whether the last round was of a request that was set aside."""
+
+    def cut_short(self, where: Cut) -> None:
+        """End its exchange; the lane's own task ends by itself, after what it has to write down."""
+        if self.exchange is not None and self.cut is Cut.NOT:
+            self.cut = where
+            self.exchange.cancel()
 
 
 @dataclass(slots=True)
@@ -70,11 +108,13 @@ class _Round:
     """What came of one round of delivery."""
 
     verdict: str
-    """``delivered``, ``later`` or ``dead``."""
+    """``delivered``, ``later``, ``dead``, or ``stopped``: nothing was sent."""
     reason: str = ""
     status: int | None = None
     note: str = ""
     hint_seconds: float = 0.0
+    is_its_own: bool = False
+    """Whether the upstream got it, and what failed may lie in this request."""
 
 
 class Courier:
@@ -112,20 +152,22 @@ class Courier:
         lane = self._lanes.get(upstream)
         if lane is not None:
             lane.again = True
+            if lane.sleeper is not None and not lane.is_quiet:
+                lane.sleeper.cancel()
             return
         lane = self._lanes[upstream] = _Lane(upstream)
         lane.task = self._services.loop.create_task(self._serve(lane), name=f"outbox {upstream}")
 
     def drain(self) -> None:
-        """Begin no other send; what is on the wire may end."""
+        """Begin no other send; what is on the wire may end, and every change of the file that is under way does."""
         self._stopping = True
         if self._looking is not None:
             self._looking.cancel()
         for lane in list(self._lanes.values()):
-            if lane.app is None and lane.task is not None:
-                lane.task.cancel()
-            elif lane.app is not None and lane.app.waiting and lane.exchange is not None:
-                lane.exchange.cancel()
+            if lane.sleeper is not None:
+                lane.sleeper.cancel()
+            elif lane.app is not None and lane.app.waiting:
+                lane.cut_short(Cut.WAITING)
 
     async def drained(self, seconds: float) -> None:
         """Wait for what is on the wire, for so long."""
@@ -134,8 +176,11 @@ class Courier:
             await asyncio.wait(tasks, timeout=seconds)
 
     async def close(self) -> None:
-        """End everything now."""
+        """End everything now; what is known of each delivery is written down, if the disk answers."""
         self.drain()
+        for lane in list(self._lanes.values()):
+            lane.cut_short(Cut.SENDING)
+        await self.drained(CLOSE_SECONDS)
         tasks = [lane.task for lane in self._lanes.values() if lane.task is not None]
         tasks += [self._looking] if self._looking is not None else []
         for task in tasks:
@@ -154,6 +199,8 @@ class Courier:
                 self._count(await self._keeper.counts(), now)
             except sqlite3.Error as error:
                 self._events.limited("outbox_trouble", "error", message=str(error))
+            except Exception as error:
+                self._services.crashed(error)
             if self._keeper.trouble:
                 self._events.limited("outbox_trouble", "error", message=self._keeper.trouble)
             for count in self.counts:
@@ -190,26 +237,55 @@ class Courier:
     # -- delivering --------------------------------------------------------------------------------------
 
     async def _serve(self, lane: _Lane) -> None:
-        """Deliver until nothing waits."""
+        """Deliver until nothing waits, or the upstream is configured no more."""
+        clock = self._services.clock
         try:
-            while not self._stopping:
+            while not self._stopping and lane.upstream in self._router().destinations:
+                left = lane.quiet_until - clock.monotonic()
+                if left > 0:
+                    await self._sleep(lane, left, quiet=True)
+                    continue
                 lane.again = False
-                item = await self._keeper.first(lane.upstream)
+                now = clock.wall()
+                item, due_at = await self._keeper.next(lane.upstream, now, after_aside=lane.after_aside)
                 if item is not None:
+                    lane.after_aside = item.aside
                     await self._deliver(lane, item)
+                elif due_at is not None:
+                    await self._sleep(lane, due_at - now)
                 elif not lane.again:
                     return
         except sqlite3.Error as error:
             # Whatever was delivered is remembered; the next look begins anew.
             self._events.limited("outbox_trouble", "error", message=str(error))
+        except Exception as error:
+            self._services.crashed(error)
         finally:
             self._lanes.pop(lane.upstream, None)
+
+    async def _sleep(self, lane: _Lane, seconds: float, *, quiet: bool = False) -> None:
+        """At most so long; ``drain`` ends it, and ``wake`` unless it is ``quiet``."""
+        if self._stopping or (lane.again and not quiet):
+            return
+        # Never in one piece for longer than an item may live: clocks are set, and one hint may be absurd.
+        bounded = min(max(seconds, 0.001), self._keeper.rule.max_age_seconds)
+        lane.is_quiet = quiet
+        lane.sleeper = self._services.loop.create_task(self._services.clock.sleep(bounded))
+        try:
+            await asyncio.wait([lane.sleeper])
+        finally:
+            lane.sleeper.cancel()
+            lane.sleeper = None
 
     async def _deliver(self, lane: _Lane, item: Item) -> None:
         if item.id in self._delivered:
             await self._remove(item)
             return
         round_ = await self._round(lane, item)
+        if round_.verdict == "later":
+            await self._put_off(lane, item, round_)
+            return
+        lane.failures = 0
         if round_.verdict == "delivered":
             self._delivered.add(item.id)
             self._services.metrics.find(item.upstream).outbox.delivered += 1
@@ -218,10 +294,31 @@ class Courier:
             now = self._services.clock.wall()
             if await self._keeper.bury(item.id, round_.reason, round_.status, round_.note, now):
                 self._bury_told(item.upstream, item.id, round_.reason, round_.status)
-        else:
-            await self._keeper.put_off(item.id, round_.note)
-            if not self._stopping:
-                await self._pause(lane, item, round_)
+
+    async def _put_off(self, lane: _Lane, item: Item, round_: _Round) -> None:
+        """It waits, at least for its hint; the lane for the policy's backoff, growing with each failure in a row."""
+        clock = self._services.clock
+        lane.failures += 1
+        lane.quiet_until = clock.monotonic() + self._pause_seconds(item, lane.failures)
+        tries = item.tries + round_.is_its_own
+        # Longer than it lives is for ever: and a number that the file can hold.
+        hint = min(round_.hint_seconds, self._keeper.rule.max_age_seconds)
+        pause = hint + self._pause_seconds(item, tries + 1)
+        aside = item.aside or (round_.is_its_own and (tries >= TRIES_BEFORE_ASIDE or pause > HELD_UP_SECONDS))
+        lane.after_aside = aside
+        due_at = clock.wall() + pause
+        await self._keeper.put_off(item.id, round_.note, tries=tries, due_at=due_at, aside=aside)
+        if aside and not item.aside:
+            self._events.event("outbox_aside", "warning", upstream=item.upstream, stored=item.id, cause=round_.note)
+
+    def _pause_seconds(self, item: Item, number: int) -> float:
+        """Before round ``number`` (from 2): the policy's backoff, at least its base."""
+        router = self._router()
+        destination = router.destinations.get(item.upstream)
+        bound = destination.policy_for(item.method, item.path) if destination is not None else router.default
+        rule = bound.policy.backoff
+        backoff = min(backoff_seconds(rule, number, self._services.chance()), LONGEST_PAUSE_SECONDS)
+        return max(rule.base_seconds, backoff)
 
     async def _remove(self, item: Item) -> None:
         await self._keeper.remove(item.id)
@@ -231,36 +328,38 @@ class Courier:
         self._services.metrics.find(upstream).outbox.died += 1
         self._events.event("outbox_dead", "warning", upstream=upstream, stored=item_id, reason=reason, status=status)
 
-    async def _pause(self, lane: _Lane, item: Item, round_: _Round) -> None:
-        """Before the next round: the policy's backoff, further on with each round; a hint is a minimum."""
-        clock, destination = self._services.clock, self._router().destinations.get(lane.upstream)
-        if destination is None:
-            return
-        rule = destination.policy_for(item.method, item.target.partition("?")[0]).policy.backoff
-        number = item.tries + 1
-        backoff = min(backoff_seconds(rule, number, self._services.chance()), LONGEST_PAUSE_SECONDS)
-        seconds = round_.hint_seconds + max(rule.base_seconds, backoff)
-        until = clock.monotonic() + seconds
-        while (left := until - clock.monotonic()) > 0:
-            await clock.sleep(max(left, 0.001))
-
     async def _round(self, lane: _Lane, item: Item) -> _Round:
+        if self._stopping:
+            return _Round("stopped")
         router = self._router()
         target = _address(router, item)
         if target is None:
             return _Round("later", note="its upstream is not configured")
-        policy = router.destinations[item.upstream].policy_for(item.method, item.target.partition("?")[0]).policy
+        policy = router.destinations[item.upstream].policy_for(item.method, item.path).policy
         app = Nobody(self._services.loop, _request(item, target, policy.idempotency))
         message = app.request
         if message is None:
             return _Round("dead", "malformed")
-        if not _is_repeatable(policy, message):
-            if item.begun:
-                return _Round("dead", str(Reason.NOT_SAFE), note="a send was begun, and nobody knows how it ended")
-            await self._keeper.begin(item.id)
+        if _is_repeatable(policy, message):
+            return await self._sent(lane, app, message, router, is_repeatable=True)
+        if item.begun:
+            return _Round("dead", str(Reason.NOT_SAFE), note="a send was begun, and nobody knows how it ended")
+        await self._keeper.begin(item.id)
+        if self._stopping:
+            await self._keeper.unbegin(item.id)
+            return _Round("stopped")
+        return await self._sent(lane, app, message, router, is_repeatable=False)
+
+    async def _sent(
+        self, lane: _Lane, app: Nobody, message: RequestMessage, router: Router, *, is_repeatable: bool
+    ) -> _Round:
+        """One round on the wire, and what it means."""
         exchange = await self._send(lane, app, message, router)
-        self._told(exchange)
-        return _judged(exchange)
+        try:
+            self._told(exchange)
+        except Exception as exc:
+            self._services.crashed(exc)
+        return _judged(exchange, lane.cut, is_repeatable=is_repeatable)
 
     async def _send(self, lane: _Lane, app: Nobody, message: RequestMessage, router: Router) -> Exchange:
         """One exchange, from its start to its end."""
@@ -271,14 +370,15 @@ class Courier:
                 over.set_result(None)
 
         exchange = Exchange(self._services, app, message, ended)
-        lane.app, lane.exchange = app, exchange
+        lane.app, lane.exchange, lane.cut = app, exchange, Cut.NOT
         try:
             exchange.start(router)
             await over
         except asyncio.CancelledError:
-            if not over.done():
-                exchange.cancel()
+            exchange.cancel()
             raise
+        except Exception as exc:
+            self._services.crashed(exc)
         finally:
             lane.app = lane.exchange = None
         return exchange
@@ -317,8 +417,8 @@ def _is_repeatable(policy: Policy, message: RequestMessage) -> bool:
     return keyed or message.method in IDEMPOTENT_METHODS or message.method in policy.resend_methods
 
 
-def _judged(exchange: Exchange) -> _Round:
-    """What an exchange that is over means for its item."""
+def _judged(exchange: Exchange, cut: Cut, *, is_repeatable: bool) -> _Round:
+    """What an exchange that is over means for its item. ``is_repeatable``: also if nobody knows how it ended."""
     outcome, reason, status, decision = exchange.outcome, exchange.reason, exchange.status, exchange.decision
     attempts = exchange.all_attempts
     failure = attempts[-1].failure if attempts else None
@@ -326,16 +426,21 @@ def _judged(exchange: Exchange) -> _Round:
     answered = attempts[-1].status if attempts else None
     if outcome in (Outcome.OK, Outcome.RECOVERED) or (answered is not None and answered < 400):
         return _Round("delivered")
+    if outcome is Outcome.CLIENT_GONE:
+        # Cut short by a shutdown; or broken off, anywhere, by a fault of ours.
+        if is_repeatable or cut is Cut.WAITING:
+            return _Round("later", note=told, is_its_own=cut is Cut.NOT)
+        return _Round("dead", str(Reason.NOT_SAFE), note="a send broke off here, and nobody knows how it ended")
     hint = decision.hint_seconds if decision is not None and decision.hint_seconds is not None else 0.0
-    if _is_for_later(outcome, reason, decision):
-        return _Round("later", note=told, hint_seconds=max(0.0, hint))
+    if _is_for_later(reason, decision):
+        was_written = any(attempt.written for attempt in attempts)
+        its_own = was_written and (reason in ABOUT_ONE or reason is None)
+        return _Round("later", note=told, hint_seconds=max(0.0, hint), is_its_own=its_own)
     code = status if failure is None and outcome is not Outcome.REJECTED else None
     return _Round("dead", str(reason or outcome), code, told)
 
 
-def _is_for_later(outcome: Outcome, reason: Reason | None, decision: Decision | None) -> bool:
-    if outcome is Outcome.CLIENT_GONE:
-        return True  # cut short by ourselves
+def _is_for_later(reason: Reason | None, decision: Decision | None) -> bool:
     if decision is not None and decision.verb is Verb.STORE:
         return True
     if decision is not None and decision.row is not None and decision.row.verb is Verb.LOGIN:

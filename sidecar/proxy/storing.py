@@ -81,12 +81,13 @@ async def store(story: Story, services: Services, prepared: Prepared, attempts: 
     if keeper is None:
         return
     try:
-        async with asyncio.timeout_at(services.loop.time() + _left_seconds(story, services, prepared)):
+        until = services.loop.time() + _left_seconds(story, services, prepared)
+        async with asyncio.timeout_at(until):
             body = await _whole_body(story, services, prepared, keeper)
-            item = _item(story.message, prepared, body, services.clock.wall())
-            await keeper.add(item)
+        item = _item(story.message, prepared, body, services.clock.wall())
+        await keeper.add(item, until - services.loop.time())
     except TimeoutError:
-        _refuse(story, services, prepared, attempts, Refusal("deadline", "the request was not stored in time"))
+        _refuse(story, services, prepared, attempts, Refusal("deadline", "its body did not come in time"))
     except Refusal as refusal:
         _refuse(story, services, prepared, attempts, refusal)
     else:
@@ -105,7 +106,7 @@ def _refuse(story: Story, services: Services, prepared: Prepared, attempts: int,
     answer = OwnAnswer(
         status=413 if refusal.code == "body_too_large" else 503,
         code=refusal.code,
-        detail=f"the request was not stored: {refusal.detail}",
+        detail=f"the request was not accepted: {refusal.detail}",
         error="proxy_internal_error",
         outcome=story.outcome,
         attempts=attempts,

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.behaviour.conftest import processes, pytest_asyncio_loop_factories, upstream
+from tests.behaviour.conftest import clock, make, processes, pytest_asyncio_loop_factories, upstream
 
-__all__ = ["processes", "pytest_asyncio_loop_factories", "upstream"]
+__all__ = ["clock", "make", "processes", "pytest_asyncio_loop_factories", "upstream"]

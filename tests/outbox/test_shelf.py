@@ -39,8 +39,8 @@ def test_what_was_added_is_there_after_opening_it_again(path: str, rule: OutboxR
     shelf.close()
     shelf = Shelf.open(path)
     assert shelf.find(odd.id) == odd
-    assert shelf.first("api") == odd
-    assert shelf.first("other") is None
+    assert shelf.next("api", 5000.0) == (odd, 0.0)
+    assert shelf.next("other", 5000.0) == (None, None)
     shelf.close()
 
 
@@ -85,11 +85,11 @@ def test_a_revived_letter_waits_at_its_old_place_and_is_young_again(path: str, r
     for number in (1, 2):
         shelf.add(item(number), rule)
     assert shelf.bury_older(1500.0, 2000.0) == [("api", item(1).id), ("api", item(2).id)]
-    assert shelf.first("api") is None
+    assert shelf.next("api", 5000.0) == (None, None)
     assert shelf.revive(item(1).id, 3000.0)
     assert not shelf.revive(item(1).id, 3000.0)
     assert shelf.bury_older(1500.0, 3000.0) == []
-    found = shelf.first("api")
+    found, _ = shelf.next("api", 5000.0)
     assert found is not None
     assert (found.id, found.stored_at) == (item(1).id, 1000.0)
     shelf.close()
@@ -196,4 +196,35 @@ def test_an_empty_file_of_a_start_that_was_cut_short_is_set_up(path: str, rule: 
     Path(path).touch()
     shelf = Shelf.open(path)
     shelf.add(ITEM, rule)
+    shelf.close()
+
+
+def test_an_outbox_of_the_first_version_is_brought_up_to_date(path: str, rule: OutboxRule) -> None:
+    shelf = Shelf.open(path)
+    shelf.add(ITEM, rule)
+    for column in ("due_at", "aside"):
+        shelf._database.execute(f"ALTER TABLE item DROP COLUMN {column}")
+    shelf._database.execute("PRAGMA user_version = 1")
+    shelf.close()
+    for _ in range(2):
+        shelf = Shelf.open(path)
+        assert shelf.next("api", 5000.0) == (ITEM, 0.0)
+        shelf.close()
+
+
+def test_one_that_is_set_aside_takes_turns_with_the_rest_which_keeps_its_order(path: str, rule: OutboxRule) -> None:
+    shelf = Shelf.open(path)
+    for number in (1, 2, 3):
+        shelf.add(item(number), rule)
+    shelf.put_off(item(1).id, "500", tries=8, due_at=10.0, aside=True)
+    shelf.put_off(item(2).id, "503", tries=1, due_at=20.0, aside=False)
+
+    def turn(now: float, *, after_aside: bool) -> tuple[str, float | None]:
+        found, due_at = shelf.next("api", now, after_aside=after_aside)
+        return found.id[-1] if found is not None else "", due_at
+
+    assert turn(5.0, after_aside=False) == ("", 10.0)
+    assert turn(15.0, after_aside=True) == ("1", 10.0)
+    assert turn(25.0, after_aside=True) == ("2", 10.0)
+    assert turn(25.0, after_aside=False) == ("1", 10.0)
     shelf.close()
