@@ -27,7 +27,7 @@ from sidecar.core.policy import Policy
 from sidecar.core.rows import Reread, Row
 from sidecar.core.safety import why_safe
 from sidecar.core.waits import Wait, limits_of, plan_wait
-from sidecar.core.words import Outcome, OverMax, Reason, Safe, Verb, WaitFrom
+from sidecar.core.words import FailureKind, Outcome, OverMax, Reason, Safe, Verb, WaitFrom
 
 __all__ = ["Decision", "Wait", "decide", "holds_others", "outcome_of"]
 
@@ -36,6 +36,9 @@ LEAST_ATTEMPT_SECONDS: Final = 0.02
 LONGEST_GATE_SECONDS: Final = 3600.0
 """A hint closes the gate no longer than this: the next answer after it renews a true one, and an absurd one
 cannot keep an upstream shut."""
+
+ANY_FAILURE: Final = frozenset(FailureKind)
+"""What ``failure: any`` stands for."""
 
 NO_WAIT: Final = Wait(WaitFrom.BACKOFF, 0.0, 0.0, 0.0)
 """Before a login or a reread."""
@@ -81,8 +84,19 @@ class Case:
 
     @property
     def attempts_left(self) -> int:
-        limit = self.policy.attempts if self.row is None or self.row.attempts is None else self.row.attempts
+        row = self.row
+        limit = self.policy.attempts if row is None or row.attempts is None else row.attempts
+        if self._will_be_the_same and (row is None or (row.attempts is None and row.failures == ANY_FAILURE)):
+            limit = 1
         return max(0, limit - self.attempt.number)
+
+    @property
+    def _will_be_the_same(self) -> bool:
+        """Whether another attempt would fail alike: an answer that is not HTTP, or a failure that lasts.
+
+        A row that says ``failure: any`` does not ask for such an attempt; one that names the failure does.
+        """
+        return self.attempt.lasting or self.attempt.failure is FailureKind.PROTOCOL
 
     @property
     def cost(self) -> float:

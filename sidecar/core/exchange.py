@@ -76,6 +76,8 @@ class Attempt:
     body: bytes | None = None
     """At most 64 KiB of the response body, decoded from its content coding, if a row had to look; else None."""
     failure: FailureKind | None = None
+    lasting: bool = False
+    """True if the failure cannot heal by itself: the name does not exist, the certificate is refused."""
     written: bool = True
     """False only if not one byte of the request was handed to a connection."""
     pooled: bool = False

@@ -63,8 +63,7 @@ class Admission:
     def check_tunnel(self, host: str, port: int) -> None:
         """Of a CONNECT, whoever the host is. Raises ``Refused`` (403)."""
         if port not in self._tunnels.ports:
-            ports = ", ".join(str(each) for each in sorted(self._tunnels.ports))
-            raise Refused(403, "tunnel_port", f"tunnels lead to port {ports} only (tunnels: {{ports: …}})")
+            raise Refused(403, "tunnel_port", f"tunnels: {{ports: …}} does not name port {port}")
         allowed = self._tunnels.hosts
         if allowed is not None and not any(named(pattern, host, port) for pattern in allowed):
             raise Refused(403, "tunnel_host", "tunnels: {hosts: …} does not name this host")

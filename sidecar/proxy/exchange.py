@@ -423,7 +423,7 @@ class Exchange:
 
     def _reject(self, refused: Refused, bound: Bound) -> None:
         """Nothing was sent, and nothing will be."""
-        self.outcome = Outcome.REJECTED
+        self.outcome = outcome = Outcome.REJECTED if refused.status >= 400 else Outcome.OK
         if refused.kind in self._services.metrics.protocol_errors:
             self._services.metrics.protocol_error(refused.kind)
             self.app.keep_alive = False
@@ -436,7 +436,7 @@ class Exchange:
             code=refused.kind,
             detail=refused.detail,
             error=_ERRORS.get(refused.kind, "http_request_denied"),
-            outcome=Outcome.REJECTED,
+            outcome=outcome,
             request_id=ids[0],
             correlation_id=ids[1],
         )

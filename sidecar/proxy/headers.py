@@ -2,7 +2,9 @@
 
 Hop-by-hop fields stay behind (RFC 9110 section 7.6.1), with whatever ``Connection`` names; the transfer coding
 is written anew (a length stays where it was); our own fields are set after that, so that nobody can talk them
-away. A head is built by one walk over its fields with one dictionary look-up for each.
+away. ``Transfer_Encoding`` and the like stay behind, too: a server that turns names into variables reads ``_`` as
+``-``, and could frame the body by a field that no proxy has looked at. A head is built by one walk over its fields
+with one dictionary look-up for each.
 """
 
 from __future__ import annotations
@@ -69,10 +71,11 @@ class Rules:
     ``asked`` (lower case): names that make a head worth a closer look.
     """
 
-    __slots__ = ("_asked", "_dropped", "_own_prefix", "memory")
+    __slots__ = ("_asked", "_dropped", "_look_alikes", "_own_prefix", "memory")
 
     def __init__(self, dropped: frozenset[bytes], asked: frozenset[bytes], own_prefix: bytes = b"") -> None:
         self._dropped = dropped
+        self._look_alikes = dropped | {b"content-length"}
         self._asked = asked
         self._own_prefix = own_prefix
         self.memory: dict[bytes, int] = {}
@@ -80,7 +83,9 @@ class Rules:
     def judge(self, name: bytes) -> int:
         """For a name that ``memory`` does not hold."""
         lower = name.lower()
-        if lower in self._asked:
+        if b"_" in lower and lower.replace(b"_", b"-") in self._look_alikes:
+            verdict = DROP
+        elif lower in self._asked:
             verdict = ASK
         elif lower == b"connection":
             verdict = CONNECTION

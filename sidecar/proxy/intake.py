@@ -17,7 +17,16 @@ from sidecar.core.deployment import Limits
 from sidecar.proxy.body import Body
 from sidecar.wire.chunked import ChunkedDecoder
 from sidecar.wire.framing import CHUNKED, request_length
-from sidecar.wire.heads import HEAD_END, BadHead, RequestMessage, parse_request_head, refusal, request_probe
+from sidecar.wire.heads import (
+    HEAD_END,
+    BadHead,
+    RequestMessage,
+    has_later_version,
+    line_too_long,
+    parse_request_head,
+    refusal,
+    request_probe,
+)
 
 __all__ = ["Intake"]
 
@@ -166,7 +175,7 @@ class Intake:
         if len(data) > limit:
             line = data.find(b"\r\n")
             if line < 0 or line > limit:
-                self._refuse(BadHead(414, "target_too_long", "the request line is too long"))
+                self._refuse(line_too_long(data))
             else:
                 self._refuse(BadHead(431, "head_too_large", "the request head is too large"))
             return
@@ -179,8 +188,8 @@ class Intake:
             self._probe.feed_data(data[self._probed :])
         except HttpProcessingError as exc:
             bad = refusal(exc, data)
-            # A method that only the parser does not know is judged when the head is whole.
-            if bad.kind != "method" or not _may_be_a_method(data):
+            # What only the parser does not know, a method or a later version, is judged when the head is whole.
+            if not (has_later_version(data) or (bad.kind == "method" and _may_be_a_method(data))):
                 self._refuse(bad)
                 return
             self._probe = None

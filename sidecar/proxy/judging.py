@@ -52,6 +52,7 @@ class Judging:
             headers=Headers(message.raw_headers) if message is not None else Headers(),
             body=look,
             failure=sending.failure,
+            lasting=sending.lasting,
             written=sending.written,
             pooled=sending.pooled,
             started_at=sent.began,

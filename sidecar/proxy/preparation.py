@@ -26,6 +26,7 @@ from sidecar.proxy.headers import (
     named_by_connection,
 )
 from sidecar.proxy.ids import idempotency_key, new_id, sane
+from sidecar.proxy.refusals import own_options
 from sidecar.proxy.routing import Refused, Router, UserInfo, check_host, valid_hosts
 from sidecar.proxy.userinfo import moved
 from sidecar.upstream.login import Credential
@@ -178,7 +179,7 @@ def _check(message: RequestMessage, via: str) -> None:
     if host is not None:
         check_host(host)
     if message.method == "OPTIONS" and headers.get(_MAX_FORWARDS) == "0":
-        raise Refused(501, "method", "Max-Forwards ends here, and this proxy has no options of its own to tell")
+        raise own_options()
     if _VIA in headers and via in ",".join(headers.getall(_VIA)):
         raise Refused(508, "loop", "this request has been here before: the upstream leads back to this proxy")
 

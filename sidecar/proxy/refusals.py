@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["Refused"]
+from typing import Final
+
+__all__ = ["Refused", "own_options"]
+
+ALLOW: Final = b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, QUERY, CONNECT\r\n"
 
 
 class Refused(Exception):
@@ -14,3 +18,11 @@ class Refused(Exception):
         self.kind = kind
         self.detail = detail
         self.lines = lines
+
+
+def own_options() -> Refused:
+    """The answer to an OPTIONS that asks about this proxy itself: ``*``, or the last of ``Max-Forwards``.
+
+    RFC 9110 sections 7.6.2 and 9.3.7. Other methods are passed on, too; TRACE is not.
+    """
+    return Refused(204, "options", "", ALLOW)

@@ -86,6 +86,9 @@ class OwnAnswer:
 
     def render(self, policy: Policy | None, id_lines: bytes, wall: float) -> tuple[bytes, bytes]:
         """Head (without the final empty line and without Connection) and body."""
+        if self.status == 204:
+            line = sidecar_field(self.outcome, self.attempts, self.waited_seconds, self.reason)
+            return b"HTTP/1.1 204 No Content\r\n" + id_lines + line, b""
         shape = policy.errors.shape if policy is not None else None
         media = b"application/problem+json" if shape is None else b"application/json"
         document = self._problem() if shape is None else fill(shape, self._values(wall))

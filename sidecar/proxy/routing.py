@@ -21,7 +21,7 @@ from sidecar.observe.metrics import Metrics, UpstreamMeters
 from sidecar.proxy.admission import Admission
 from sidecar.proxy.destinations import Bound, Destination, Purse, TimerShelf
 from sidecar.proxy.holding import Holding
-from sidecar.proxy.refusals import Refused
+from sidecar.proxy.refusals import Refused, own_options
 from sidecar.upstream.dialling import Dialler
 from sidecar.upstream.login import Credentials
 from sidecar.upstream.pool import Pool, Pools
@@ -172,7 +172,8 @@ class Router:
         if target[:1] == "/":
             return self._by_mount(target)
         if target == "*":
-            raise Refused(501, "target", "OPTIONS * asks about this proxy itself, which has no answer to it")
+            # The parser lets no other method ask for it.
+            raise own_options()
         return self._by_host(target)
 
     def _holding(self, policy: Policy, meters: UpstreamMeters, earlier: Destination | None) -> Holding:

@@ -43,6 +43,8 @@ class Sending:
     failure: FailureKind | None = None
     detail = ""
     error = ""
+    lasting = False
+    """Whether the failure cannot heal by itself."""
     written = False
     pooled = False
 
@@ -148,7 +150,7 @@ class Sending:
             raise Refused(403, "address", exc.detail) from None
         except NotConnected as exc:
             error = "tls_certificate_error" if exc.certificate else PROXY_STATUS[exc.kind]
-            self.failed(exc.kind, exc.detail, error)
+            self.failed(exc.kind, exc.detail, error, lasting=exc.lasting)
             return None
         finally:
             if waits:
@@ -187,9 +189,10 @@ class Sending:
             timer.cancel()
         self._timers.clear()
 
-    def failed(self, kind: FailureKind, detail: str, error: str) -> None:
+    def failed(self, kind: FailureKind, detail: str, error: str, *, lasting: bool = False) -> None:
         """The attempt has come to this; ``error`` is the word of RFC 9209."""
         self.failure = kind
+        self.lasting = lasting
         self.detail = detail
         self.error = error
 

@@ -79,7 +79,7 @@ class _Reaching(Sending):
             raise Refused(403, "address", exc.detail) from None
         except (OSError, NotConnected, UnicodeError) as exc:
             failed = from_exception(exc)
-            self.failed(failed.kind, failed.detail, PROXY_STATUS[failed.kind])
+            self.failed(failed.kind, failed.detail, PROXY_STATUS[failed.kind], lasting=failed.lasting)
             return None
         if self.end.is_lost:
             self.failed(FailureKind.CLOSED, "the host closed at once", "connection_terminated")

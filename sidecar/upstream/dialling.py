@@ -18,7 +18,7 @@ from sidecar.core.words import FailureKind
 from sidecar.upstream.addresses import AddressGuard
 from sidecar.upstream.failures import NotConnected
 from sidecar.upstream.resolve import Resolver
-from sidecar.wire.heads import HEAD_END
+from sidecar.wire.heads import response_head_end
 
 __all__ = ["Dialler"]
 
@@ -26,7 +26,7 @@ HAPPY_EYEBALLS_SECONDS: Final = 0.25
 """RFC 8305 section 8: the recommended connection attempt delay."""
 MAX_PROXY_HEAD_BYTES: Final = 16 << 10
 
-_STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})[ \r]")
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})[ \r\n]")
 
 
 class Dialler:
@@ -79,7 +79,7 @@ class Dialler:
 
     async def _joined(self, sock: socket.socket) -> bytes:
         data = b""
-        while (end := data.find(HEAD_END)) < 0:
+        while (end := response_head_end(data)) < 0:
             if len(data) > MAX_PROXY_HEAD_BYTES:
                 raise NotConnected(FailureKind.PROTOCOL, "the outbound proxy's answer is too large")
             more = await self._loop.sock_recv(sock, 4096)
@@ -92,7 +92,7 @@ class Dialler:
         status = int(line[1])
         if status // 100 != 2:
             raise _refused(status)
-        return data[end + 4 :]
+        return data[end:]
 
 
 def _refused(status: int) -> NotConnected:

@@ -19,12 +19,12 @@ from sidecar.core.words import FailureKind
 from sidecar.wire.chunked import ChunkedDecoder
 from sidecar.wire.framing import CHUNKED, UNTIL_CLOSE, response_length
 from sidecar.wire.heads import (
-    HEAD_END,
     MAX_RESPONSE_HEAD_BYTES,
     BadHead,
     ResponseMessage,
     cannot_be_a_head,
     parse_response_head,
+    response_head_end,
 )
 
 __all__ = ["BODY", "CLOSED", "DONE", "HEAD", "HELD_BYTES", "IDLE", "UNASKED", "Owner", "Reception", "Sink"]
@@ -244,13 +244,12 @@ class Reception(asyncio.Protocol):
         if self._head:
             seen = len(self._head)
             data, self._head = self._head + data, b""
-        end = data.find(HEAD_END, seen - 3 if seen > 3 else 0)
+        end = response_head_end(data, seen)
         if end < 0:
-            if len(data) > MAX_RESPONSE_HEAD_BYTES or cannot_be_a_head(data, seen):
+            if len(data) > MAX_RESPONSE_HEAD_BYTES or cannot_be_a_head(data):
                 self.fail(FailureKind.PROTOCOL, "the upstream's answer is not an HTTP response")
             self._head = data
             return
-        end += 4
         try:
             message = parse_response_head(data if end == len(data) else data[:end])
             if message.code < 200:

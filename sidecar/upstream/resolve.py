@@ -50,7 +50,7 @@ class Resolver:
     async def _ask(self, host: str, port: int) -> list[AddressInfo]:
         found = await self._lookup(host, port)
         if not found:
-            raise NotConnected(FailureKind.RESOLVE, "the name has no address")
+            raise NotConnected(FailureKind.RESOLVE, "the name has no address", lasting=True)
         return found
 
     async def _ask_system(self, host: str, port: int) -> list[AddressInfo]:

@@ -21,7 +21,12 @@ MAX_TRAILER_BYTES = 16 << 10
 
 _SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}")
 _PLAIN = re.compile(rb"([0-9A-Fa-f]{1,6})\r\n")
-_EXTENSION = re.compile(rb"[0-9A-Fa-f]{1,15}[ \t]*;[\t\x20-\x7e\x80-\xff]*")
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
+_QUOTED = rb'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*+"'
+_EXTENDED = re.compile(
+    rb"[0-9A-Fa-f]{1,15}(?:[\t ]*+;[\t ]*+%b(?:[\t ]*+=[\t ]*+(?:%b|%b))?)++" % (_TOKEN, _TOKEN, _QUOTED)
+)
+"""A size with extensions (RFC 9112 section 7.1.1). Every repetition is possessive: it never backtracks."""
 _TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*")
 
 
@@ -99,8 +104,8 @@ class ChunkedDecoder:
             return
         if len(line) > MAX_SIZE_LINE_BYTES:
             raise _bad("a line of the chunked coding is too long")
-        if not (_SIZE.fullmatch(line) or _EXTENSION.fullmatch(line)):
-            raise _bad("a chunk size is not a hexadecimal number")
+        if not (_SIZE.fullmatch(line) or _EXTENDED.fullmatch(line)):
+            raise _bad("a chunk size or its extension is malformed")
         length = int(line.split(b";", 1)[0], 16)
         if length:
             self._left = length + 2

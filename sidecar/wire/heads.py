@@ -21,14 +21,17 @@ __all__ = [
     "ResponseMessage",
     "altered",
     "cannot_be_a_head",
+    "has_later_version",
+    "line_too_long",
     "parse_request_head",
     "parse_response_head",
     "refusal",
     "request_probe",
+    "response_head_end",
 ]
 
 HEAD_END: Final = b"\r\n\r\n"
-
+"""Of a request: an app must end its lines with CRLF."""
 MAX_RESPONSE_HEAD_BYTES: Final = 256 << 10
 """Of an upstream. nginx allows 4-8 KiB, HAProxy 16 KiB, Envoy 60 KiB: nobody honest needs more."""
 
@@ -45,6 +48,10 @@ _LIMIT: Final = 1 << 16
 """Of a body reader that is never used: bodies are framed by ourselves."""
 
 _TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64} ")
+_LONG_METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{65}")
+_LATER_REQUEST: Final = re.compile(rb"([^\x00-\x20]+ [^\x00-\x20]+ HTTP/1\.)[2-9]\r\n")
+_LATER_RESPONSE: Final = re.compile(rb"HTTP/1\.[2-9] ")
+_FOLD: Final = re.compile(rb"\r?\n[\t ]+")
 _CONTROLS: Final = bytes(c for c in range(32) if c not in b"\t\r\n") + b"\x7f"
 
 
@@ -115,6 +122,9 @@ def parse_request_head(head: bytes, head_bytes: int, headers: int) -> RequestMes
     except BadHttpMethod:
         return _unknown_method(head, head_bytes, headers)
     except HttpProcessingError as exc:
+        later = _LATER_REQUEST.match(head)
+        if later is not None:
+            return parse_request_head(later[1] + b"1" + head[later.end() - 2 :], head_bytes, headers)
         raise refusal(exc, head) from None
     if len(messages) != 1:
         raise BadHead(400, "request_line", "this is not an HTTP request")
@@ -129,6 +139,11 @@ def parse_request_head(head: bytes, head_bytes: int, headers: int) -> RequestMes
     return message
 
 
+def has_later_version(head: bytes) -> bool:
+    """Whether it begins with a request line of a later HTTP/1.x, which is served as 1.1 (RFC 9110 section 2.5)."""
+    return _LATER_REQUEST.match(head) is not None
+
+
 def altered(message: RequestMessage, **fields: Any) -> RequestMessage:
     """The same head with other values of these attributes (``method``, ``path``, ``headers``, ``raw_headers``)."""
     copy: RequestMessage = message._replace(**fields)  # type: ignore[attr-defined]  # of aiohttp's
@@ -139,7 +154,7 @@ def _unknown_method(head: bytes, head_bytes: int, headers: int) -> RequestMessag
     """RFC 9110 section 9.1: methods are an open list of tokens. A proxy passes on what it does not know."""
     token = _TOKEN.match(head)
     if token is None:
-        raise BadHead(400, "method", "the request line does not begin with a method")
+        raise _no_method(head)
     message = parse_request_head(b"POST " + head[token.end() :], head_bytes, headers)
     return altered(message, method=token.group()[:-1].decode("ascii"))
 
@@ -148,10 +163,10 @@ def refusal(exc: HttpProcessingError, head: bytes) -> BadHead:
     """A parser's error in our words: its own text quotes the peer's bytes, which belong in no log."""
     if isinstance(exc, LineTooLong):
         if b"\r\n" not in head[:MAX_LINE_LOOK]:
-            return BadHead(414, "target_too_long", "the request target is too long")
+            return line_too_long(head)
         return BadHead(431, "head_too_large", "a header field is too long")
     if isinstance(exc, BadHttpMethod):
-        return BadHead(400, "method", "the request line does not begin with a method")
+        return _no_method(head)
     if isinstance(exc, InvalidURLError):
         return BadHead(400, "target", "the request target is not valid")
     if isinstance(exc, BadStatusLine):
@@ -165,6 +180,19 @@ def refusal(exc: HttpProcessingError, head: bytes) -> BadHead:
     return BadHead(400, "header", "the header is not valid")
 
 
+def line_too_long(head: bytes) -> BadHead:
+    """Of a request line: 414 for its target, 501 for its method (RFC 9112 section 3)."""
+    if _LONG_METHOD.match(head):
+        return _no_method(head)
+    return BadHead(414, "target_too_long", "the request line is too long")
+
+
+def _no_method(head: bytes) -> BadHead:
+    if _LONG_METHOD.match(head):
+        return BadHead(501, "method", "the method is longer than any that is known here")
+    return BadHead(400, "method", "the request line does not begin with a method")
+
+
 def _request_parser(head_bytes: int, headers: int) -> Any:
     # By position, since this runs for every request: protocol, loop, limit, timer, max_line_size, max_headers,
     # max_field_size, payload_exception, response_with_body, read_until_eof, auto_decompress.
@@ -174,12 +202,18 @@ def _request_parser(head_bytes: int, headers: int) -> Any:
 def parse_response_head(head: bytes) -> ResponseMessage:
     """One whole head of an upstream. Raises ``BadHead`` (its status is 502) for anything that must not be passed on.
 
-    RFC 9112 section 4; control bytes in a value are refused (RFC 9110 section 5.5), obsolete folding is unfolded.
+    RFC 9112 section 4. A line may end with LF alone (section 2.2), a folded one is joined by a space (section 5.2),
+    and a later HTTP/1.x is read as HTTP/1.1 (RFC 9110 section 2.5). Control bytes in a value are refused (RFC 9110
+    section 5.5), and so is a status outside 100 … 999.
     """
+    if head.find(b"\n ") >= 0 or head.find(b"\n\t") >= 0:
+        head = _unfolded(head)
     parser = _spare_response_parsers.pop() if _spare_response_parsers else _response_parser()
     try:
         messages, _, _ = parser.feed_data(head)
     except HttpProcessingError as exc:
+        if _LATER_RESPONSE.match(head):
+            return parse_response_head(b"HTTP/1.1" + head[8:])
         raise BadHead(502, "upstream", "the upstream's response head is not valid HTTP/1.1") from exc
     if len(messages) != 1:
         raise BadHead(502, "upstream", "the upstream's answer is not an HTTP response")
@@ -188,11 +222,19 @@ def parse_response_head(head: bytes) -> ResponseMessage:
         # The parser is lenient here; whoever is not would see another field (RFC 9112 section 5.1).
         raise BadHead(502, "upstream", "the upstream's response head is not valid HTTP/1.1")
     code = message.code
-    if message.version[0] != 1 or code > 599 or len(head.translate(None, _CONTROLS)) != len(head):
+    if message.version[0] != 1 or code < 100 or len(head.translate(None, _CONTROLS)) != len(head):
         raise BadHead(502, "upstream", "the upstream's response head is not valid HTTP/1.1")
     if code >= 200 and not (message.should_close or message.upgrade):
         _spare_response_parsers.append(parser)
     return message
+
+
+def _unfolded(head: bytes) -> bytes:
+    """The head without obsolete line folding, before any field of it is interpreted (RFC 9112 section 5.2)."""
+    if head[head.find(b"\n") + 1] in b"\t ":
+        # It would continue the status line (RFC 9112 section 2.2: reject).
+        raise BadHead(502, "upstream", "the upstream's response head begins with a blank")
+    return _FOLD.sub(b" ", head)
 
 
 def _response_parser() -> Any:
@@ -201,16 +243,20 @@ def _response_parser() -> Any:
     )
 
 
-def cannot_be_a_head(data: bytes, seen_bytes: int = 0) -> bool:
-    """Whether an unfinished response head is hopeless already: waiting on would only be a slower refusal.
+def response_head_end(data: bytes, seen_bytes: int = 0) -> int:
+    """Where the body begins, behind the first empty line; -1 if that has not come yet.
 
-    ``seen_bytes`` of it have been looked at before: a head that comes byte by byte is scanned once.
+    A line of a response ends with LF, whether a CR stands before it or not (RFC 9112 section 2.2); a CR alone ends
+    nothing. ``seen_bytes`` have been looked at before: a head that comes byte by byte is scanned once.
     """
-    if not (data.startswith(b"HTTP/1.") or b"HTTP/1.".startswith(data[:7])):
-        return True
-    bare = data.find(b"\n", seen_bytes)
-    while bare >= 0:
-        if data[bare - 1 : bare] != b"\r":
-            return True
-        bare = data.find(b"\n", bare + 1)
-    return False
+    start = seen_bytes - 2 if seen_bytes > 2 else 0
+    end = data.find(b"\n\r\n", start)
+    bare = data.find(b"\n\n", start, len(data) if end < 0 else end + 1)
+    if bare >= 0:
+        return bare + 2
+    return -1 if end < 0 else end + 3
+
+
+def cannot_be_a_head(data: bytes) -> bool:
+    """Whether an unfinished response head is hopeless already: waiting on would only be a slower refusal."""
+    return not (data.startswith(b"HTTP/1.") or b"HTTP/1.".startswith(data[:7]))

@@ -51,7 +51,7 @@ COMMAS = b"GET /api/x HTTP/1.1\r\n" + H + b"Connection: " + b"," * 1_000_000 + b
         (LONG_FIELD, {431}),
         (LONG_NAME, {431, 400}),
         (MANY_FIELDS, {431}),
-        (LONG_METHOD, {400, 414, 431, 501}),
+        (LONG_METHOD, {501}),
         (ENDLESS, {431}),
         (COMMAS, {431}),
     ],

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 
+from sidecar.upstream.resolve import AddressInfo, Lookup
 from tests.behaviour.conftest import Make
 from tests.support.client import request_bytes
+from tests.support.plain import names
+from tests.support.sidecar import QUICK
 from tests.support.upstream import Step, Upstream, close, free_port, reset, say
 from tests.support.wire import PlainChannel
 
@@ -131,3 +135,39 @@ async def test_a_name_that_does_not_resolve_was_never_sent(make: Make, upstream:
     record = await sidecar.record()
     assert {str(attempt.failure) for attempt in record.attempts} == {"resolve"}
     assert not any(attempt.written for attempt in record.attempts)
+
+
+def unresolving(*errors: int) -> Lookup:
+    """A resolver that says these, one after the other, and then 127.0.0.1."""
+    left = list(errors)
+
+    async def look_up(host: str, port: int) -> list[AddressInfo]:
+        if left:
+            raise socket.gaierror(left.pop(0), "as scripted")
+        return await names({host: ["127.0.0.1"]})(host, port)
+
+    return look_up
+
+
+async def test_a_name_that_does_not_exist_is_asked_for_once(make: Make, upstream: Upstream) -> None:
+    """The resolver has said so; to ask again within seconds would only repeat it."""
+    sidecar = await make(upstream, lookup=unresolving(socket.EAI_NONAME))
+    answer = await sidecar.ask("GET", f"http://gone.test:{upstream.port}/x", host="gone.test")
+    assert (answer.status, upstream.requests) == (502, [])
+    record = await sidecar.record()
+    assert [str(attempt.failure) for attempt in record.attempts] == ["resolve"]
+    assert record.reason == "attempts"
+
+
+async def test_a_resolver_in_trouble_is_asked_again(make: Make, upstream: Upstream) -> None:
+    lookup = unresolving(socket.EAI_AGAIN, socket.EAI_FAIL)
+    sidecar = await make(upstream, lookup=lookup)
+    answer = await sidecar.ask("POST", f"http://here.test:{upstream.port}/x", host="here.test", body=b"one")
+    assert answer.status == 200
+    assert len((await sidecar.record()).attempts) == 3
+
+
+async def test_a_row_that_names_it_waits_for_a_name_to_appear(make: Make, upstream: Upstream) -> None:
+    policy = QUICK + "\ntable: [{failure: resolve, then: retry}]"
+    sidecar = await make(upstream, policies={"default": policy}, lookup=unresolving(socket.EAI_NONAME))
+    assert (await sidecar.ask("GET", f"http://new.test:{upstream.port}/x", host="new.test")).status == 200

@@ -16,6 +16,7 @@ from sidecar.core.table import Table
 from sidecar.core.waits import Wait
 from sidecar.core.words import FailureKind, Jitter, Outcome, OverMax, Reason, Safe, Verb, WaitFrom
 from tests.core.making import (
+    ANY_FAILURE,
     CALM,
     NOW,
     answered,
@@ -81,6 +82,25 @@ def test_a_success_is_handed_over_without_a_reason() -> None:
 def test_an_error_that_the_table_hands_over_is_not_retryable() -> None:
     stops(judge(answered(404)), Reason.NOT_RETRYABLE)
     stops(judge(answered(404), Policy("empty", Table())), Reason.NOT_RETRYABLE)
+
+
+@pytest.mark.parametrize(
+    ("attempt", "named"),
+    [
+        (failed(FailureKind.PROTOCOL), FailureKind.PROTOCOL),
+        (failed(FailureKind.RESOLVE, lasting=True, written=False), FailureKind.RESOLVE),
+        (failed(FailureKind.TLS, lasting=True, written=False), FailureKind.TLS),
+    ],
+)
+def test_what_would_fail_alike_is_sent_again_only_by_a_row_that_names_it(attempt: Attempt, named: FailureKind) -> None:
+    by_any = decide(policy(), get(), (attempt,), NOW, 0.5, CALM)
+    assert (by_any.verb, by_any.reason, by_any.attempts_left) == (Verb.PASS, Reason.ATTEMPTS, 0)
+    by_name = decide(policy(row(failures=frozenset({named}))), get(), (attempt,), NOW, 0.5, CALM)
+    assert by_name.verb is Verb.RETRY
+    counted = decide(policy(row(failures=ANY_FAILURE, attempts=3)), get(), (attempt,), NOW, 0.5, CALM)
+    assert (counted.verb, counted.attempts_left) == (Verb.RETRY, 2)
+    stored = decide(policy(row(Verb.STORE, failures=ANY_FAILURE)), get(), (attempt,), NOW, 0.5, CALM)
+    assert stored.verb is Verb.STORE
 
 
 def test_a_failure_that_no_row_matches_is_not_retryable() -> None:

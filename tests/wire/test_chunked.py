@@ -43,7 +43,7 @@ def test_what_was_encoded_comes_back_for_any_cut(chunks: list[bytes], places: li
 @given(
     PIECES,
     CUTS,
-    st.sampled_from([b"", b";a", b";a=b", b' ; a="b;c"', b";\xff"]),
+    st.sampled_from([b"", b";a", b";a=b", b' ; a="b;c"', b';a="\\"\xff";b', b"\t;\ta = b;c"]),
     st.lists(st.sampled_from([b"A: b\r\n", b"X-Y:\r\n", b"X: \xff\t\r\n"]), max_size=3),
     st.booleans(),
 )
@@ -54,6 +54,33 @@ def test_extensions_and_trailers_are_dropped(
     data = b"".join(form % (len(chunk), extension, chunk) for chunk in chunks)
     data += b"0" + extension + b"\r\n" + b"".join(trailers) + b"\r\n"
     assert decode(cut(data, places)) == (b"".join(chunks), True, b"")
+
+
+@pytest.mark.parametrize(
+    "extension",
+    [
+        b";",
+        b"; ",
+        b";\xff",
+        b";a=",
+        b";a;",
+        b';a="b',
+        b';a="b"c',
+        b";a b",
+        b";a=b c",
+        b';"a"',
+        b";a=(b)",
+        b";a;=b",
+        b" a",
+        b" ",
+    ],
+)
+@pytest.mark.parametrize("size", [b"5", b"0"])
+def test_a_malformed_extension_is_refused(size: bytes, extension: bytes) -> None:
+    """RFC 9112 section 7.1.1: a token, and perhaps a token or a quoted string as its value."""
+    with pytest.raises(BadHead) as caught:
+        ChunkedDecoder().feed(size + extension + b"\r\nhello\r\n")
+    assert (caught.value.status, caught.value.kind) == (400, "framing")
 
 
 @steady

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.wire.heads import BadHead, cannot_be_a_head, parse_request_head, parse_response_head
+from sidecar.wire.heads import BadHead, cannot_be_a_head, parse_request_head, parse_response_head, response_head_end
 from tests.core.making import short, steady
 
 TOKEN = st.text(alphabet="!#$%&'*+.^_`|~09azAZ-", min_size=1, max_size=20).map(str.encode)
@@ -96,7 +98,7 @@ def test_an_upstreams_garbage_is_a_502_or_a_response(data: bytes, led: bool) -> 
         (b"GET / HTTP/1.1\nHost: x\n\r\n\r\n", 400),
         (b"G T / HTTP/1.1\r\nHost: x\r\n\r\n", 400),
         (b"(GET) / HTTP/1.1\r\nHost: x\r\n\r\n", 400),
-        (b"M" * 65 + b" / HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"M" * 65 + b" / HTTP/1.1\r\nHost: x\r\n\r\n", 501),
         (b"GET http://[ HTTP/1.1\r\nHost: x\r\n\r\n", 400),
         (b"GET /" + b"a" * 33_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414),
         (b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"b" * 4097 + b"\r\n\r\n", 431),
@@ -128,7 +130,16 @@ def test_a_method_that_only_the_parser_does_not_know_keeps_everything_else() -> 
     "head",
     [
         b"HTTP/2.0 200 OK\r\n\r\n",
-        b"HTTP/1.1 600 No\r\n\r\n",
+        b"HTTP/1.1 099 No\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n A: b\r\n\r\n",
+        b"HTTP/1.1 200 OK\n\tA: b\nB: c\n\n",
+        b"HTTP/1.1 200 OK\r\nA: b\r\r\n\r\n",
+        b"HTTP/1.1 200 OK\nA: b\rB: c\n\n",
+        b"HTTP/1.1 200 OK\nA: b\0c\n\n",
+        b"HTTP/1.1 200 OK\nA : b\n\n",
+        b"HTTP/1.1 200 OK\nA\n : b\n\n",
+        b"HTTP/1.1 200 OK\nContent-Length: 5\nContent-Length: 6\n\n",
+        b"HTTP/1.1 200 OK\nContent-Length: 5\n\t6\n\n",
         b"HTTP/1.1 99 No\r\n\r\n",
         b"HTTP/1.1 2000 No\r\n\r\n",
         b"HTTP/1.1 abc No\r\n\r\n",
@@ -149,11 +160,66 @@ def test_a_response_head_is_refused(head: bytes) -> None:
     assert caught.value.status == 502
 
 
-def test_a_folded_field_of_an_upstream_is_one_line_afterwards() -> None:
-    message = parse_response_head(b"HTTP/1.1 200 OK\r\nA: b\r\n  c\r\nD: e\r\n\r\n")
-    assert b"\r" not in message.raw_headers[0][1]
-    assert b"\n" not in message.raw_headers[0][1]
-    assert message.raw_headers[1] == (b"D", b"e")
+@pytest.mark.parametrize(
+    ("fold", "joined"),
+    [
+        (b"b\r\n  c", b"b c"),
+        (b"b\r\n\tc", b"b c"),
+        (b"b\n\tc", b"b c"),
+        (b"b\r\n \t \r\n\tc", b"b  c"),
+        (b"\r\n\tc", b"c"),
+        (b"b\r\n ", b"b"),
+        (b"b\tc", b"b\tc"),
+    ],
+)
+def test_a_folded_field_of_an_upstream_is_joined_by_spaces(fold: bytes, joined: bytes) -> None:
+    """RFC 9112 section 5.2; a tab inside a line is the field's own."""
+    message = parse_response_head(b"HTTP/1.1 200 OK\r\nA: " + fold + b"\r\nD: e\r\n\r\n")
+    assert message.raw_headers == ((b"A", joined), (b"D", b"e"))
+
+
+@pytest.mark.parametrize("code", [100, 103, 200, 599, 600, 777, 999])
+def test_a_status_of_three_digits_is_taken_as_it_is(code: int) -> None:
+    assert parse_response_head(b"HTTP/1.1 %d Odd\r\n\r\n" % code).code == code
+
+
+def test_a_later_minor_version_is_read_as_1_1() -> None:
+    """RFC 9110 section 2.5."""
+    message = parse_response_head(b"HTTP/1.2 200 OK\r\nA: b\r\n\r\n")
+    assert (tuple(message.version), message.raw_headers) == ((1, 1), ((b"A", b"b"),))
+    request = parse_request_head(b"BREW /a?b HTTP/1.9\r\nHost: x\r\nContent-Length: 1\r\n\r\n", 4096, 100)
+    assert (request.method, request.path, tuple(request.version)) == ("BREW", "/a?b", (1, 1))
+    assert request.headers.get("content-length") == "1"
+
+
+@pytest.mark.parametrize(
+    ("data", "end"),
+    [
+        (b"HTTP/1.1 200 OK\r\nA: b\r\n\r\nbody", 25),
+        (b"HTTP/1.1 200 OK\nA: b\n\nbody\r\n\r\n", 22),
+        (b"HTTP/1.1 200 OK\nA: b\n\r\nbody\n\n", 23),
+        (b"HTTP/1.1 200 OK\r\nA: b\r\n\nbody", 24),
+        (b"HTTP/1.1 200 OK\n\n\r\nbody", 17),
+        (b"HTTP/1.1 200 OK\r\n\r\n\n\n", 19),
+        (b"HTTP/1.1 200 OK\r\nA: b\r\r\r\n", -1),
+        (b"HTTP/1.1 200 OK\nA: b\n \nC: d\n", -1),
+    ],
+)
+def test_the_head_of_a_response_ends_with_its_first_empty_line(data: bytes, end: int) -> None:
+    assert response_head_end(data) == end
+    found = [response_head_end(data[:size], max(0, size - 1)) for size in range(len(data) + 1)]
+    assert next((at for at in found if at >= 0), -1) == end
+
+
+@steady
+@given(st.lists(st.tuples(TOKEN, VALUE), max_size=6, unique_by=lambda field: field[0].lower()), st.randoms())
+def test_a_line_of_an_upstream_may_end_with_lf_alone(fields: list[tuple[bytes, bytes]], random: Random) -> None:
+    """RFC 9112 section 2.2: whatever the ends are, the fields are the same."""
+    fields = [(name, value) for name, value in fields if name.lower() not in FRAMING | SINGLE]
+    lines_ = [b"HTTP/1.1 200 OK", *(name + b": " + value for name, value in fields), b""]
+    head = b"".join(line + random.choice((b"\n", b"\r\n")) for line in lines_)
+    assert response_head_end(head + b"body\n\n") == len(head)
+    assert parse_response_head(head).raw_headers == tuple(fields)
 
 
 @pytest.mark.parametrize("data", [b"", b"H", b"HTTP/1.", b"HTTP/1.1 20", b"HTTP/1.1 200 OK\r\nA: b\r", b"HTTP/1.0 2"])
@@ -161,7 +227,7 @@ def test_a_head_that_may_still_come_is_waited_for(data: bytes) -> None:
     assert not cannot_be_a_head(data)
 
 
-@pytest.mark.parametrize("data", [b"X", b"HTTP/2", b"\r\n", b"HTTP/1.1 200 OK\nA: b", b"\n", b"220 ftp ready\r\n"])
+@pytest.mark.parametrize("data", [b"X", b"HTTP/2", b"\r\n", b"\n", b"220 ftp ready\r\n"])
 def test_a_hopeless_head_is_not_waited_for(data: bytes) -> None:
     assert cannot_be_a_head(data)
 
