@@ -9,15 +9,16 @@ The loop (``proxy.hedging``) sends, cancels the loser, and pays from the budget;
 from __future__ import annotations
 
 from bisect import bisect_left
+from dataclasses import replace
 from itertools import accumulate
 from typing import Final
 
-from sidecar.core.decide import LEAST_ATTEMPT_SECONDS, Decision
+from sidecar.core.decide import LEAST_ATTEMPT_SECONDS, NO_WAIT, Decision
 from sidecar.core.exchange import Attempt, Pressure, Replay, Request
 from sidecar.core.policy import HedgeRule
-from sidecar.core.words import IDEMPOTENT_METHODS, Reason, Verb
+from sidecar.core.words import IDEMPOTENT_METHODS, Reason, Verb, WaitFrom
 
-__all__ = ["COST", "Durations", "can_be_hedged", "hedge_after", "may_hedge", "settles"]
+__all__ = ["COST", "Durations", "can_be_hedged", "hedge_after", "may_hedge", "outlast", "settles"]
 
 STEP: Final = 1.1
 """Each bucket reaches a tenth further than the one before: the error of a quantile."""
@@ -95,3 +96,26 @@ def settles(decision: Decision, attempt: Attempt) -> bool:
     if attempt.status is None or attempt.failure is not None or decision.verb is not Verb.PASS:
         return False
     return decision.reason in (None, Reason.NOT_RETRYABLE, Reason.SERVER_SAYS_NO)
+
+
+def outlast(decision: Decision, earlier: Decision, elapsed_seconds: float, room_seconds: float) -> Decision:
+    """The judgement of the second answer of a race, held to what the first one asked for: a hint is a minimum for the
+    exchange, whichever of its two sends got it.
+
+    ``elapsed_seconds``: since the first was judged. ``room_seconds``: how long a wait may last before the deadline.
+    """
+    hint = earlier.hint_seconds
+    if hint is None or decision.verb in (Verb.PASS, Verb.STORE):
+        return decision
+    if earlier.verb is Verb.PASS:
+        # The hint is too long to be followed, or something else forbids to send again; it forbids that still.
+        return earlier
+    if earlier.wait is None or earlier.wait.source is WaitFrom.BACKOFF:
+        return decision
+    least = earlier.wait.min_seconds - elapsed_seconds
+    wait = NO_WAIT if decision.wait is None else decision.wait
+    if least <= wait.min_seconds:
+        return decision
+    if least > room_seconds:
+        return replace(decision, verb=Verb.PASS, reason=Reason.DEADLINE, wait=None, safe_because=None, cost=0.0)
+    return replace(decision, wait=replace(wait.moved_to(least).cut_at(room_seconds), source=earlier.wait.source))

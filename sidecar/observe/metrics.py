@@ -154,7 +154,7 @@ class UpstreamMeters:
         return latency.update(known, DURATION_BUCKETS, counts, total_seconds, calm=calm)
 
     def retried(self, cause: str) -> None:
-        """A send after the first was decided upon, because of this status code or failure."""
+        """A send after the first has begun, because of this status code or failure."""
         _admit(self.retries, cause)
 
     def hedged(self, end: HedgeEnd) -> None:

@@ -12,10 +12,10 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import Final, Protocol
 
-from sidecar.core.decide import Decision, holds_others
+from sidecar.core.decide import LEAST_ATTEMPT_SECONDS, Decision, holds_others
 from sidecar.core.exchange import Attempt
 from sidecar.core.flow.queue import Ticket
-from sidecar.core.hedge import COST, may_hedge, settles
+from sidecar.core.hedge import COST, may_hedge, outlast, settles
 from sidecar.core.words import IDEMPOTENT_METHODS, HedgeEnd, Reason, Verb
 from sidecar.observe.record import AttemptRecord
 from sidecar.proxy.answering import Kept
@@ -25,6 +25,7 @@ from sidecar.proxy.front import AppConnection
 from sidecar.proxy.hedging import Hedging, hedging_of
 from sidecar.proxy.holding import Rejected
 from sidecar.proxy.judging import Judging
+from sidecar.proxy.pausing import Pause
 from sidecar.proxy.preparation import Prepared
 from sidecar.proxy.sending import Sending, Sent
 from sidecar.proxy.services import Services
@@ -37,6 +38,9 @@ __all__ = ["STATUS_TEXT", "Attempts"]
 
 KEEP_SECONDS: Final = 0.5
 """How long a losing response may take to arrive whole, to be handed over in case all retries fail."""
+LEAST_LEFT_SECONDS: Final = LEAST_ATTEMPT_SECONDS / 2
+"""Of the deadline, at the moment of a retry: less than what the judgement before the wait asked for, since timers ring
+late by milliseconds."""
 
 _number: Final = attrgetter("number")
 
@@ -66,7 +70,8 @@ class Story(Protocol):
 
 
 class Attempts:
-    """All sends of one exchange."""
+    """All sends of one exchange. Whoever makes it calls ``close``, whatever became of ``until_answered``: its task may
+    have been cancelled before its first step."""
 
     def __init__(self, services: Services, exchange: Story, prepared: Prepared, sending: Sending) -> None:
         self._services = services
@@ -74,127 +79,173 @@ class Attempts:
         self._prepared = prepared
         self._sending = sending
         """The send that came back last: the loop judges it, and the app gets its answer."""
+        self._deadline_at = exchange.started + prepared.deadline_seconds
         self._judging = Judging(services, exchange.app, exchange.message, exchange.body, prepared)
         self._kept: Kept | None = None
+        self._kept_at = 0
+        """How many had come back when it did."""
         self._verbs: Verbs | None = None
+        self._adopted: Sent | None = None
+        """The first send, where the exchange itself has made it."""
         self._under_way: list[Sent] = []
         """What has begun, and whose end has not been told."""
         self._sends = 0
         self._last = 0
         """The number of the one that came back last."""
+        self._paid = 0.0
+        """Tokens for a send that has not been made yet."""
+        self._cause = ""
+        """Why that is to be made: a status code or a failure."""
         self._accounted_at = 0.0
         """Until when the time of the sends is counted: two beside each other take no more time than one."""
         self._hedging: Hedging | None = None
         if prepared.bound.policy.hedge is not None:
             self._hedging = hedging_of(services.loop, exchange.app, exchange.message.method, prepared, sending)
 
-    async def until_answered(self, *, sent: bool) -> None:
-        """``sent``: the first send is made, and its answer or failure is in ``sending``."""
-        try:
-            await self._go_round(sent=sent)
-        finally:
-            for each in self._under_way:
-                self._prepared.destination.holding.abandon(each.ticket)
-            if self._hedging is not None and self._hedging.close():
-                self._prepared.destination.meters.hedged(HedgeEnd.ABANDONED)
+    def adopt(self) -> None:
+        """The exchange has made the first send, and its answer or failure is in ``sending``."""
+        sent = self._adopted = Sent(1, self._sending, self._exchange.started, maker=self._exchange)
+        self._begun(sent)
 
-    async def _go_round(self, *, sent: bool) -> None:
+    def close(self) -> None:
+        """The exchange is over: what has begun ends here, and what was paid for and not made is given back."""
+        destination = self._prepared.destination
+        under_way, self._under_way = self._under_way, []
+        for sent in under_way:
+            destination.holding.abandon(sent.token)
+        if self._hedging is not None and self._hedging.close():
+            destination.meters.hedged(HedgeEnd.ABANDONED)
+        if self._paid:
+            destination.purse.give_back(self._paid)
+            self._paid = 0.0
+
+    async def until_answered(self) -> None:
+        """Send and judge until there is something to hand over, and hand it over."""
         prepared, exchange = self._prepared, self._exchange
-        monotonic = self._services.monotonic
-        deadline_at = exchange.started + prepared.deadline_seconds
-        limiter = prepared.destination.holding.limiter
-        waited, wait_from = 0.0, None
         if exchange.body is not None and prepared.credential is not None:
             # A long body that is refused in mid-upload could not be sent again: have the token first.
-            await prepared.credential.ready(deadline_at - monotonic())
+            await prepared.credential.ready(self._left_seconds())
+        back = self._adopted
+        decision: Decision | None = None
         while True:
-            number = self._sends + 1
-            ticket: Ticket | None = None
-            if not sent and not limiter.calm:
+            if back is None:
                 try:
-                    ticket = await self._turn(number, deadline_at)
+                    back = await self._send_after(decision)
                 except Rejected as rejected:
-                    await self._turned_away(number, rejected)
+                    await self._turned_away(rejected)
                     return
-            began = monotonic() if number > 1 or ticket is not None else exchange.started
-            back = Sent(number, self._sending, began, ticket, waited, wait_from)
-            self._accounted_at = began
-            self._begun(back)
-            if not sent:
-                limiter.sends += 1
-                back = await self._send(back, deadline_at)
-            sent = False
-            decision = await self._came_back(back, deadline_at)
-            if self._hedging is not None and self._hedging.second is not None and number == 1:
-                decision = await self._race(self._hedging, back, decision, deadline_at)
+            decision = await self._came_back(back)
+            if self._hedging is not None and self._hedging.second is not None and back.number <= 2:
+                decision = await self._race(self._hedging, back, decision)
             if decision is None:
                 await exchange.pass_on(prepared, self._sending, self._sends)
                 return
             if decision.verb in CARRIED_OUT:
-                decision = await self._carry_out(decision, deadline_at)
+                decision = await self._carry_out(decision)
             if decision.verb is not Verb.RETRY or decision.wait is None:
                 if decision.reason in HELD_BACK and self._stores_unsent():
                     decision = Decision(Verb.STORE)
-                await exchange.hand_over(prepared, self._sending, decision, self._judging.history, self._kept)
+                await self._hand_over(decision)
                 return
-            waited = await self._let_go_and_wait(decision)
-            wait_from = decision.wait.source if waited else None
-            if exchange.app.woken:
-                exchange.app.woken = False
-                stop = Decision(Verb.PASS, Reason.DRAINING)
-                await exchange.hand_over(prepared, self._sending, stop, self._judging.history, self._kept)
-                return
+            back = None
+
+    def _left_seconds(self) -> float:
+        return self._deadline_at - self._services.monotonic()
+
+    async def _hand_over(self, decision: Decision) -> None:
+        await self._exchange.hand_over(
+            self._prepared, self._sending, decision, self._judging.history, self._last_response()
+        )
+
+    def _last_response(self) -> Kept | None:
+        """What is handed over where the last send brought nothing. No earlier response if a later send may have been
+        applied: the app would take it for the last word, and act on it."""
+        later = self._judging.history[self._kept_at :]
+        return self._kept if all(self._judging.is_harmless(attempt) for attempt in later) else None
 
     # -- one send, or two beside each other --------------------------------------------------------------
 
+    async def _send_after(self, decision: Decision | None) -> Sent:
+        """The next send, after the wait that was decided on. Raises ``Rejected`` if it may not go."""
+        waited = 0.0 if decision is None else await self._let_go_and_wait(decision)
+        wait_from = decision.wait.source if decision is not None and decision.wait is not None and waited else None
+        number, destination = self._sends + 1, self._prepared.destination
+        ticket = None if destination.holding.limiter.calm else await self._turn(number)
+        # Whatever was waited for, and however late its timer rang: this is the last look before the send.
+        if self._left_seconds() < (LEAST_LEFT_SECONDS if number > 1 else 0.0):
+            if ticket is not None:
+                destination.holding.abandon(ticket)
+            raise Rejected(Reason.DEADLINE, 0.0)
+        began = self._exchange.started if number == 1 and ticket is None else self._services.monotonic()
+        sent = Sent(number, self._sending, began, ticket, waited, wait_from)
+        self._begun(sent)
+        return await self._send(sent)
+
     def _begun(self, sent: Sent) -> None:
+        """What is under way until it has come back, or is abandoned (``close``)."""
+        limiter, first = self._prepared.destination.holding.limiter, not self._under_way
         self._sends = sent.number
         self._under_way.append(sent)
+        limiter.lent.add(sent.token)
+        if sent.maker is None:
+            limiter.sends += 1
+        if first:
+            self._accounted_at = sent.began
+        self._paid = 0.0
+        if self._cause:
+            self._prepared.destination.meters.retried(self._cause)
+            self._cause = ""
 
-    async def _send(self, first: Sent, deadline_at: float) -> Sent:
+    async def _send(self, first: Sent) -> Sent:
         """Make it, and wait for what comes of it; or of a second one, where the policy hedges and it is slow."""
         hedging, attempts = self._hedging, self._prepared.bound.policy.attempts
         number, monotonic = first.number, self._services.monotonic
-        attempt = first.sending.attempt(number, deadline_at - first.began, last=number >= attempts)
+        attempt = first.sending.attempt(number, self._deadline_at - first.began, last=number >= attempts)
         after: float | None = None
         if hedging is not None and number == 1 and first.ticket is None:
-            after = hedging.after(monotonic(), deadline_at)
+            after = hedging.after(monotonic(), self._deadline_at)
         if hedging is None or after is None:
             await attempt
             return first
         hedging.begin(first, attempt)
         back = await hedging.back(after)
-        if back is None and self._may_hedge(hedging, first, deadline_at):
+        if back is None and self._may_hedge(hedging, first):
             destination = self._prepared.destination
             destination.purse.pay(COST)
             second = Sent(number + 1, first.sending.twin(), monotonic(), is_hedge=True)
             self._begun(second)
-            destination.holding.limiter.sends += 1
             self._exchange.is_hedged = True
-            left = deadline_at - second.began
+            left = self._deadline_at - second.began
             hedging.begin(second, second.sending.attempt(second.number, left, last=second.number >= attempts))
         return back or await hedging.next()
 
-    def _may_hedge(self, hedging: Hedging, first: Sent, deadline_at: float) -> bool:
+    def _may_hedge(self, hedging: Hedging, first: Sent) -> bool:
         if not hedging.has_way(first.sending, self._exchange.body):
             return False
         now = self._services.monotonic()
         pressure = self._judging.pressure(now, first.sending)
-        return may_hedge(pressure, deadline_at - now, calm=self._prepared.destination.holding.limiter.calm)
+        return may_hedge(pressure, self._deadline_at - now, calm=self._prepared.destination.holding.limiter.calm)
 
-    async def _race(
-        self, hedging: Hedging, back: Sent, decision: Decision | None, deadline_at: float
-    ) -> Decision | None:
+    async def _race(self, hedging: Hedging, back: Sent, decision: Decision | None) -> Decision | None:
         """Two are under way, and one has come back: wait for the other if need be, and cut it if not."""
         settled = decision is None or settles(decision, self._judging.history[-1])
         if not settled and hedging.is_under_way:
+            earlier, judged_at, came_at = decision, self._services.monotonic(), len(self._judging.history)
             hedging.aside, back = back, await hedging.next()
-            decision = await self._came_back(back, deadline_at)
+            decision = await self._came_back(back)
             settled = decision is None or settles(decision, self._judging.history[-1])
+            self._keep_whole(hedging.aside.sending.connection, came_at)
+            hedging.aside.sending.let_go()
+            if decision is not None and earlier is not None and not settled:
+                elapsed = self._services.monotonic() - judged_at
+                decision = outlast(decision, earlier, elapsed, self._left_seconds() - LEAST_ATTEMPT_SECONDS)
+                if decision is earlier and self._kept_at == came_at:
+                    # What forbids to send again is the earlier answer's: that is the one to hand over.
+                    back.sending.let_go()
         meters, now = self._prepared.destination.meters, self._services.monotonic()
         for cut in hedging.cut():
             self._under_way.remove(cut)
-            self._prepared.destination.holding.abandon(cut.ticket)
+            self._prepared.destination.holding.abandon(cut.token)
             seconds, written = now - cut.began, cut.sending.written
             self._note(
                 AttemptRecord(cut.number, duration_seconds=seconds, written=written, hedge=cut.is_hedge, cancelled=True)
@@ -202,15 +253,11 @@ class Attempts:
             meters.cancelled()
             if not cut.is_hedge:
                 hedging.learn(seconds, None, None)
-        aside = hedging.aside
-        if aside is not None:
-            self._keep_whole(aside.sending.connection)
-            aside.sending.let_go()
         hedging.is_over = True
         meters.hedged(HedgeEnd.FAILED if not settled else HedgeEnd.WON if back.is_hedge else HedgeEnd.LOST)
         return decision
 
-    async def _came_back(self, sent: Sent, deadline_at: float) -> Decision | None:
+    async def _came_back(self, sent: Sent) -> Decision | None:
         """Write down what came of a send, and judge it; None: its answer goes to the app without a judgement."""
         exchange, sending = self._exchange, sent.sending
         self._sending, self._last = sending, sent.number
@@ -228,7 +275,7 @@ class Attempts:
         if message is not None and self._prepared.bound.passes[message.code]:
             self._attempt_over(sent, message, seconds)
             return None
-        decision = await self._judging.judge(sent, ended, deadline_at)
+        decision = await self._judging.judge(sent, ended, self._deadline_at)
         self._attempt_over(sent, message, seconds, decision)
         return decision
 
@@ -243,61 +290,53 @@ class Attempts:
         """Tell those who watch over the upstream, if there is anything to tell."""
         self._under_way.remove(sent)
         holding = self._prepared.destination.holding
-        holding.ended += 1
+        holding.limiter.lent.discard(sent.token)
         if message is None or message.code >= 500 or message.code == 429 or not holding.limiter.calm:
             gate_until = None if decision is None else decision.gate_until
             gated = decision is not None and holds_others(decision.row)
             holding.tell(sent.ticket, self._exchange.message, message, seconds, gate_until, gated=gated)
 
-    async def _turn(self, number: int, deadline_at: float) -> Ticket:
+    async def _turn(self, number: int) -> Ticket:
         """Wait until the upstream can take another attempt. Raises ``Rejected``."""
-        exchange, app = self._exchange, self._exchange.app
+        exchange = self._exchange
         body = exchange.body
         size_bytes = len(exchange.payload) if body is None else body.memory_bytes
         repeatable = exchange.message.method in IDEMPOTENT_METHODS or self._prepared.keyed
         monotonic = self._services.monotonic
         begun = monotonic()
-        app.waiting = True
         try:
-            return await self._prepared.destination.holding.admitted(
-                exchange.message, number, deadline_at, repeatable=repeatable, size_bytes=size_bytes
-            )
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if not app.woken or app.transport is None or task is None or task.uncancel() > 0:
-                raise
-            app.woken = False
-            raise Rejected(Reason.DRAINING, 0.0) from None
+            with Pause(exchange.app):
+                return await self._prepared.destination.holding.admitted(
+                    exchange.message, number, self._deadline_at, repeatable=repeatable, size_bytes=size_bytes
+                )
         finally:
-            app.waiting = False
             exchange.waited_seconds += monotonic() - begun
 
-    async def _turned_away(self, number: int, rejected: Rejected) -> None:
+    async def _turned_away(self, rejected: Rejected) -> None:
         """Not sent (again). Before the first send the answer is ours, after it there is one to hand over."""
         stores = self._stores_unsent()
         if self._judging.history or stores:
-            stop = Decision(Verb.STORE) if stores else Decision(Verb.PASS, rejected.reason)
-            await self._exchange.hand_over(self._prepared, self._sending, stop, self._judging.history, self._kept)
+            await self._hand_over(Decision(Verb.STORE) if stores else Decision(Verb.PASS, rejected.reason))
         else:
             self._exchange.turn_away(self._prepared, rejected.reason, rejected.retry_after_seconds)
 
     def _stores_unsent(self) -> bool:
         return stores_unsent(self._services, self._exchange.app, self._prepared, self._judging.facts(0.0))
 
-    async def _carry_out(self, decision: Decision, deadline_at: float) -> Decision:
+    async def _carry_out(self, decision: Decision) -> Decision:
         """Log in, or look at the state. The response is kept and its connection let go meanwhile, if it is small."""
         await self._keep()
         if self._kept is not None and self._kept.message is self._sending.message:
             self._sending.let_go()
         if self._verbs is None:
-            self._verbs = Verbs(self._services, self._prepared, self._exchange.message, deadline_at)
+            self._verbs = Verbs(self._services, self._prepared, self._exchange.message, self._deadline_at)
         self._exchange.attempts = tuple(
             replace(each, then=decision.verb) if each.number == self._last else each for each in self._exchange.attempts
         )
         decision = await self._verbs.carry_out(decision)
         if self._verbs.answer is not None:
             self._sending.let_go()
-            self._kept = self._verbs.answer
+            self._kept, self._kept_at = self._verbs.answer, len(self._judging.history)
         return decision
 
     async def _let_go_and_wait(self, decision: Decision) -> float:
@@ -307,7 +346,8 @@ class Attempts:
         begun = clock.monotonic()
         attempt = self._judging.history[-1]
         destination.purse.pay(decision.cost)
-        meters.retried(STATUS_TEXT[attempt.status] if attempt.status is not None else str(attempt.failure))
+        self._paid = decision.cost
+        self._cause = STATUS_TEXT[attempt.status] if attempt.status is not None else str(attempt.failure)
         dawdled = await self._keep()
         self._sending.let_go()
         wait = decision.wait
@@ -315,20 +355,15 @@ class Attempts:
             return 0.0
         # It counts from the judgement on: what the losing answer took to arrive is part of it.
         left = begun + wait.seconds - clock.monotonic() if dawdled else wait.seconds
-        app = exchange.app
-        app.waiting = True
+        waited = 0.0
         meters.held["wait"] += 1
         try:
-            # A timer may ring a little early (uvloop counts in milliseconds); a hint must not be undercut.
-            while left > 0:
-                await clock.sleep(max(left, 0.001))
-                left = begun + wait.seconds - clock.monotonic()
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if not app.woken or app.transport is None or task is None or task.uncancel() > 0:
-                raise
+            with Pause(exchange.app):
+                # A timer may ring a little early (uvloop counts in milliseconds); a hint must not be undercut.
+                while left > 0:
+                    await clock.sleep(max(left, 0.001))
+                    left = begun + wait.seconds - clock.monotonic()
         finally:
-            app.waiting = False
             meters.held["wait"] -= 1
             waited = clock.monotonic() - begun
             exchange.waited_seconds += waited
@@ -345,13 +380,16 @@ class Attempts:
             return False
         dawdles = not connection.complete
         if dawdles:
+            # Of the time that is left, half is the next attempt's.
+            seconds = min(KEEP_SECONDS, max(0.0, self._left_seconds() / 2))
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(KEEP_SECONDS):
+                async with asyncio.timeout(seconds):
                     await connection.whole(HELD_BYTES)
-        self._keep_whole(connection)
+        self._keep_whole(connection, len(self._judging.history))
         return dawdles
 
-    def _keep_whole(self, connection: Connection | None) -> None:
+    def _keep_whole(self, connection: Connection | None, came_at: int) -> None:
+        """``came_at``: how many had come back when this one did."""
         if connection is not None and connection.message is not None and connection.complete:
-            self._kept = Kept(connection.message, b"".join(connection.held), connection.length)
+            self._kept, self._kept_at = Kept(connection.message, b"".join(connection.held), connection.length), came_at
             count_code(self._prepared, connection.message, self._kept.body)

@@ -152,6 +152,11 @@ class Purse:
             self.paid += cost
             self._budget = paid
 
+    def give_back(self, cost: float) -> None:
+        """What was paid for a send that was never made."""
+        self.paid -= cost
+        self._budget = Budget(min(capacity(self._rule), self._budget.tokens + cost), self._budget.at)
+
     def terms(self) -> tuple[float, float, float, float]:
         """Floor a second, ratio, capacity, and the tokens of a new one: for a budget that is shared."""
         rule = self._rule

@@ -87,6 +87,7 @@ class Exchange:
     """The pooled connection of a first send that has no task."""
     _sender: ClassVar[type[Sending]] = Sending
     _sending: Sending | None = None
+    _attempts: Attempts | None = None
     _task: asyncio.Task[None] | None = None
 
     def __init__(self, services: Services, app: AppConnection, message: RequestMessage, over: Over) -> None:
@@ -123,6 +124,7 @@ class Exchange:
                 careful = method not in IDEMPOTENT_METHODS
                 if connection.send_in_turn(request, method, self._services.turn, careful=careful):
                     limiter.sends += 1
+                    limiter.lent.add(self)
                     self._lane = connection
                     connection.on_head = self._head_arrived
                     timers.start(connection)
@@ -141,7 +143,7 @@ class Exchange:
             if connection.unwritten:
                 # It had died before a byte was written: there was no send.
                 self._lane = None
-                prepared.destination.holding.abandon(None)
+                prepared.destination.holding.abandon(self)
             if message is None or not connection.complete or not bound.passes[message.code]:
                 self._go_on(prepared)
                 return
@@ -157,7 +159,7 @@ class Exchange:
             self._lane = None
             connection.release()
             holding = prepared.destination.holding
-            holding.ended += 1
+            holding.limiter.lent.discard(self)
             if code >= 500 or not holding.limiter.calm:
                 holding.tell(None, self.message, message, seconds)
         except Exception as exc:
@@ -177,7 +179,10 @@ class Exchange:
         if prepared.bound.store_first and can_store(self._services, self.app, self.message.method, prepared):
             loop = store(self, self._services, prepared, 0)
         else:
-            loop = Attempts(self._services, self, prepared, sending).until_answered(sent=lane is not None)
+            attempts = self._attempts = Attempts(self._services, self, prepared, sending)
+            if lane is not None:
+                attempts.adopt()
+            loop = attempts.until_answered()
         self._task = self._services.loop.create_task(loop)
         self._task.add_done_callback(self._ended)
 
@@ -211,7 +216,9 @@ class Exchange:
             self.prepared.bound.head_timers.stop(lane)
             lane.on_head = None
             lane.abort()
-            self.prepared.destination.holding.abandon(None)
+            self.prepared.destination.holding.abandon(self)
+        if self._attempts is not None:
+            self._attempts.close()
         if self._sending is not None and self._sending.connection is not None:
             self._sending.abandon()
         if self.body is not None:
@@ -306,9 +313,8 @@ class Exchange:
             await self._give_live(prepared, sending, live, line)
             return
         sending.let_go()
-        if kept is not None and decision.reason is not Reason.NOT_SAFE:
-            # Not safe: an earlier answer said that nothing was done, which is no longer known to be true.
-            # With a status it is the last response itself, let go for a login or a reread.
+        if kept is not None:
+            # With a status it is the last response itself, let go for a login, a reread or a wait.
             self.outcome = outcome_of(history, decision) if history[-1].status else Outcome.EXHAUSTED
             if kept.message.code < 400:
                 self.outcome = Outcome.RECOVERED

@@ -65,7 +65,6 @@ class Holding:
         "_shown_at",
         "_timer",
         "_usual",
-        "ended",
         "limiter",
         "peer",
         "salt",
@@ -93,11 +92,9 @@ class Holding:
         self.limiter = (SharedLimiter if is_replica else Limiter)(policy.breaker, policy.gate, self._load)
         self._usual = Latency()
         self.tick()
-        self.ended = 0
-        """Attempts that are over, whatever came of them; the loop counts them before it tells."""
 
     def _load(self) -> Load:
-        return Load(self.limiter.sends - self.ended, self._usual.seconds or self._meters.usual_seconds())
+        return Load(self._usual.seconds or self._meters.usual_seconds())
 
     def tick(self) -> None:
         """Once a second: so that it is known what was usual before trouble began."""
@@ -173,16 +170,14 @@ class Holding:
         self.limiter.finished(ticket, result, self._clock.monotonic(), self._chance(), key)
         self._release()
 
-    def abandon(self, ticket: Ticket | None) -> None:
-        """The attempt was given up: the app has left."""
-        self.ended += 1
+    def abandon(self, token: object) -> None:
+        """The attempt was given up: the app has left. ``token``: what stands for it in ``limiter.lent``."""
         limiter = self.limiter
+        limiter.lent.discard(token)
         if limiter.calm:
             return
-        if ticket is None:
-            limiter.under_way = max(0, limiter.under_way - 1)
-        else:
-            limiter.leave(ticket, self._clock.monotonic())
+        if isinstance(token, Ticket):
+            limiter.leave(token, self._clock.monotonic())
         self._release()
 
     def _release(self) -> None:

@@ -7,9 +7,12 @@ The counterpart is ``attempts``, which does what was decided.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
+from sidecar.core.conditions import Look
 from sidecar.core.decide import Decision, decide
 from sidecar.core.exchange import Attempt, Headers, Now, Pressure, Replay, Request
+from sidecar.core.safety import why_safe
 from sidecar.proxy.body import Body
 from sidecar.proxy.front import AppConnection
 from sidecar.proxy.looking import decoded
@@ -81,6 +84,15 @@ class Judging:
             except TimeoutError:
                 pass
         return decoded(message, b"".join(connection.held))
+
+    def is_harmless(self, attempt: Attempt) -> bool:
+        """Whether the app would do no harm by sending its request once more after this attempt, which it knows nothing
+        of. A key that we made does not help: the app may send without it."""
+        prepared = self._prepared
+        request = replace(self.facts(0.0), keyed=prepared.keyed and not prepared.key_line)
+        policy = prepared.bound.policy
+        row = policy.table.match(request, attempt, Look(request, attempt))
+        return why_safe(policy, row, request, attempt) is not None
 
     def facts(self, deadline_at: float) -> Request:
         """The app's request."""

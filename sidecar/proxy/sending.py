@@ -233,3 +233,10 @@ class Sent:
     wait_from: WaitFrom | None = None
     is_hedge: bool = False
     """Whether it went beside the first."""
+    maker: object = None
+    """Who has made it, where that was not the loop."""
+
+    @property
+    def token(self) -> object:
+        """What stands for it in ``Limiter.lent``."""
+        return self.maker or self.ticket or self

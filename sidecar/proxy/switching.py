@@ -79,6 +79,9 @@ class Switching(Exchange):
             # Refused or failed: what the app sends next was not meant for us.
             self.app.keep_alive = False
             super()._ended(task)
-        elif not task.cancelled() and isinstance(fault := task.exception(), Exception):
+            return
+        if self._attempts is not None:
+            self._attempts.close()
+        if not task.cancelled() and isinstance(fault := task.exception(), Exception):
             self._services.crashed(fault)
             self.relay.reset()

@@ -102,7 +102,7 @@ class Door:
         self.limiter = Limiter(breaker, gate, self._load)
 
     def _load(self) -> Load:
-        return Load(sum(member.under_way for member in self.members), self._usual.seconds or self._so_far())
+        return Load(self._usual.seconds or self._so_far())
 
     def _so_far(self) -> float:
         """Before the first tick."""
@@ -151,7 +151,6 @@ class Sidecar:
         """How many answers took up to each bound; empty before the first."""
         self.total_seconds = 0.0
         self.waits = 0
-        self.under_way = 0
         self.door = door or Door(clock, policy.breaker, policy.gate)
         self.door.members.append(self)
 
@@ -197,7 +196,7 @@ class Sidecar:
     def _send(self, exchange: Exchange) -> None:
         exchange.sent_at = self._clock.now
         self.door.limiter.sends += 1
-        self.under_way += 1
+        self.door.limiter.lent.add(exchange.ticket or exchange)
         self._tally.sent.add(exchange.sent_at)
         call = Call(exchange.request, exchange.index, exchange.number)
         self._upstream.arrive(call, partial(self._answered, exchange))
@@ -205,7 +204,7 @@ class Sidecar:
     def _answered(self, exchange: Exchange, answer: Answer) -> None:
         now, status = self._clock.now, answer.status
         seconds = now - exchange.sent_at
-        self.under_way -= 1
+        self.door.limiter.lent.discard(exchange.ticket or exchange)
         exchange.applied += answer.applied
         if status is not None and self._passes[status]:
             if status < 400:

@@ -26,7 +26,7 @@ def api(sidecar: Running) -> Destination:
 def nothing_is_left(sidecar: Running) -> bool:
     """No send is counted as under way, and no connection is lent."""
     destination = api(sidecar)
-    return destination.holding.limiter.sends == destination.holding.ended and destination.pool.lent == 0
+    return not destination.holding.limiter.lent and destination.pool.lent == 0
 
 
 async def hedges(sidecar: Running) -> dict[str, float]:

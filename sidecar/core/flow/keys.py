@@ -38,8 +38,6 @@ FEWEST_FOR_A_SHARE: Final = 5
 class Load:
     """What the loop knows of an upstream at the moment in which trouble begins."""
 
-    under_way: int = 0
-    """Attempts that were sent and have no result yet."""
     usual_seconds: float = 0.0
     """How long an answer usually takes (the median); 0 if not known."""
 

@@ -56,8 +56,8 @@ class Limiter:
         "breaker",
         "calm",
         "crowd",
+        "lent",
         "sends",
-        "under_way",
         "waiting",
         "waiting_bytes",
     )
@@ -72,8 +72,9 @@ class Limiter:
         """Every attempt that was begun; counted by the loop, calm or not."""
         self.breaker = Breaker()
         self.crowd: ConcurrencyLimit | None = None
-        self.under_way = 0
-        """Attempts without a result; kept only while not calm."""
+        self.lent: set[object] = set()
+        """One entry for each attempt that is under way, calm or not: whoever begins one puts something of its own in
+        (its ticket is in since it was admitted), whoever ends it takes that out. To take out twice is harmless."""
         self.waiting = 0
         self.waiting_bytes = 0
         self._lanes = Keys()
@@ -89,6 +90,11 @@ class Limiter:
         self._concurrency_generation = 0
         self._crowd_needed_at = 0.0
         self._failed_at = -1e9
+
+    @property
+    def under_way(self) -> int:
+        """Attempts that were admitted, or sent in calm, and have no result yet."""
+        return len(self.lent)
 
     # -- before a send -----------------------------------------------------------------------------------
 
@@ -129,10 +135,10 @@ class Limiter:
         """The exchange was given up, while it waited or while its attempt was under way: its place is free."""
         if ticket.state is TicketState.WAITING:
             self._settle(ticket, TicketState.GONE)
-        elif ticket.state is TicketState.ADMITTED and not self.calm:
+        elif ticket.state is TicketState.ADMITTED:
             ticket.state = TicketState.GONE
-            self.under_way = max(0, self.under_way - 1)
-            if ticket.is_probe and ticket.breaker_generation == self.breaker.generation:
+            self.lent.discard(ticket)
+            if not self.calm and ticket.is_probe and ticket.breaker_generation == self.breaker.generation:
                 self._set_breaker(breakers.probe_lost(self.breaker, now), now)
 
     # -- who may go --------------------------------------------------------------------------------------
@@ -205,7 +211,7 @@ class Limiter:
         ticket.breaker_generation = self.breaker.generation
         ticket.rate_generation = 0 if lane.pace is None else lane.pace.generation
         ticket.concurrency_generation = self._concurrency_generation
-        self.under_way += 1
+        self.lent.add(ticket)
 
     def _reject(self, ticket: Ticket, reason: Reason, now: float) -> None:
         ticket.reason = reason
@@ -235,13 +241,13 @@ class Limiter:
 
         ``ticket``: the one with which it was admitted, None if it was sent in calm. ``key``: of the gate.
         """
+        if ticket is not None:
+            self.lent.discard(ticket)
         if self.calm and result.kind == "ok":
             return
         was_calm = self.calm
         if was_calm:
             self._leave_calm(now)
-        else:
-            self.under_way = max(0, self.under_way - 1)
         ended = self.sends - self.under_way
         succeeded = max(0, ended - self._ended - 1) if was_calm else 0
         self._ended = ended
@@ -254,8 +260,7 @@ class Limiter:
         self._relax(now)
 
     def _leave_calm(self, now: float) -> None:
-        """The loop's counts are asked for; from now on we count."""
-        self.under_way = max(0, self._load().under_way)
+        """From now on every send asks, and every result is told."""
         self.calm = False
         sends, seconds = self._taken(now)
         self._usual_per_second = sends / max(1.0, seconds)

@@ -170,8 +170,7 @@ class SharedLimiter(Limiter):
         if not self._samples:
             return False
         at, sends = self._samples[0]
-        under_way = self._load().under_way if self.calm else self.under_way
-        ended = self.sends - under_way - sends
+        ended = self.sends - self.under_way - sends
         return ended > 0 and not 0 <= now - self._failed_at < max(ANSWERED_SECONDS, now - at)
 
     def _leave_calm_untroubled(self, now: float) -> None:

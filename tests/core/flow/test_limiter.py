@@ -19,7 +19,7 @@ FINE = Result("ok", 0.01)
 
 
 def limiter(queue: int = 1000, when_open: str = "hold") -> Limiter:
-    return Limiter(BreakerRule(when_open=when_open), GateRule(queue=queue), lambda: Load(0, 0.01))  # type: ignore[arg-type]
+    return Limiter(BreakerRule(when_open=when_open), GateRule(queue=queue), lambda: Load(0.01))  # type: ignore[arg-type]
 
 
 def asks(by: Limiter, now: float, deadline_at: float = 1e9, **more: object) -> Ticket:
@@ -198,9 +198,11 @@ def test_a_probe_that_is_refused_for_its_rate_has_found_the_upstream() -> None:
 
 
 def test_failures_in_numbers_leave_fewer_under_way_at_once() -> None:
-    made = Limiter(BreakerRule(), GateRule(), lambda: Load(100, 0.1))
+    made = Limiter(BreakerRule(), GateRule(), lambda: Load(0.1))
+    made.sends = 100
+    made.lent.update(range(100))
     for n in range(12):
-        made.sends += 1
+        made.lent.discard(n)
         made.finished(None, DOWN, 100.0 + n / 1000, 0.5)
     assert made.crowd is not None
     assert made.crowd.limit < 80

@@ -23,7 +23,7 @@ OPEN = breaker_note(Breaker(State.OPEN, 2, opened_at=NOW - 0.5, probe_at=NOW + 0
 
 
 def replica(*, shares: bool = True) -> SharedLimiter:
-    made = SharedLimiter(BreakerRule(), GateRule(), lambda: Load(0, 0.01))
+    made = SharedLimiter(BreakerRule(), GateRule(), lambda: Load(0.01))
     made.lend(shares=shares)
     return made
 
