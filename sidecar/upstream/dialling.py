@@ -18,6 +18,7 @@ from sidecar.core.words import FailureKind
 from sidecar.upstream.addresses import AddressGuard
 from sidecar.upstream.failures import NotConnected
 from sidecar.upstream.resolve import Resolver
+from sidecar.upstream.tls import Handshakes
 from sidecar.wire.heads import response_head_end
 
 __all__ = ["Dialler"]
@@ -36,6 +37,7 @@ class Dialler:
         self._loop = loop
         self._resolver = resolver
         self.guard = guard
+        self.handshakes = Handshakes(loop)
 
     async def open(self, host: str, port: int, *, configured: bool) -> socket.socket:
         """A socket connected to the first of the name's addresses that answers.

@@ -11,7 +11,6 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import Final
 
 from aiohttp import hdrs
@@ -23,6 +22,7 @@ from sidecar.upstream.connection import Connection
 from sidecar.upstream.dialling import Dialler
 from sidecar.upstream.failures import NotConnected, from_exception
 from sidecar.upstream.resolve import Lookup, Resolver
+from sidecar.upstream.tls import Resumption, TlsTransport, tls_context
 
 __all__ = ["Pool", "Pools"]
 
@@ -32,16 +32,6 @@ UNKNOWN_HOST_CONNECTIONS: Final = 100
 """At most, to one host that no upstream names."""
 
 _KEEP_ALIVE: Final = hdrs.KEEP_ALIVE
-
-
-@lru_cache(maxsize=64)
-def tls_context(trust: str | None) -> ssl.SSLContext:
-    """Verified TLS, always; HTTP/1.1 only. ``trust`` (PEM) replaces the system's."""
-    context = ssl.create_default_context(cadata=trust)
-    context.set_alpn_protocols(["http/1.1"])
-    # An end without close_notify is not the upstream's: with this option it could not be told from one.
-    context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
-    return context
 
 
 class Pool:
@@ -61,6 +51,9 @@ class Pool:
         self._configured = configured
         self.origin = origin
         self.limit = limit
+        self._context: ssl.SSLContext | None = None
+        """With the first TLS connection: a session belongs to one context."""
+        self._resumption = Resumption()
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
         self._connecting = 0
@@ -176,9 +169,7 @@ class Pool:
         sock = await self._socket()
         try:
             if origin.scheme == "https":
-                _, connection = await self._loop.create_connection(
-                    self._make, sock=sock, ssl=tls_context(origin.trust), server_hostname=origin.host
-                )
+                connection = await self._secured(sock)
             else:
                 _, connection = await self._loop.create_connection(self._make, sock=sock)
         except BaseException as exc:
@@ -193,6 +184,22 @@ class Pool:
             connection.abort()
             raise NotConnected(FailureKind.CLOSED, "shutting down")
         self._open.add(connection)
+        return connection
+
+    async def _secured(self, sock: socket.socket) -> Connection:
+        """Over TLS, its certificate verified."""
+        connection = self._make()
+        if self._context is None:
+            self._context = tls_context(self.origin.trust)
+        tls = TlsTransport(
+            self._loop, self._dialler.handshakes, self._resumption, self._context, self.origin.host, connection
+        )
+        try:
+            await self._loop.create_connection(lambda: tls, sock=sock)
+            await tls.handshake()
+        except BaseException:
+            tls.abort()
+            raise
         return connection
 
     async def _socket(self) -> socket.socket:
