@@ -73,7 +73,10 @@ class Attempts:
     """All sends of one exchange. Whoever makes it calls ``close``, whatever became of ``until_answered``: its task may
     have been cancelled before its first step."""
 
-    def __init__(self, services: Services, exchange: Story, prepared: Prepared, sending: Sending) -> None:
+    def __init__(
+        self, services: Services, exchange: Story, prepared: Prepared, sending: Sending, *, is_sent: bool
+    ) -> None:
+        """``is_sent``: the exchange has made the first send, and its answer or failure is in ``sending``."""
         self._services = services
         self._exchange = exchange
         self._prepared = prepared
@@ -101,11 +104,9 @@ class Attempts:
         self._hedging: Hedging | None = None
         if prepared.bound.policy.hedge is not None:
             self._hedging = hedging_of(services.loop, exchange.app, exchange.message.method, prepared, sending)
-
-    def adopt(self) -> None:
-        """The exchange has made the first send, and its answer or failure is in ``sending``."""
-        sent = self._adopted = Sent(1, self._sending, self._exchange.started, maker=self._exchange)
-        self._begun(sent)
+        if is_sent:
+            self._adopted = Sent(1, sending, exchange.started, maker=exchange)
+            self._begun(self._adopted)
 
     def close(self) -> None:
         """The exchange is over: what has begun ends here, and what was paid for and not made is given back."""

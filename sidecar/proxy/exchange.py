@@ -179,10 +179,8 @@ class Exchange:
         if prepared.bound.store_first and can_store(self._services, self.app, self.message.method, prepared):
             loop = store(self, self._services, prepared, 0)
         else:
-            attempts = self._attempts = Attempts(self._services, self, prepared, sending)
-            if lane is not None:
-                attempts.adopt()
-            loop = attempts.until_answered()
+            self._attempts = Attempts(self._services, self, prepared, sending, is_sent=lane is not None)
+            loop = self._attempts.until_answered()
         self._task = self._services.loop.create_task(loop)
         self._task.add_done_callback(self._ended)
 
@@ -228,7 +226,6 @@ class Exchange:
 
     @property
     def attempts_made(self) -> int:
-        """How many sends were made."""
         return len(self.attempts) or int(self.upstream_seconds > 0)
 
     @property
