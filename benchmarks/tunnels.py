@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from benchmarks.peers import free_port
+from benchmarks.peers import free_port, sidecar_python
 from benchmarks.process import CORE_LOAD, CORE_PROXY, Process, raise_file_limit
 
 TRIPS = 20_000
@@ -115,7 +115,7 @@ def sidecar(folder: Path, echo: int) -> Iterator[tuple[int, Process]]:
     port = free_port()
     path = folder / "sidecar.yaml"
     path.write_text(SIDECAR.format(port=port, echo=echo))
-    command = [sys.executable, "-m", "sidecar", "serve", "-c", str(path)]
+    command = [sidecar_python(), "-P", "-m", "sidecar", "serve", "-c", str(path)]
     with Process(command, CORE_PROXY, folder / "sidecar.log") as process:
         wait_for(port)
         yield port, process

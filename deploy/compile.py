@@ -1,109 +1,74 @@
-"""Compiles the path of a request to machine code, with mypyc: ``python deploy/compile.py``.
+"""Compiles the path of a request to machine code, with mypyc, for a wheel (``wheel.py``, and so for the image).
 
-Same sources, same tests, a fifth less CPU for each request (docs/performance.md). It needs a C compiler and Python's
-headers. The result lies in ``sidecar/_compiled`` and says what it was made from; ``sidecar/compiled.py`` uses it only
-as long as that holds. Called again while it holds, it does nothing.
+Same sources, a fifth less CPU for each request (docs/performance.md). Each extension module lies beside its source,
+which Python prefers to the source; a source tree holds none, and runs source.
 
-With ``SIDECAR_INTERPRETED`` in the environment there is nothing to do. With ``--if-possible`` a machine that cannot
-compile is told so, and everything runs from source. ``wheel.py`` does the same for a wheel.
+A module is compiled if one of its lines is ``# Compiled in the wheel.``: the mark moves with the file. Marked are the
+modules that an untroubled request runs through, and those whose classes inherit from one of theirs.
+
+A compiled module takes each declared type at its word, so a type that is missing here (``Any`` in place of a base
+class) would be a crash there. Therefore mypy reads everything in strict mode and any complaint ends the build;
+``build-system.requires`` names the packages whose types are needed. Counterpart: ``tests/test_compiled.py``.
 """
 
 from __future__ import annotations
 
-import argparse
-import ast
 import importlib.util
 import io
 import os
 import shutil
-import sys
 import sysconfig
-import tempfile
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-NAME = "sidecar_path"
-"""Of the one library that holds all of it."""
-LOST_DEFAULT = "Unsupported default attribute value"
-"""mypyc's warning where a default in a class body is no constant: it is a failure here."""
+__all__ = ["MARK", "CannotCompile", "build", "marked"]
 
-MODULES = (
-    "observe.metrics",
-    "proxy.answering",
-    "proxy.destinations",
-    "proxy.exchange",
-    "proxy.front",
-    "proxy.headers",
-    "proxy.ids",
-    "proxy.intake",
-    "proxy.listener",
-    "proxy.nobody",
-    "proxy.opening",
-    "proxy.preparation",
-    "proxy.routing",
-    "proxy.sending",
-    "proxy.services",
-    "proxy.switching",
-    "proxy.tunnel",
-    "proxy.upgrade",
-    "upstream.connection",
-    "upstream.pool",
-    "upstream.reception",
-    "upstream.timers",
-    "wire.framing",
-    "wire.heads",
-    "wire.turn",
-)
-"""What an untroubled request runs through; and who inherits from it, since a compiled class has compiled heirs only."""
+MARK = "# Compiled in the wheel."
+LIBRARY = "sidecar_path"
+"""Name of the one library that holds the code of all modules; it lies beside the package."""
+
+_SETTINGS = """\
+[mypy]
+strict = True
+disallow_any_unimported = True
+# Other versions of the dependencies may need fewer exemptions than the pinned ones.
+warn_unused_ignores = False
+# The one dependency without types; only modules that are not compiled use it.
+[mypy-http_sf.*]
+ignore_missing_imports = True
+"""
+_LOST_DEFAULT = "Unsupported default attribute value"
+"""mypyc's warning where a default in a class body is no constant: the attribute would be unset."""
+
+_THROW_THREE = "res = PyObject_CallFunctionObjArgs(_m, type, value, traceback, NULL);"
+_THROW_ONE = "res = PyObject_CallFunctionObjArgs(_m, value, NULL);"
+"""mypyc 2.4 throws into what a coroutine awaits with the three arguments that Python 3.12 deprecates
+(``lib-rt/misc_ops.c``, ``CPy_YieldFromErrorHandle``). The exception itself, which carries its traceback, is enough."""
 
 
 class CannotCompile(Exception):
     """The text says what is missing, and what to do."""
 
 
-def compile_path(root: Path) -> bool:
-    """Make ``sidecar/_compiled`` under ``root``; False if what is there holds. Raises ``CannotCompile``."""
-    compiled = _room(root)
-    if compiled.fit() == "compiled" and _is_of_these(root, compiled.COMPILED, compiled.MADE_FROM):
-        return False
+def marked(root: Path) -> list[Path]:
+    """The modules to compile, relative to ``root``."""
+    sources = sorted((root / "sidecar").rglob("*.py"))
+    return [path.relative_to(root) for path in sources if MARK in path.read_text("utf-8").splitlines()]
+
+
+def build(root: Path, work: Path) -> dict[Path, str]:
+    """Compile inside ``work``; the files made, each with its place in a wheel. Raises ``CannotCompile``."""
     _look_for_tools()
     print("compiling the path of a request (half a minute) …", flush=True)
-    with tempfile.TemporaryDirectory(prefix="sidecar-compile-") as name:
-        made = Path(name) / "made"
-        noted = [f"{compiled.digest(root / 'sidecar' / source)} {source}" for source in sources_of(root)]
-        _build(root, Path(name), made)
-        noted += [f"{compiled.digest(file)} {compiled.COMPILED.name}/{file.name}" for file in sorted(made.iterdir())]
-        (made / compiled.MADE_FROM).write_text("\n".join([_suffix(), *noted]) + "\n")
-        _put(made, compiled.COMPILED)
-    if (found := compiled.fit()) != "compiled":
-        raise CannotCompile(f"a source was changed meanwhile ({found}); try again")
-    return True
-
-
-def _is_of_these(root: Path, folder: Path, made_from: str) -> bool:
-    """Whether exactly these ``MODULES`` were compiled, and from all of their sources."""
-    noted = [line.partition(" ")[2] for line in (folder / made_from).read_text().splitlines()[1:]]
-    sources = [name for name in noted if not name.startswith(folder.name)]
-    modules = {f"{folder.name}/sidecar.{name}{_suffix()}" for name in MODULES}
-    return sources == sources_of(root) and modules == {
-        name for name in noted if name.startswith(f"{folder.name}/sidecar.")
-    }
-
-
-def _room(root: Path) -> Any:
-    """``sidecar/compiled.py`` itself: the package is not imported, so that none of it is in use while it is made."""
-    spec = importlib.util.spec_from_file_location("compiled", root / "sidecar" / "compiled.py")
-    if spec is None or spec.loader is None:
-        raise CannotCompile(f"{root} is not a source tree of the sidecar")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def _suffix() -> str:
-    return str(sysconfig.get_config_var("EXT_SUFFIX"))
+    modules = marked(root)
+    _compile(root, work, modules)
+    suffix = str(sysconfig.get_config_var("EXT_SUFFIX"))
+    made = {file: file.relative_to(work / "lib").as_posix() for file in sorted((work / "lib").rglob(f"*{suffix}"))}
+    missing = {f"{module.with_suffix('').as_posix()}{suffix}" for module in modules} - set(made.values())
+    if missing or not modules:
+        raise CannotCompile(f"mypyc made nothing of {', '.join(sorted(missing)) or 'an empty list of modules'}")
+    return made
 
 
 def _look_for_tools() -> None:
@@ -117,32 +82,40 @@ def _look_for_tools() -> None:
         raise CannotCompile("Python's headers are missing; on Debian and Ubuntu: apt install python3-dev")
 
 
-def _build(root: Path, work: Path, made: Path) -> None:
-    """Compile into ``made``, flat: ``sidecar.proxy.front.SUFFIX`` and the like."""
+def _mend_throw(sources: Path) -> None:
+    """Beside the generated C file, which includes it, a copy comes before mypyc's own."""
+    from mypyc.build import include_dir
+
+    runtime = Path(include_dir(), "misc_ops.c").read_text(encoding="utf-8")
+    (sources / "misc_ops.c").write_text(runtime.replace(_THROW_THREE, _THROW_ONE), encoding="utf-8")
+
+
+def _compile(root: Path, work: Path, modules: list[Path]) -> None:
+    """Leaves ``work/lib/sidecar/…/MODULE.SUFFIX`` and the library beside it."""
     from mypyc.build import mypycify
     from setuptools import Distribution
     from setuptools.errors import BaseError, CCompilerError
 
     here, said = Path.cwd(), io.StringIO()
     settings = work / "mypy.ini"
-    settings.write_text("[mypy]\nignore_missing_imports = True\nfollow_imports = silent\n")
-    files = [f"sidecar/{name.replace('.', '/')}.py" for name in MODULES]
+    settings.write_text(_SETTINGS)
     os.chdir(root)
     try:
         with redirect_stdout(said), redirect_stderr(said):
             extensions = mypycify(
-                [f"--config-file={settings}", f"--cache-dir={work / 'cache'}", *files],
+                [f"--config-file={settings}", f"--cache-dir={work / 'cache'}", *map(str, modules)],
                 opt_level="2",
                 debug_level="0",
-                group_name=NAME,
+                group_name=LIBRARY,
                 target_dir=str(work / "c"),
             )
-        if LOST_DEFAULT in said.getvalue():
+        if _LOST_DEFAULT in said.getvalue():
             raise CannotCompile(f"an attribute would be unset:\n{said.getvalue()}")
+        _mend_throw(work / "c")
         for each in extensions:
             each.extra_compile_args.append("-Wno-error")
             each.extra_link_args.append("-s")
-        distribution = Distribution({"name": NAME, "ext_modules": extensions, "script_name": __file__})
+        distribution = Distribution({"name": LIBRARY, "ext_modules": extensions, "script_name": __file__})
         command: Any = distribution.get_command_obj("build_ext")
         command.build_lib, command.build_temp = str(work / "lib"), str(work / "temp")
         command.ensure_finalized()
@@ -153,51 +126,3 @@ def _build(root: Path, work: Path, made: Path) -> None:
         raise CannotCompile(f"the C compiler failed: {str(exc)[:200]}") from None
     finally:
         os.chdir(here)
-    made.mkdir()
-    for file in (work / "lib").rglob(f"*{_suffix()}"):
-        file.rename(made / ".".join(file.relative_to(work / "lib").parts))
-
-
-def _put(made: Path, target: Path) -> None:
-    """In place of what was there before. A process that has loaded the old files keeps them."""
-    old = target.with_name(f"{target.name}.old")
-    new = target.with_name(f"{target.name}.new")
-    for leftover in (old, new):
-        shutil.rmtree(leftover, ignore_errors=True)
-    shutil.copytree(made, new)
-    if target.exists():
-        target.rename(old)
-    new.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def sources_of(root: Path) -> list[str]:
-    """The compiled modules, and all of ours that they lead to by imports: types and constants are compiled in."""
-    package = root / "sidecar"
-    found = {f"{name.replace('.', '/')}.py" for name in MODULES}
-    unread = list(found)
-    while unread:
-        for node in ast.walk(ast.parse((package / unread.pop()).read_bytes())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sidecar."):
-                path = "/".join((node.module or "").split(".")[1:])
-                more = {name for name in (f"{path}.py", f"{path}/__init__.py") if (package / name).is_file()} - found
-                found |= more
-                unread += more
-    return sorted(found)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="deploy/compile.py", description="Compile the path of a request (mypyc).")
-    parser.add_argument("--if-possible", action="store_true", help="say so and go on, where it cannot be compiled")
-    given = parser.parse_args()
-    try:
-        if not _room(ROOT).is_turned_off():
-            compile_path(ROOT)
-    except CannotCompile as exc:
-        print(f"The path of a request is not compiled, and costs a fifth more CPU: {exc}.", file=sys.stderr)
-        return 0 if given.if_possible else 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -20,7 +20,6 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "sidecar"
 
 MAY_IMPORT = {
-    "compiled": set(),
     "core": {"core"},
     "wire": {"wire", "core"},
     "config": {"config", "core"},
@@ -39,7 +38,6 @@ MAY_IMPORT = {
     "simulate": {"simulate", "core"},
     "cli": {
         "cli",
-        "compiled",
         "simulate",
         "outbox",
         "demo",
@@ -114,7 +112,7 @@ TOP_LEVEL = {
 }
 # fmt: on
 
-NOT_OURS = {"__pycache__", "_compiled", "dist", "build", "var"}
+NOT_OURS = {"__pycache__", "dist", "build", "var"}
 """Made by tools, ignored by git; so is whatever begins with a dot and is no file of ours."""
 
 LONGEST_FUNCTION_LINES = 60

@@ -18,7 +18,7 @@ BUDGET = "retry_budget: {budget_percent: {value: 20.0}}"
 
 
 def _sidecar(program: str, place: Place) -> list[str]:
-    return [program, "-m", "sidecar", "serve", "-c", str(place.write("storms-sidecar.yaml"))]
+    return [program, "-P", "-m", "sidecar", "serve", "-c", str(place.write("storms-sidecar.yaml"))]
 
 
 def _envoy(program: str, place: Place) -> list[str]:

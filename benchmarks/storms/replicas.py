@@ -22,7 +22,7 @@ from pathlib import Path
 import uvloop
 
 from benchmarks.http1 import get, wait_for_answer
-from benchmarks.peers import Place, free_port
+from benchmarks.peers import Place, free_port, sidecar_python
 from benchmarks.process import ANY_CORE, Process, raise_file_limit
 from benchmarks.storms.apps import load
 from benchmarks.storms.goals import Goal, always, at_most
@@ -121,7 +121,7 @@ def _sidecar(folder: Path, number: int, upstream: int, store: int | None) -> Ite
     written = place.write("storms-sidecar.yaml")
     if store is not None:
         written.write_text(f"shared: redis://127.0.0.1:{store}\n" + written.read_text())
-    command = [sys.executable, "-m", "sidecar", "serve", "-c", str(written)]
+    command = [sidecar_python(), "-P", "-m", "sidecar", "serve", "-c", str(written)]
     with Process(command, ANY_CORE, folder / f"sidecar-{number}.log") as process:
         wait_for_answer("/livez", place.admin, process.is_running)
         yield place.port

@@ -10,10 +10,10 @@ from collections.abc import Callable
 import click
 import uvloop
 
-from sidecar import compiled
 from sidecar.admin.token import TokenError, read_token
 from sidecar.app import CannotListen, OutboxError, Sidecar
 from sidecar.cli.allocator import collect_rarely, keep_freed_memory
+from sidecar.cli.form import form
 from sidecar.config.apart import Judged, Judging, NotJudged
 from sidecar.life import Life
 
@@ -44,8 +44,8 @@ def _announce(sidecar: Sidecar, loaded: Judged) -> None:
         lines.append(f"  … and {len(mounts) - 10} more mounts")
     if not mounts:
         lines.append(f"  export http_proxy={place}   # then any http:// URL goes through it")
-    if compiled.running() != "compiled":
-        lines.append(f"  requests cost some more CPU than they could: {compiled.running()} (docs/performance.md)")
+    if (running := form()) != "compiled":
+        lines.append(f"  not compiled, requests cost some more CPU than they could: {running} (docs/performance.md)")
     for warning in loaded.warnings:
         lines.append(f"  warning: {warning}")
     # A full disk behind the output is no reason not to serve.

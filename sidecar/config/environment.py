@@ -22,7 +22,7 @@ from sidecar.config.translate import block_in, fields_by_key
 __all__ = ["PREFIX", "lay_over", "settings", "variable_of"]
 
 PREFIX = "SIDECAR_"
-OTHER_VARIABLES = ("SIDECAR_CONFIG", "SIDECAR_ADMIN_TOKEN", "SIDECAR_ADMIN_TOKEN_FILE", "SIDECAR_INTERPRETED")
+OTHER_VARIABLES = ("SIDECAR_CONFIG", "SIDECAR_ADMIN_TOKEN", "SIDECAR_ADMIN_TOKEN_FILE")
 """Read by other rooms."""
 
 _SERVICE_LINK = re.compile(r"SIDECAR_(.*_)?(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)")

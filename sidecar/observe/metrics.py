@@ -6,6 +6,8 @@ read from another, since it only copies. Labels come from the configuration and 
 a client or an upstream sends can add a series (docs/metrics.md). The counterpart is ``families``: the names.
 """
 
+# Compiled in the wheel.
+
 from __future__ import annotations
 
 import asyncio

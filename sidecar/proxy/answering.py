@@ -4,6 +4,8 @@ Nothing of an answer is changed but what belongs to the connection (RFC 9110 sec
 ``Sidecar`` field are added. The counterpart is ``exchange``, which says what to hand over and why.
 """
 
+# Compiled in the wheel.
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -3,6 +3,8 @@
 Made when a configuration is read, thrown away with it; a running exchange keeps the one it began with.
 """
 
+# Compiled in the wheel.
+
 from __future__ import annotations
 
 import asyncio

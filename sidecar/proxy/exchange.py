@@ -5,6 +5,8 @@ its answer, and costs nothing that a plain proxy would not pay. Everything else 
 which says in the end what to hand over: the live answer, a kept one, or one of our own.
 """
 
+# Compiled in the wheel.
+
 from __future__ import annotations
 
 import asyncio

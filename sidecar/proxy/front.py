@@ -8,6 +8,8 @@ An untroubled request costs no task, no timer and no log line here; one sweep (`
 connections that have stalled.
 """
 
+# Compiled in the wheel.
+
 from __future__ import annotations
 
 import asyncio

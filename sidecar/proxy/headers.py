@@ -7,6 +7,8 @@ away. ``Transfer_Encoding`` and the like stay behind, too: a server that turns n
 with one dictionary look-up for each.
 """
 
+# Compiled in the wheel.
+
 from __future__ import annotations
 
 from typing import Final

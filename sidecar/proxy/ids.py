@@ -4,6 +4,8 @@ A request id and a correlation id stay the same over every attempt; a trace keep
 for each (``sidecar.observe.trace``). New ids are 128 random bits; they are names, not secrets.
 """
 
+# Compiled in the wheel.
+
 from __future__ import annotations
 
 import random

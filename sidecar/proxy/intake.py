@@ -4,6 +4,8 @@ One request at a time: what comes behind it waits, bounded. It holds no socket a
 is ``front``, which feeds it and acts on what it finds.
 """
 
+# Compiled in the wheel.
+
 from __future__ import annotations
 
 import re

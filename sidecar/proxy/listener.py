@@ -4,6 +4,8 @@ It starts exchanges, tells the observers when they are over, and looks after eve
 in place of a timer for each. The counterpart inside a connection is ``front``; what is observed is made here.
 """
 
+# Compiled in the wheel.
+
 from __future__ import annotations
 
 import asyncio

@@ -4,6 +4,8 @@ It takes the answer and keeps none of it, so that an exchange runs as for any ap
 no socket. The counterpart is ``courier``.
 """
 
+# Compiled in the wheel.
+
 from __future__ import annotations
 
 import asyncio

@@ -6,6 +6,8 @@ ends here, with a certificate by the local authority. Everything else is left to
 nothing changes. It makes no certificates (``sidecar.intercept``), and trusts nobody on its own.
 """
 
+# Compiled in the wheel.
+
 from __future__ import annotations
 
 import asyncio

@@ -4,6 +4,8 @@ Where it goes, by which policy, under which ids, until when; and the part of the
 the same for every attempt. It sends nothing; the counterpart is ``sending``.
 """
 
+# Compiled in the wheel.
+
 from __future__ import annotations
 
 from typing import Any, Final

@@ -4,6 +4,8 @@ Compiled once per configuration: mounts and hosts are dictionaries, so that a lo
 upstream and with a thousand. It answers with a ``Destination`` and the target to send, or refuses.
 """
 
+# Compiled in the wheel.
+
 from __future__ import annotations
 
 import asyncio

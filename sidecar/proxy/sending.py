@@ -4,6 +4,8 @@ It counts nothing and decides nothing; it knows only how to send, and for how lo
 has become a ``FailureKind`` here. The counterpart is ``exchange``: the loop.
 """
 
+# Compiled in the wheel.
+
 from __future__ import annotations
 
 import asyncio

@@ -1,5 +1,7 @@
 """What every exchange uses and none owns."""
 
+# Compiled in the wheel.
+
 from __future__ import annotations
 
 import asyncio

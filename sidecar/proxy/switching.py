@@ -4,6 +4,8 @@ Until both sides are joined it is an exchange like any other, with its attempts 
 seen, nothing is retried, and no task runs; the record is made when both connections are gone.
 """
 
+# Compiled in the wheel.
+
 from __future__ import annotations
 
 import asyncio

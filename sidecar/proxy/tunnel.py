@@ -5,6 +5,8 @@ attempts and waits between them. What is inside is opaque; so the first tunnel t
 how its requests could be retried. An ``Interceptor``, if there is one, may take a tunnel over in place of the relay.
 """
 
+# Compiled in the wheel.
+
 from __future__ import annotations
 
 import asyncio

@@ -5,6 +5,8 @@ framed and handed over as usual, and the connection then ends: what the app send
 must never be read as its next request. For the same reason such a request has no body.
 """
 
+# Compiled in the wheel.
+
 from __future__ import annotations
 
 from typing import Final

@@ -3,6 +3,8 @@
 It knows exactly whether a byte of the request was handed to the transport, which is what a retry hangs on.
 """
 
+# Compiled in the wheel.
+
 from __future__ import annotations
 
 import asyncio

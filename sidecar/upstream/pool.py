@@ -4,6 +4,8 @@ A connection is lent to one attempt at a time, the most recently used first. Bou
 limit wait for their turn, in order. Idle ones are closed before the upstream is likely to do it.
 """
 
+# Compiled in the wheel.
+
 from __future__ import annotations
 
 import asyncio

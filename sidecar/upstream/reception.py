@@ -7,6 +7,8 @@ A response body is *held* (bounded, with back-pressure) until somebody says wher
 it to a sink as it comes, ``whole`` waits for it, ``release`` lets it go.
 """
 
+# Compiled in the wheel.
+
 from __future__ import annotations
 
 import asyncio

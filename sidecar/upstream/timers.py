@@ -4,6 +4,8 @@ An untroubled attempt starts and stops a timeout without touching the event loop
 operations. Insertion order is the order in which they end, because all have the same length.
 """
 
+# Compiled in the wheel.
+
 from __future__ import annotations
 
 import asyncio

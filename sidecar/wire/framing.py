@@ -4,6 +4,8 @@ The parser has already refused what is ambiguous in itself (two lengths, a lengt
 Here is the rest: codings that we do not undo, and the cases that have no body whatever the head says.
 """
 
+# Compiled in the wheel.
+
 from __future__ import annotations
 
 from typing import Final

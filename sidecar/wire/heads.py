@@ -5,6 +5,8 @@ it, and their framing is ours (``wire.framing``, ``wire.chunked``). Parsers are 
 upstreams only in what cannot change the framing.
 """
 
+# Compiled in the wheel.
+
 from __future__ import annotations
 
 import re

@@ -8,6 +8,8 @@ hardly anything is under way, nothing waits at all.
 It holds no bytes: who has something to write says so here, and writes when asked.
 """
 
+# Compiled in the wheel.
+
 from __future__ import annotations
 
 import asyncio
