@@ -48,6 +48,7 @@ bench: .venv/.wheel .venv/.bench ## what one request costs, compiled, beside oth
 storms: .venv/.wheel .venv/.bench ## six storms over real sockets, beside Envoy and HAProxy
 	@$(BIN)/python -m benchmarks.storms
 	@$(BIN)/python -m benchmarks.storms.replicas
+	@$(BIN)/python -m benchmarks.storms.harmless
 
 image: ## the container image, as retry-sidecar:latest
 	@for engine in docker podman; do \

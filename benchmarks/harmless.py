@@ -150,7 +150,12 @@ def tell(verdict: Verdict, *, shrink: bool) -> None:
     model = verdict.model
     if shrink:
         number = int(verdict.name.split()[-1]) if verdict.name.startswith("seed ") else 1
-        model = shrunk(model, shipped_policy(), number, {harm.word for harm in verdict.harms})
+        words = {harm.word for harm in verdict.harms}
+
+        def is_harmed(candidate: Model) -> bool:
+            return any(harm.word in words for harm in harm_of(candidate, shipped_policy(), number)[0])
+
+        model = shrunk(model, is_harmed)
         smaller = _judged("shrunk", model, number)
         say(f"  shrunk: {described(model)}")
         say(f"    {'; '.join(map(str, smaller.harms))}")

@@ -18,7 +18,7 @@ from benchmarks.http1 import Answer, request_bytes, take_answer
 from benchmarks.storms.judge import Reply
 from sidecar.simulate.storms import Storm
 
-__all__ = ["KEYED_POST", "load"]
+__all__ = ["KEYED_POST", "REASON", "Apps", "load"]
 
 LONGEST_SECONDS = 150.0
 """Of one request, far beyond the deadline of any peer here; then it counts as cut."""
@@ -78,7 +78,7 @@ class Apps:
     async def one(self, name: str, method: str, due_at: float) -> None:
         """One request, from the moment when it was due to its answer."""
         try:
-            wire = await self._wire()
+            wire = await self.wire()
             answer = await wire.ask(self._request(name, method))
         except OSError:
             answer = None
@@ -90,7 +90,7 @@ class Apps:
         status = 0 if answer is None else answer.status
         self.replies.append(Reply(name, due_at, time.monotonic(), status, reason))
 
-    async def _wire(self) -> Wire:
+    async def wire(self) -> Wire:
         while self.idle:
             wire = self.idle.pop()
             if wire.is_open:

@@ -1,8 +1,9 @@
 """The upstream of a storm: a model of ``sidecar.simulate`` behind a real socket, that logs each arrival for the judge.
 
-``python -m benchmarks.storms.upstream PORT STORM.json SEED``. ``/r/ID`` is what the load asks for; ``/begin`` makes the
-model anew and begins its time; ``/log`` hands over the arrivals since it was last asked and forgets them; anything
-else is 200, unseen by the model. It knows nothing of who asks.
+``python -m benchmarks.storms.upstream PORT STORM.json SEED``. ``/r/ID`` is what the load asks for, or anything with an
+``X-Request-Number``. ``/begin`` makes the model anew and begins its time; ``/log`` hands over the arrivals since it was
+last asked and forgets them; ``/causes`` says why a model of many parts answered as it did; anything else is 200, unseen
+by the model. It knows nothing of who asks.
 """
 
 from __future__ import annotations
@@ -23,10 +24,13 @@ import uvloop
 
 from benchmarks.storms.judge import Arrival
 from sidecar.core.exchange import Request
+from sidecar.core.words import FailureKind
 from sidecar.simulate.storms import Storm, storm_from_file
 from sidecar.simulate.upstream import Answer, Call, Upstream
 
-PATH, BEGIN, LOG = "/r/", "/begin", "/log"
+PATH, BEGIN, LOG, CAUSES = "/r/", "/begin", "/log", "/causes"
+NUMBERED = "x-request-number"
+"""The header that names a request whose path is its own affair: its index among those of the run."""
 BODY = b'{"ok":true}'
 BACKLOG = 4096
 STATUS_LINES = {200: b"200 OK", 429: b"429 Too Many Requests", 500: b"500 Internal Server Error"}
@@ -87,11 +91,11 @@ class Site:
     def _open(self) -> None:
         self.opening = self.loop.create_task(self.listen())
 
-    def arrived(self, connection: Connection, method: str, name: str) -> None:
+    def arrived(self, connection: Connection, method: str, name: str, index: int = 0) -> None:
         self.seen[name] += 1
         arrival = Arrival(at=time.monotonic(), name=name, number=self.seen[name], method=method)
         self.log.append(arrival)
-        call = Call(Request(method, f"{PATH}{name}"), attempt=arrival.number)
+        call = Call(Request(method, f"{PATH}{name}"), index, arrival.number)
         self.model.arrive(call, lambda answer: self._answered(connection, arrival, answer))
 
     def _answered(self, connection: Connection, arrival: Arrival, answer: Answer) -> None:
@@ -99,8 +103,10 @@ class Site:
         arrival.answer = str(answer.failure) if answer.status is None else str(answer.status)
         arrival.answered_at = time.monotonic()
         arrival.allowed_at = allowed_at(answer, arrival.answered_at, time.time())
+        if answer.failure is FailureKind.HEAD_TIMEOUT:
+            return  # the other side gives up by itself
         if answer.failure is not None:
-            connection.break_off(with_reset=answer.failure != "closed")
+            connection.break_off(with_reset=answer.failure is not FailureKind.CLOSED)
         else:
             connection.answer(answer)
 
@@ -133,10 +139,13 @@ class Connection(asyncio.Protocol):
                 return
             del self.buffer[: end + 4 + size]
             method, target, _ = head.decode("latin-1").split(" ", 2)
-            self._asked(method, target)
+            self._asked(method, target, number_of(head))
 
-    def _asked(self, method: str, target: str) -> None:
+    def _asked(self, method: str, target: str, number: str) -> None:
         body = BODY
+        if number:
+            self.site.arrived(self, method, number, int(number))
+            return
         if target.startswith(PATH):
             self.site.arrived(self, method, target[len(PATH) :])
             return
@@ -144,6 +153,8 @@ class Connection(asyncio.Protocol):
             self.site.begin()
         elif target == LOG:
             body = self.site.told()
+        elif target == CAUSES:
+            body = json.dumps(getattr(self.site.model, "causes", {})).encode()
         self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
 
     def answer(self, answer: Answer) -> None:
@@ -166,6 +177,11 @@ def length_of(head: bytes) -> int:
     return int(rest.partition(b"\r\n")[0]) if found else 0
 
 
+def number_of(head: bytes) -> str:
+    _, found, rest = head.lower().partition(f"\r\n{NUMBERED}:".encode())
+    return rest.partition(b"\r\n")[0].strip().decode("latin-1") if found else ""
+
+
 def allowed_at(answer: Answer, monotonic: float, wall: float) -> float | None:
     """When the answer allows the next send, in monotonic seconds; None if it does not say."""
     for name, read in READERS.items():
@@ -178,7 +194,9 @@ def allowed_at(answer: Answer, monotonic: float, wall: float) -> float | None:
 def _retry_after(text: str, wall: float) -> float:
     with contextlib.suppress(ValueError):
         return float(text)
-    return parsedate_to_datetime(text).timestamp() - wall
+    with contextlib.suppress(ValueError):
+        return parsedate_to_datetime(text).timestamp() - wall
+    return 0.0
 
 
 READERS: dict[str, Callable[[str, float], float]] = {

@@ -22,7 +22,7 @@ standard errors: of the differences between the sides (paired by dice) for count
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import sqrt
 from statistics import fmean, stdev
@@ -38,13 +38,14 @@ from sidecar.simulate.random_models import simpler
 from sidecar.simulate.sidecars import Side, Sidecar
 from sidecar.simulate.tally import Tally
 
-__all__ = ["DICE", "Compared", "Harm", "Pair", "compared", "harm_of", "harms", "shrunk"]
+__all__ = ["DICE", "Compared", "Harm", "Pair", "Ran", "compared", "harm_of", "harms", "shrunk"]
 
 DICE: Final = 8
 """Runs of a suspect: some 5,000 requests, of which half a point is 25."""
 LOST_POINTS: Final = 0.005
 SLOWER_FACTOR: Final = 1.5
 SLOWER_SECONDS: Final = 0.05
+"""What p90 may be later by, beside the factor."""
 SENDS_FACTOR: Final = 1.1
 EXHAUSTED_SHARE: Final = 0.05
 """Of plain's sends: below it, to wait for others costs more than it saves."""
@@ -85,6 +86,8 @@ class Compared:
     model: Model
     deadline_seconds: float
     pairs: list[Pair] = field(default_factory=list)
+    p50_seconds: float = SLOWER_SECONDS
+    """What p50 may be later by, beside the factor."""
 
     @property
     def is_exhausted(self) -> bool:
@@ -251,7 +254,8 @@ def _slower(
     other = [one.took[index] if one.good[index] else deadline for _, one, index in both]
     broken = []
     if not is_exhausted or fmean(mine) > fmean(other) + SLOWER_SECONDS:
-        broken += _beyond(mine, other, "p50", 0.5, group, sigmas) + _beyond(mine, other, "p90", 0.9, group, sigmas)
+        broken += _beyond(mine, other, "p50", 0.5, group, sigmas, found.p50_seconds)
+        broken += _beyond(mine, other, "p90", 0.9, group, sigmas)
     failed = [(a.took[index], b.took[index]) for a, b, index in both if not a.good[index] and not b.good[index]]
     if failed and not is_exhausted:
         mine, other = [a for a, _ in failed], [b for _, b in failed]
@@ -266,10 +270,11 @@ def _beyond(
     share: float,
     group: Literal["concerned", "bystanders"],
     sigmas: float,
+    seconds: float = SLOWER_SECONDS,
 ) -> list[Harm]:
     allowance = sigmas * sqrt(share * (1 - share) / len(mine))
     ours, theirs = _quantile(mine, share - allowance), _quantile(other, share)
-    return [Harm(word, group, ours, theirs)] if ours > SLOWER_FACTOR * theirs + SLOWER_SECONDS else []
+    return [Harm(word, group, ours, theirs)] if ours > SLOWER_FACTOR * theirs + seconds else []
 
 
 def _quantile(values: list[float], share: float) -> float:
@@ -279,17 +284,13 @@ def _quantile(values: list[float], share: float) -> float:
 # -- counter-examples ------------------------------------------------------------------------------------
 
 
-def shrunk(model: Model, policy: Policy, seed: int, words: Collection[str], most_tries: int = 150) -> Model:
-    """The simplest model found that still breaks one of these rules."""
-    tries = 0
-    is_smaller = True
-    while is_smaller and tries < most_tries:
-        is_smaller = False
-        for candidate in simpler(model):
-            tries += 1
-            if tries >= most_tries:
-                break
-            if any(harm.word in words for harm in harm_of(candidate, policy, seed)[0]):
-                model, is_smaller = candidate, True
-                break
+def shrunk(model: Model, is_harmed: Callable[[Model], bool], most_tries: int = 150) -> Model:
+    """The simplest model found that is still harmed."""
+    candidates = simpler(model)
+    for _ in range(most_tries):
+        candidate = next(candidates, None)
+        if candidate is None:
+            break
+        if is_harmed(candidate):
+            model, candidates = candidate, simpler(candidate)
     return model

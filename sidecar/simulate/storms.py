@@ -11,11 +11,20 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final, get_args
 
+from sidecar.simulate.composed import Composed
+from sidecar.simulate.models import model_from
 from sidecar.simulate.upstream import Brownout, Flaky, HintStyle, Outage, Quota, Silent, Timer, Trouble, Upstream
 
 __all__ = ["STORMS", "BadStorm", "Storm", "storm_from", "storm_from_file"]
 
+
+def _composed(clock: Timer, spec: dict[str, Any], seed: int) -> Upstream:
+    """A model of many parts (``models``), out of its JSON."""
+    return Composed(clock, model_from(spec), seed)
+
+
 MODELS: Final[dict[str, Callable[..., Upstream]]] = {
+    "composed": _composed,
     "flaky": Flaky,
     "quota": Quota,
     "outage": Outage,
@@ -23,6 +32,7 @@ MODELS: Final[dict[str, Callable[..., Upstream]]] = {
     "post": Silent,
 }
 PARAMETERS: Final = {
+    "composed": {"spec", "seed"},
     "flaky": {"share", "latency"},
     "post": {"share", "latency"},
     "quota": {"rate", "burst", "hint", "style", "announces", "latency"},
@@ -100,7 +110,7 @@ def storm_from(found: object, where: str, name: str) -> Storm:
     known = STORMS.get(model, STORMS["flaky"])
     trouble = (begins, ends) if model in ("outage", "brownout") else (0.0, 0.0)
     settings = {key: value for key, value in found.items() if key not in ("trouble", "model")}
-    storm = replace(known, **{"name": name, "trouble": trouble, **settings})
+    storm = replace(known, **{"name": name, "model": model, "trouble": trouble, **settings})
     return replace(storm, workers=0) if "rate" in found and "workers" not in found else storm
 
 
@@ -111,7 +121,7 @@ def _refuse_unknown(where: str, what: str, found: Mapping[str, Any], known: set[
 
 
 def _refuse_wrong_kind(where: str, name: str, value: object) -> None:
-    if name in ("name", "model", "style", "method", "parameters", "trouble", "announces", "how"):
+    if name in ("name", "model", "style", "method", "parameters", "trouble", "announces", "how", "spec"):
         return
     if name == "hint" and value is None:
         return
