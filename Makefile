@@ -4,7 +4,8 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run demo test crash check wheel bench storms image setup clean
+FUZZ_SECONDS ?= 3600
+.PHONY: fuzz help run demo test crash check wheel bench storms image setup clean
 
 BIN := .venv/bin
 PINS := deploy/constraints.txt
@@ -32,6 +33,9 @@ test: .venv/.clients ## every test
 
 crash: .venv/.tools ## the outbox under 100 kill -9
 	@OUTBOX_KILLS=100 $(BIN)/python -m pytest tests/outbox/test_crash.py
+
+fuzz: .venv/.tools ## random conversations on a virtual clock, for FUZZ_SECONDS (an hour); counts at the end
+	@$(BIN)/python -m tests.fuzz --seconds=$(FUZZ_SECONDS)
 
 check: .venv/.tools ## lint, format, types, the shipped configuration, and its policy tests
 	@$(BIN)/ruff check .
