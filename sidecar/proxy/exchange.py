@@ -20,7 +20,7 @@ from sidecar.core.words import IDEMPOTENT_METHODS, Outcome, Reason, Verb
 from sidecar.observe.record import AttemptRecord
 from sidecar.observe.redact import BODY_BYTES
 from sidecar.proxy.admission import admit
-from sidecar.proxy.answering import Kept, answer_head, answer_whole, give_kept, give_own, give_stream, give_whole
+from sidecar.proxy.answering import Kept, answer_head, answer_whole, give_kept, give_own, give_whole
 from sidecar.proxy.attempts import STATUS_TEXT, Attempts
 from sidecar.proxy.body import Body
 from sidecar.proxy.codes import count_code
@@ -33,7 +33,7 @@ from sidecar.proxy.routing import Refused, Router
 from sidecar.proxy.sending import Sending
 from sidecar.proxy.services import Services
 from sidecar.proxy.storing import can_store, store
-from sidecar.proxy.trickle import Trickle
+from sidecar.proxy.streaming import stream
 from sidecar.upstream.connection import Connection
 from sidecar.wire.framing import CHUNKED
 from sidecar.wire.heads import RequestMessage, ResponseMessage
@@ -364,19 +364,13 @@ class Exchange:
         self, prepared: Prepared, connection: Connection, message: ResponseMessage, head: bytes, *, chunked: bool
     ) -> None:
         """An answer that is still coming: bounded by the pause between bytes, and by the deadline if it trickles."""
-        app = self.app
-        content_type = message.headers.get("Content-Type", "")
-        is_stream = content_type.lower().startswith("text/event-stream")
+        app, ends_at = self.app, self.started + prepared.deadline_seconds
         copy = copy_of(app, prepared.bound.policy, message)
-        idle_seconds = 0.0 if is_stream else prepared.bound.policy.timeouts.idle_seconds
-        trickle = None if is_stream else Trickle(self._services, connection, self.started + prepared.deadline_seconds)
         try:
-            await give_stream(app, connection, head, chunked=chunked, idle_seconds=idle_seconds, sink=copy)
+            await stream(app, self._services, prepared, connection, message, head, ends_at, copy, chunked=chunked)
         finally:
             if copy is not None:
                 self.last_body = copy.body
-            if trickle is not None:
-                trickle.stop()
         if app.broken is not None:
             # The app must not take half an answer for a whole one (RFC 9112 section 8).
             self.outcome, self.reason = Outcome.FAILED, Reason.RESPONSE_STARTED

@@ -8,6 +8,7 @@ import pytest
 
 from sidecar.config.load import load_deployment
 from sidecar.proxy import routing
+from sidecar.upstream.pool import IDLE_SECONDS
 from tests.behaviour.conftest import Make
 from tests.support.plain import names
 from tests.support.sidecar import Running, yaml_for
@@ -50,16 +51,15 @@ async def test_a_host_without_an_upstream_is_served_after_a_long_pause(make: Mak
     assert len(upstream.connections) == 4
 
 
-async def test_idle_connections_to_such_a_host_are_closed_in_time(
-    make: Make, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_idle_connections_to_such_a_host_are_closed_in_time(make: Make, upstream: Upstream) -> None:
     sidecar = await make(upstream)
     url = f"http://{upstream.authority}/x"
     assert await status_of(sidecar, url) == 200
-    monkeypatch.setattr("sidecar.upstream.pool.IDLE_SECONDS", 0.0)
+    (known,) = sidecar.sidecar.listener.router._unknown.values()
+    (idle,) = known.pool._idle
+    idle.idle_since -= IDLE_SECONDS
     sweep(sidecar)
     await upstream.until(lambda: upstream.open_connections == 0)
-    monkeypatch.undo()
     assert await status_of(sidecar, url) == 200
 
 
