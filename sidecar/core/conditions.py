@@ -84,7 +84,11 @@ class Look:
     def _is_present(self, condition: Condition) -> bool:
         if condition.place == "body":
             return self.body_value(condition.name) is not MISSING
-        return bool(self.texts(condition.place, condition.name))
+        texts = self.texts(condition.place, condition.name)
+        if condition.place in ("header", "request_header"):
+            # A field without a value says nothing; some proxies blank a field in place of removing it.
+            return any(text.strip(" \t") for text in texts)
+        return bool(texts)
 
 
 def parse_json(body: bytes | None) -> object:

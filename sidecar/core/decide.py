@@ -26,10 +26,11 @@ from sidecar.core.hints import Hint, read_hint
 from sidecar.core.policy import Policy
 from sidecar.core.rows import Reread, Row
 from sidecar.core.safety import why_safe
+from sidecar.core.table import BODY_PLACES, source_looks_into_body
 from sidecar.core.waits import Wait, limits_of, plan_wait
 from sidecar.core.words import FailureKind, Outcome, OverMax, Reason, Safe, Verb, WaitFrom
 
-__all__ = ["Decision", "Wait", "decide", "holds_others", "outcome_of"]
+__all__ = ["Decision", "Wait", "decide", "holds_others", "needs_body", "outcome_of"]
 
 LEAST_ATTEMPT_SECONDS: Final = 0.02
 """An attempt with less time than this before the deadline is not begun: it could only add load."""
@@ -39,6 +40,9 @@ cannot keep an upstream shut."""
 
 ANY_FAILURE: Final = frozenset(FailureKind)
 """What ``failure: any`` stands for."""
+
+NOW_IS_NO_MATTER: Final = Now(0.0, 0.0)
+"""Whether a hint is usable does not depend on the time."""
 
 NO_WAIT: Final = Wait(WaitFrom.BACKOFF, 0.0, 0.0, 0.0)
 """Before a login or a reread."""
@@ -132,6 +136,28 @@ def decide(
     return draft if verb is Verb.PASS else _follow(case, verb, draft)
 
 
+def needs_body(policy: Policy, request: Request, attempt: Attempt) -> bool:
+    """Whether the decision about an answer, of which only the head has been read, can depend on its body.
+
+    Method, path, header fields and the hints in them are asked first: what they settle needs no look, and an answer
+    that is merely handed over is not held back. ``decide`` says the same of it with its body and without.
+    """
+    look = Look(request, attempt)
+    row, is_open = policy.table.match_by_head(attempt, look)
+    if is_open:
+        return True
+    verb, _ = _wanted(policy, row, attempt)
+    if verb is Verb.PASS and not holds_others(row):
+        return False
+    for source in policy.wait if row is None or row.wait is None else row.wait:
+        if source_looks_into_body(source):
+            if look.all_hold(tuple(each for each in source.when if each.place not in BODY_PLACES)):
+                return True
+        elif read_hint((source,), request, attempt, NOW_IS_NO_MATTER, look) is not None:
+            return False
+    return False
+
+
 def _wanted(policy: Policy, row: Row | None, attempt: Attempt) -> tuple[Verb, Reason | None]:
     """What the table asks for, overruled by the upstream's own verdict on an error.
 
@@ -148,13 +174,13 @@ def _wanted(policy: Policy, row: Row | None, attempt: Attempt) -> tuple[Verb, Re
 
 
 def _verdict(policy: Policy, attempt: Attempt) -> bool | None:
-    """The upstream's own word on whether to retry: None if it gave none, or several that differ."""
+    """The upstream's own word on whether to retry, to the letter: None if it gave another, or several that differ."""
     if policy.verdict is None:
         return None
-    words = {word.strip().lower() for word in attempt.headers.all(policy.verdict.header)}
-    if words == {policy.verdict.yes.lower()}:
+    words = {word.strip(" \t") for word in attempt.headers.all(policy.verdict.header)}
+    if words == {policy.verdict.yes}:
         return True
-    return False if words == {policy.verdict.no.lower()} else None
+    return False if words == {policy.verdict.no} else None
 
 
 def _hint(policy: Policy, row: Row | None, verb: Verb, look: Look, now: Now) -> Hint | None:

@@ -1,9 +1,10 @@
 """How long the upstream itself asks us to wait.
 
 An ordered list of sources; the first usable one wins. A source has a place and a unit; a name never implies
-a unit, except ``Retry-After``. What is garbage, negative, or repeated with different values is ignored and
-the next source asked: never an exception, never an instant retry. A date that is past, or zero, is usable and means
-0 seconds. What a hint leads to (jitter on top, ``max_wait``, the deadline, the gate) is judged by ``decide``.
+a unit, except ``Retry-After``. What is garbage or negative is ignored and the next source asked: never an exception,
+never an instant retry. Of a field that is repeated with different values the longest counts, since a hint is a
+minimum. A date that is past, or zero, is usable and means 0 seconds. What a hint leads to (jitter on top,
+``max_wait``, the deadline, the gate) is judged by ``decide``.
 """
 
 from __future__ import annotations
@@ -67,8 +68,17 @@ def _seconds(source: HintSource, look: Look, now: Now) -> float | None:
     if source.place == "body":
         value = look.body_value(source.name)
         return _read(value, source.unit, wall) if isinstance(value, str) else None
-    texts = {text.strip(" \t") for text in look.attempt.headers.all(source.name)}
-    return _read(texts.pop(), source.unit, wall) if len(texts) == 1 else None
+    return _longest(
+        [_read_line(text.strip(" \t"), source.unit, wall) for text in look.attempt.headers.all(source.name)]
+    )
+
+
+def _read_line(text: str, unit: Unit, wall: float) -> float | None:
+    """One line of a header field; of several lines that were joined by a proxy (RFC 9110 section 5.2), the longest."""
+    seconds = _read(text, unit, wall)
+    if seconds is None and ", " in text and len(text) <= LONGEST_FIELD:
+        return _longest([_read(part.strip(" \t"), unit, wall) for part in text.split(", ")])
+    return seconds
 
 
 def _wall(source: HintSource, look: Look, now: Now) -> float:
@@ -171,7 +181,8 @@ def _field_texts(source: HintSource, look: Look) -> list[str]:
 
 def members_of(line: str) -> list[dict[str, str]]:
     """The parameters of each comma-separated member, by lower-case name, without their quotes."""
-    if len(line) > LONGEST_FIELD:
+    if len(line) > LONGEST_FIELD or line.count('"') % 2:
+        # A quote that is never closed: nobody can tell where a member ends (RFC 9651 section 4.2: ignore the field).
         return []
     return [
         {name.strip().lower(): value.strip().strip('"') for name, value in _pairs(member)}

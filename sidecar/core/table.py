@@ -16,7 +16,7 @@ from sidecar.core.exchange import Attempt, Request
 from sidecar.core.rows import Condition, HintSource, Row
 from sidecar.core.words import FailureKind, Verb
 
-__all__ = ["Table", "policy_looks_into_body", "policy_passes"]
+__all__ = ["BODY_PLACES", "Table", "policy_looks_into_body", "policy_passes", "source_looks_into_body"]
 
 STATUSES: Final = range(100, 1000)
 """What an HTTP/1.1 status line can carry (three digits, RFC 9112 section 4)."""
@@ -81,6 +81,23 @@ class Table:
                     return row
         return None
 
+    def match_by_head(self, attempt: Attempt, look: Look) -> tuple[Row | None, bool]:
+        """What ``match`` can say of an answer whose body has not been read: the row, and whether that is still open.
+
+        Open: the first row that may match depends on the body, and everything else that it asks for holds.
+        """
+        for step in self._by_status.get(attempt.status or 0, ()):
+            if isinstance(step, Row):
+                rows: list[Row] = [step]
+            elif step.place in BODY_PLACES:
+                rows = _all_rows(step)
+            else:
+                rows = _found(step, look)
+            for row in rows:
+                if look.all_hold(tuple(each for each in row.when if each.place not in BODY_PLACES)):
+                    return row, _conditions_look(row.when)
+        return None, False
+
     def passes(self, status: int) -> bool:
         """Whether an answer of this status is handed over, whatever else it says."""
         return status not in self._judged
@@ -95,7 +112,7 @@ class Table:
             if isinstance(step, Row):
                 yield step
             else:
-                yield from {position: row for found in step.by_value.values() for position, row in found}.values()
+                yield from _all_rows(step)
 
 
 class Judging(Protocol):
@@ -129,9 +146,14 @@ def policy_looks_into_body(policy: Judging, status: int) -> bool:
     return policy.verdict is not None or any(_uses_policy_wait(row) for row in policy.table.candidates(status))
 
 
+def source_looks_into_body(source: HintSource) -> bool:
+    """Whether this hint source stands in the body, or depends on it."""
+    return source.place == "body" or _conditions_look(source.when)
+
+
 def sources_look_into_body(sources: tuple[HintSource, ...]) -> bool:
     """Whether any of these hint sources stands in the body, or depends on it."""
-    return any(source.place == "body" or _conditions_look(source.when) for source in sources)
+    return any(map(source_looks_into_body, sources))
 
 
 def _uses_policy_wait(row: Row) -> bool:
@@ -202,6 +224,12 @@ def _lookup(question: tuple[str, str], rows: list[Row]) -> Lookup:
         for value in dict.fromkeys(row.when[0].values):
             by_value.setdefault(value, []).append((position, row))
     return Lookup(*question, {value: tuple(found) for value, found in by_value.items()})
+
+
+def _all_rows(step: Lookup) -> list[Row]:
+    """The rows of a look-up, each once, in the order of the table."""
+    found = {position: row for rows in step.by_value.values() for position, row in rows}
+    return [found[position] for position in sorted(found)]
 
 
 def _found(step: Lookup, look: Look) -> list[Row]:

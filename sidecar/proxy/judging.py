@@ -10,12 +10,12 @@ import asyncio
 from dataclasses import replace
 
 from sidecar.core.conditions import Look
-from sidecar.core.decide import Decision, decide
+from sidecar.core.decide import Decision, decide, needs_body
 from sidecar.core.exchange import Attempt, Headers, Now, Pressure, Replay, Request
 from sidecar.core.safety import why_safe
 from sidecar.proxy.body import Body
 from sidecar.proxy.front import AppConnection
-from sidecar.proxy.looking import decoded
+from sidecar.proxy.looking import decoded, is_event_stream
 from sidecar.proxy.preparation import Prepared
 from sidecar.proxy.sending import Sending, Sent
 from sidecar.proxy.services import Services
@@ -42,17 +42,24 @@ class Judging:
     async def judge(self, sent: Sent, ended: float, deadline_at: float) -> Decision:
         """What to do about a send that has come back."""
         prepared, sending = self._prepared, sent.sending
-        look: bytes | None = None
         message, connection = sending.message, sending.connection
-        if message is not None and connection is not None and prepared.bound.looks[message.code]:
+        headers = Headers(message.raw_headers) if message is not None else Headers()
+        request = self.facts(deadline_at)
+        look: bytes | None = None
+        if (
+            message is not None
+            and connection is not None
+            and prepared.bound.looks[message.code]
+            and needs_body(prepared.bound.policy, request, Attempt(1, message.code, headers))
+        ):
             look = await self._look(connection, message, deadline_at - ended)
             if connection.failure is not None:
                 sending.failure, sending.detail = connection.failure, connection.detail
-                message = None
+                message, headers = None, Headers()
         attempt = Attempt(
             number=len(self.history) + 1,
             status=message.code if message is not None else None,
-            headers=Headers(message.raw_headers) if message is not None else Headers(),
+            headers=headers,
             body=look,
             failure=sending.failure,
             lasting=sending.lasting,
@@ -67,7 +74,7 @@ class Judging:
         now = Now(clock.monotonic(), clock.wall())
         return decide(
             prepared.bound.policy,
-            self.facts(deadline_at),
+            request,
             self.history,
             now,
             services.chance(),
@@ -75,8 +82,11 @@ class Judging:
         )
 
     async def _look(self, connection: Connection, message: ResponseMessage, left_seconds: float) -> bytes | None:
-        """The first 64 KiB of the body, decoded; or what has come of it in time."""
-        if not connection.complete:
+        """The first 64 KiB of the body, decoded; or what has come of it in time.
+
+        Server-sent events are not held back for it: of them, only what came with the head is looked at.
+        """
+        if not connection.complete and not is_event_stream(message):
             seconds = min(self._prepared.bound.policy.timeouts.idle_seconds, max(0.0, left_seconds))
             try:
                 async with asyncio.timeout(seconds):

@@ -11,7 +11,7 @@ from typing import Final
 from sidecar.core.conditions import parse_json, resolve
 from sidecar.wire.heads import ResponseMessage
 
-__all__ = ["decoded", "first_text"]
+__all__ = ["decoded", "first_text", "is_event_stream", "parsed"]
 
 LOOK_BYTES: Final = 64 << 10
 
@@ -30,6 +30,12 @@ def decoded(message: ResponseMessage, body: bytes) -> bytes | None:
     if coding == "deflate":
         return _inflate(body, zlib.MAX_WBITS) or _inflate(body, -zlib.MAX_WBITS)
     return None
+
+
+def is_event_stream(message: ResponseMessage) -> bool:
+    """Whether these are server-sent events, which go to the app as they come."""
+    content_type: str = message.headers.get("Content-Type", "")
+    return content_type.lower().startswith("text/event-stream")
 
 
 def _inflate(body: bytes, window_bits: int) -> bytes | None:

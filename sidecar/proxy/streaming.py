@@ -1,4 +1,4 @@
-"""An answer that is still coming, to the app: bounded by the pause between its bytes, and by the deadline if it trickles.
+"""An answer that is still coming, to the app: bounded by the pause between bytes, and by the deadline if it trickles.
 
 Server-sent events have neither bound (docs/semantics.md). The counterpart is ``exchange``, which has made the head.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from sidecar.proxy.answering import give_stream
 from sidecar.proxy.front import AppConnection
+from sidecar.proxy.looking import is_event_stream
 from sidecar.proxy.preparation import Prepared
 from sidecar.proxy.services import Services
 from sidecar.proxy.trickle import Trickle
@@ -29,7 +30,7 @@ async def stream(
     chunked: bool,
 ) -> None:
     """Until the body has come to its end, or has broken off (``app.broken``). ``deadline_at``: monotonic seconds."""
-    if message.headers.get("Content-Type", "").lower().startswith("text/event-stream"):
+    if is_event_stream(message):
         await give_stream(app, connection, head, chunked=chunked, idle_seconds=0.0, sink=sink)
         return
     trickle = Trickle(services, connection, deadline_at)

@@ -46,6 +46,19 @@ async def test_a_retryable_status_recovers(make: Make, upstream: Upstream, statu
     assert [attempt.status for attempt in record.attempts] == [status, 200]
 
 
+@pytest.mark.parametrize(("after", "sends"), [("2", 2), ("", 1), (None, 1)])
+async def test_a_413_is_temporary_where_it_says_when_to_try_again(
+    make: Make, upstream: Upstream, after: str | None, sends: int
+) -> None:
+    """RFC 9110 section 15.5.14; the server refused to process it, so that a POST may go again."""
+    sidecar = await make(upstream)
+    fields = [] if after is None else [("Retry-After", after)]
+    upstream.script(say(413, b"no", headers=fields), say(413, b"no", headers=fields), say(200))
+    assert (await sidecar.ask("POST", "/api/x", body=b"one")).status == 413
+    assert len(upstream.requests) == sends
+    assert all(seconds >= 2 for seconds in sidecar.clock.waits)
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 410, 422, 501, 505])
 async def test_an_error_that_the_table_passes_is_sent_once(make: Make, upstream: Upstream, status: int) -> None:
     sidecar = await make(upstream, "table: [{status: [501, 505], then: pass}]")

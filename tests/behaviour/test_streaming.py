@@ -162,3 +162,57 @@ async def test_a_reset_stream_leaves_the_next_exchange_alone(make: Make, upstrea
     upstream.script(cut_body(b"x", length=9), say(200, b"fine"))
     await sidecar.ask("GET", "/api/x")
     assert (await sidecar.ask("GET", "/api/y")).body == b"fine"
+
+
+LOOKING = [
+    "table: [{status: 200, when: [{method: POST}, {body: /state, equals: pending}], then: retry}]",
+    "table: [{status: 200, when: [{path: /v2/jobs}, {body: /state, equals: pending}], then: retry}]",
+    "table: [{status: 200, when: [{header: content-type, equals: application/json}, {body: /state}], then: retry}]",
+    "table: [{status: 200, when: {body: /state, equals: pending}, then: retry}]",
+    "table: [{status: 200, when: {body_text: pending}, then: retry}]",
+]
+
+
+@pytest.mark.parametrize("policy", LOOKING, ids=["method", "path", "type", "events", "text"])
+async def test_events_are_not_held_back_by_a_row_that_looks_into_bodies(
+    make: Make, upstream: Upstream, policy: str
+) -> None:
+    """The first event reaches the app while the second has not been sent; a hold would last until the end."""
+    sidecar = await make(upstream, policy, quick="")
+    live = Live()
+    upstream.script(live)
+    async with sidecar.client() as client:
+        await client.send(request_bytes("GET", "/api/events"))
+        connection = await live.here()
+        await connection.read_request()
+        await connection.send(head_bytes(200, SSE) + chunk(b"data: 1\n\n"))
+        await client.head()
+        assert await client.take(9) == b"data: 1\n\n"
+        await connection.send(chunk(b"data: 2\n\n") + b"0\r\n\r\n")
+        assert await client.take(9) == b"data: 2\n\n"
+        live.over()
+    assert len(upstream.requests) == 1
+
+
+async def test_what_the_head_settles_is_not_held_back(make: Make, upstream: Upstream) -> None:
+    """No event stream, but the row asks for another type: the first half arrives before the second is sent."""
+    sidecar = await make(upstream, LOOKING[2], quick="")
+    live = Live()
+    upstream.script(live)
+    async with sidecar.client() as client:
+        await client.send(request_bytes("GET", "/api/x"))
+        connection = await live.here()
+        await connection.read_request()
+        await connection.send(head_bytes(200, [("Content-Type", "text/csv"), ("Content-Length", "8")]) + b"half")
+        await client.head()
+        assert await client.take(4) == b"half"
+        await connection.send(b"more")
+        assert await client.take(4) == b"more"
+        live.over()
+
+
+async def test_a_body_condition_that_is_open_is_still_looked_at(make: Make, upstream: Upstream) -> None:
+    sidecar = await make(upstream, LOOKING[2].replace("{body: /state}", "{body: /state, equals: pending}"))
+    json = [("Content-Type", "application/json")]
+    upstream.script(say(200, b'{"state": "pending"}', headers=json), say(200, b'{"state": "done"}', headers=json))
+    assert (await sidecar.ask("GET", "/api/x")).body == b'{"state": "done"}'

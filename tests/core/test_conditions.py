@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.core.conditions import LOOK_BYTES, MISSING, Look, parse_json, resolve
-from sidecar.core.exchange import Request
+from sidecar.core.exchange import Attempt, Request
 from sidecar.core.rows import Condition
 from tests.core.making import answered, attempts, conditions, headers, requests, short, steady
 
@@ -168,3 +168,12 @@ def test_every_value_of_a_document_is_reached_by_its_pointer(document: object) -
 
     if parsed is not MISSING:
         walk(document, "")
+
+
+@pytest.mark.parametrize("place", ["header", "request_header"])
+@pytest.mark.parametrize(("values", "there"), [([""], False), (["", " \t"], False), (["", "x"], True), (["0"], True)])
+def test_a_blank_field_is_not_present(place: str, values: list[str], there: bool) -> None:
+    fields = headers(*(("X-Blank", value) for value in values))
+    look = Look(Request("GET", headers=fields), Attempt(1, status=200, headers=fields))
+    assert look.holds(Condition(place, "x-blank", "present", present=there))  # type: ignore[arg-type]
+    assert not look.holds(Condition(place, "x-blank", "present", present=not there))  # type: ignore[arg-type]

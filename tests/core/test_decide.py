@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.decide import LEAST_ATTEMPT_SECONDS, LONGEST_GATE_SECONDS, Decision, decide, outcome_of
+from sidecar.core.decide import LEAST_ATTEMPT_SECONDS, LONGEST_GATE_SECONDS, Decision, decide, needs_body, outcome_of
 from sidecar.core.exchange import Attempt, Now, Pressure, Replay, Request
 from sidecar.core.policy import Policy, Verdict
 from sidecar.core.rows import Backoff, Condition, HintSource, Reread, Row
 from sidecar.core.table import Table
 from sidecar.core.waits import Wait
-from sidecar.core.words import FailureKind, Jitter, Outcome, OverMax, Reason, Safe, Verb, WaitFrom
+from sidecar.core.words import FailureKind, Jitter, Outcome, OverMax, Reason, Safe, Unit, Verb, WaitFrom
 from tests.core.making import (
     ANY_FAILURE,
     CALM,
@@ -119,7 +121,9 @@ VERDICT = Verdict("x-should-retry", "true", "false")
     ("status", "words", "verb", "reason"),
     [
         (503, ["false"], Verb.PASS, Reason.SERVER_SAYS_NO),
-        (503, [" False "], Verb.PASS, Reason.SERVER_SAYS_NO),
+        (503, [" false "], Verb.PASS, Reason.SERVER_SAYS_NO),
+        (503, ["False"], Verb.RETRY, None),
+        (404, ["TRUE"], Verb.PASS, Reason.NOT_RETRYABLE),
         (503, ["true"], Verb.RETRY, None),
         (503, [], Verb.RETRY, None),
         (503, ["maybe"], Verb.RETRY, None),
@@ -137,6 +141,59 @@ def test_the_servers_verdict_overrules_the_row(
     attempt = answered(status, *(("X-Should-Retry", word) for word in words))
     decision = judge(attempt, policy(verdict=VERDICT))
     assert (decision.verb, decision.reason) == (verb, reason)
+
+
+BODY = Condition("body", "/state", "equals", ("pending",))
+IS_JSON = Condition("header", "content-type", "equals", ("application/json",))
+IN_BODY = HintSource("body", "/wait", unit=Unit.S)
+HEADER = HintSource("header", "retry-after")
+JSON_FIELD = ("Content-Type", "application/json")
+
+
+@pytest.mark.parametrize(
+    ("rows", "attempt", "more", "wanted"),
+    [
+        ([row(status=200, when=(BODY,))], answered(200), {}, True),
+        ([row(status=200, when=(BODY,))], answered(201), {}, False),
+        ([row(status=200, when=(IS_JSON, BODY))], answered(200), {}, False),
+        ([row(status=200, when=(BODY, IS_JSON))], answered(200), {}, False),
+        ([row(status=200, when=(IS_JSON, BODY))], answered(200, JSON_FIELD), {}, True),
+        ([row(status=200, when=(Condition("method", "", "equals", ("POST",)), BODY))], answered(200), {}, False),
+        (
+            [row(status=200, when=(Condition("path", "", "matches", pattern=re.compile("^/jobs")), BODY))],
+            answered(200),
+            {},
+            False,
+        ),
+        ([row(Verb.PASS, 200, when=(IS_JSON,)), row(status=200, when=(BODY,))], answered(200, JSON_FIELD), {}, False),
+        ([row(status=503, wait=(HEADER, IN_BODY))], answered(503, ("Retry-After", "3")), {}, False),
+        ([row(status=503, wait=(HEADER, IN_BODY))], answered(503, ("Retry-After", "soon")), {}, True),
+        ([], answered(503), {"wait": (IN_BODY,)}, True),
+        ([], answered(404), {"wait": (IN_BODY,)}, False),
+        ([], answered(404, ("X-Should-Retry", "true")), {"wait": (IN_BODY,), "verdict": VERDICT}, True),
+        ([], answered(200), {"wait": (IN_BODY,), "verdict": VERDICT}, False),
+        ([], answered(503), {"wait": (replace(IN_BODY, when=(IS_JSON,)),)}, False),
+        ([], answered(503, JSON_FIELD), {"wait": (replace(IN_BODY, when=(IS_JSON,)),)}, True),
+    ],
+)
+def test_a_body_is_needed_only_where_the_head_leaves_something_open(
+    rows: list[Row], attempt: Attempt, more: dict[str, Any], wanted: bool
+) -> None:
+    rules = policy(*rows, **more)
+    assert needs_body(rules, get(), attempt) is wanted
+    if not wanted:
+        bodies = (None, b'{"state": "pending", "wait": 9}', b"no JSON")
+        assert len({str(decide(rules, get(), (replace(attempt, body=each),), NOW, 0.5, CALM)) for each in bodies}) == 1
+
+
+@steady
+@given(policies, requests, attempts)
+def test_what_the_head_settles_is_the_same_with_any_body(rules: Policy, request: Request, attempt: Attempt) -> None:
+    bare = replace(attempt, body=None, failure=None, status=attempt.status or 503)
+    if not needs_body(rules, request, bare):
+        for body in (attempt.body, b"{}", b'{"code": 1, "error": {"code": "x"}, "a": "1"}'):
+            with_body = decide(rules, request, (replace(bare, body=body),), NOW, 0.5, CALM)
+            assert str(with_body) == str(decide(rules, request, (bare,), NOW, 0.5, CALM))
 
 
 def test_the_servers_verdict_never_overrules_safety() -> None:

@@ -70,9 +70,24 @@ def test_a_retry_after_outside_its_grammar_is_ignored(value: str) -> None:
     assert retry_after(value) is None
 
 
-def test_a_hint_repeated_is_one_hint_and_a_hint_contradicted_is_none() -> None:
+def test_of_a_hint_that_is_repeated_the_longest_counts() -> None:
+    """A hint is a minimum: two that differ are both kept to."""
     assert retry_after("5", "5 ") == 5
-    assert retry_after("5", "7") is None
+    assert retry_after("5", "7") == 7
+    assert retry_after("5, 7") == 7
+    assert retry_after("0", formatdate(WALL + 30, usegmt=True)) == 30
+    assert retry_after(f"{formatdate(WALL + 30, usegmt=True)}, 3") == pytest.approx(3)
+    assert retry_after("5", "soon", "-9", "") == 5
+    assert retry_after("1,5") is None
+    assert retry_after("soon, later") is None
+    assert retry_after("", " ") is None
+
+
+def test_a_field_with_an_open_quote_is_ignored() -> None:
+    source = HintSource("field", "ratelimit", "t", Unit.S)
+    assert seconds(source, ("RateLimit", '"default";r=0;t=5')) == 5
+    assert seconds(source, ("RateLimit", '"default;r=0;t=5')) is None
+    assert seconds(source, ("RateLimit", '"a";r=0;t=5, "b;r=0;t=50')) is None
 
 
 @pytest.mark.parametrize(
