@@ -87,15 +87,19 @@ class Life:
         await sidecar.stop()
 
     async def _watch(self, reloads: asyncio.Event) -> None:
+        """Until cancelled, whatever a look or a reload meets: without it no signal is heard any more."""
         while True:
             try:
-                async with asyncio.timeout(WATCH_SECONDS):
-                    await reloads.wait()
-            except TimeoutError:
-                await self._reload_if_changed()
-            else:
-                reloads.clear()
-                await self.reload()
+                try:
+                    async with asyncio.timeout(WATCH_SECONDS):
+                        await reloads.wait()
+                except TimeoutError:
+                    await self._reload_if_changed()
+                else:
+                    reloads.clear()
+                    await self.reload()
+            except Exception as exc:
+                self.sidecar.crashed(exc)
 
     async def _reload_if_changed(self) -> None:
         if not self._watched:
@@ -111,15 +115,16 @@ class Life:
         wall = sidecar.services.clock.wall()
         try:
             loaded = await asyncio.to_thread(self._load)
+            later = sidecar.apply(loaded.deployment)
         except (ConfigError, NotJudged, OSError) as exc:
             if isinstance(exc, ConfigError) and exc.files:
                 # Also the files that are only named now: their correction must not go unnoticed.
                 self._watched = exc.files
                 self._digest = exc.digest
-            sidecar.metrics.reloaded(False, wall)
-            sidecar.events.event("reload_failed", "error", message=str(exc), kept=self._loaded.digest[:12])
-            return ReloadResult(ok=False, message=str(exc))
-        later = sidecar.apply(loaded.deployment)
+            return self._kept(str(exc), wall)
+        except Exception as exc:
+            sidecar.crashed(exc)
+            return self._kept(f"the configuration could not be taken over ({type(exc).__name__})", wall)
         self._loaded = loaded
         self._watched = loaded.files
         self._digest = loaded.digest
@@ -127,6 +132,12 @@ class Life:
         sidecar.events.event("reloaded", digest=loaded.digest[:12], needs_restart=", ".join(later) or None)
         note = f"; needs a restart to take effect: {', '.join(later)}" if later else ""
         return ReloadResult(ok=True, message=f"reloaded{note}")
+
+    def _kept(self, why: str, wall: float) -> ReloadResult:
+        """The configuration of before stays in force."""
+        self.sidecar.metrics.reloaded(False, wall)
+        self.sidecar.events.event("reload_failed", "error", message=why, kept=self._loaded.digest[:12])
+        return ReloadResult(ok=False, message=why)
 
 
 async def _first(*tasks: asyncio.Task[int] | asyncio.Task[bool]) -> None:

@@ -80,7 +80,9 @@ def authorise(request: web.Request, token: str | None) -> web.Response | None:
             "SIDECAR_ADMIN_TOKEN set, then send `Authorization: Bearer <token>`.",
         )
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token.encode()):
+    # Bytes outside of ASCII come as surrogates (PEP 383), which no strict encoding takes.
+    shown = given.strip().encode("utf-8", "surrogateescape")
+    if scheme.lower() != "bearer" or not hmac.compare_digest(shown, token.encode()):
         refusal = _text(401, "Send `Authorization: Bearer <token>` with the token of SIDECAR_ADMIN_TOKEN.")
         refusal.headers["WWW-Authenticate"] = "Bearer"
         return refusal

@@ -13,6 +13,7 @@ from typing import Any, Final
 from aiohttp import hdrs
 from multidict import istr
 
+from sidecar.core.deployment import Origin
 from sidecar.core.instants import duration
 from sidecar.core.policy import Idempotency
 from sidecar.observe.trace import child, create
@@ -35,7 +36,7 @@ from sidecar.upstream.login import Credential
 from sidecar.wire.framing import CHUNKED
 from sidecar.wire.heads import RequestMessage
 
-__all__ = ["Prepared", "own_ids", "prepare"]
+__all__ = ["Prepared", "asked_host", "own_ids", "prepare"]
 
 _HOST: Final = hdrs.HOST
 _VIA: Final = hdrs.VIA
@@ -169,9 +170,19 @@ def _prepare_carefully(
     named = _take_rarer(prepared, message, named, tail)
     if body_length == CHUNKED:
         tail.append(b"Transfer-Encoding: chunked\r\n")
-    host_line = destination.host_line or b"Host: " + headers.get(_HOST, "").encode("latin-1") + b"\r\n"
+    host_line = destination.host_line or b"Host: " + asked_host(message, destination.origin).encode("latin-1") + b"\r\n"
     prepared.prefix = b"".join((line, host_line, *careful_fields(message, bound.request_rules, named), *tail))
     return prepared
+
+
+def asked_host(message: RequestMessage, origin: Origin) -> str:
+    """The host that the app asked for: the target's, whatever ``Host`` says (RFC 9112 section 3.2.2), else ``Host``."""
+    _, separator, rest = message.path.partition("://")
+    if separator and message.path[:1] != "/":
+        authority = rest.partition("/")[0].partition("?")[0]
+        return authority.rpartition("@")[2]
+    host: str = message.headers.get(_HOST, "")
+    return host or origin.authority
 
 
 def _check(message: RequestMessage, via: str) -> None:

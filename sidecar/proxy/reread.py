@@ -10,12 +10,13 @@ import re
 from typing import Final
 
 from sidecar.core.conditions import Look
+from sidecar.core.deployment import Origin
 from sidecar.core.exchange import Attempt, Headers, Request
 from sidecar.core.rows import Reread
 from sidecar.proxy.answering import Kept
 from sidecar.proxy.headers import careful_fields, named_by_connection
 from sidecar.proxy.looking import decoded
-from sidecar.proxy.preparation import Prepared
+from sidecar.proxy.preparation import Prepared, asked_host
 from sidecar.upstream.asking import NoAnswer, ask
 from sidecar.wire.heads import RequestMessage
 
@@ -80,12 +81,11 @@ def _head(prepared: Prepared, message: RequestMessage, target: str) -> bytes:
     dropped = named_by_connection(message) | OF_THE_BODY | CONDITIONAL
     dropped |= {name.lower().encode("ascii") for name in written_anew}
     line = f"GET {target} HTTP/1.1\r\n".encode("utf-8", "surrogateescape")
-    host = prepared.destination.host_line or _own_host(message)
+    host = prepared.destination.host_line or _own_host(message, prepared.destination.origin)
     credential = prepared.credential.line() if prepared.credential is not None else b""
     fields = careful_fields(message, bound.request_rules, dropped)
     return b"".join((line, host, *fields, bound.via_line, prepared.id_lines, credential, b"\r\n"))
 
 
-def _own_host(message: RequestMessage) -> bytes:
-    host: str = message.headers.get("Host", "")
-    return b"Host: " + host.encode("latin-1") + b"\r\n"
+def _own_host(message: RequestMessage, origin: Origin) -> bytes:
+    return b"Host: " + asked_host(message, origin).encode("latin-1") + b"\r\n"

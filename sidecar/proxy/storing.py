@@ -21,7 +21,7 @@ from sidecar.proxy.front import AppConnection
 from sidecar.proxy.headers import careful_fields, named_by_connection
 from sidecar.proxy.ids import new_id
 from sidecar.proxy.nobody import Nobody
-from sidecar.proxy.preparation import Prepared
+from sidecar.proxy.preparation import Prepared, asked_host
 from sidecar.proxy.receipts import Receipt
 from sidecar.proxy.replies import OwnAnswer
 from sidecar.proxy.services import Services
@@ -142,7 +142,7 @@ def _item(message: RequestMessage, prepared: Prepared, body: bytes, wall: float)
 def _fields(message: RequestMessage, prepared: Prepared) -> bytes:
     """The header lines to keep: the app's that travel, then ours."""
     bound = prepared.bound
-    host = message.headers.get("Host") or prepared.destination.origin.authority
+    host = asked_host(message, prepared.destination.origin)
     ours = [b"Host: " + host.encode("latin-1") + b"\r\n", prepared.id_lines, prepared.key_line]
     if prepared.trace is not None:
         ours.append(b"traceparent: " + prepared.trace.encode("ascii") + b"\r\n")

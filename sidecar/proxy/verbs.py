@@ -49,12 +49,18 @@ class Verbs:
         objection = await (self._log_in() if verb is Verb.LOGIN else self._reread(decision))
         if objection is None and self._left_seconds() < LEAST_ATTEMPT_SECONDS:
             objection = Reason.DEADLINE
+        if objection is None and decision.cost > self._tokens():
+            # Judged before the wait, by tokens that others have paid meanwhile; from here on nothing waits.
+            objection = Reason.BUDGET
         if objection is not None or self.answer is not None:
             return _hand_over(decision, objection)
         return replace(decision, verb=Verb.RETRY, wait=decision.wait or NO_WAIT)
 
     def _left_seconds(self) -> float:
         return max(0.0, self._deadline_at - self._services.clock.monotonic())
+
+    def _tokens(self) -> float:
+        return self._prepared.destination.purse.tokens(self._services.clock.monotonic())
 
     async def _log_in(self) -> Reason | None:
         prepared = self._prepared

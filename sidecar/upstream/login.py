@@ -133,6 +133,9 @@ class Credential:
             self._failed(str(exc))
         except TimeoutError:
             self._failed("no answer in time")
+        except Exception as exc:
+            # Never its text, which may quote a secret.
+            self._failed(f"the login failed here ({type(exc).__name__})")
         else:
             self._take(token, life_seconds)
         finally:
@@ -236,12 +239,23 @@ def _filled(template: object) -> object:
     return _secret(template) if isinstance(template, Reference) else template
 
 
+def _is_text(value: str) -> bool:
+    """Whether it can be encoded: bytes of the environment that are no UTF-8 come as surrogates (PEP 383)."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _secret(reference: Reference) -> str:
     """Raises ``LoginFailed``."""
     if reference.kind == "env":
         value = os.environ.get(reference.name)
         if not value:
             raise LoginFailed(f"the variable {reference.name} is not set")
+        if not _is_text(value):
+            raise LoginFailed(f"the variable {reference.name} is not UTF-8")
         return value
     path = Path(reference.name)
     try:

@@ -291,6 +291,8 @@ async def test_reload_needs_the_token(door: Door, world: World) -> None:
         assert status == 401
         assert answered["WWW-Authenticate"] == "Bearer"
         assert TOKEN not in text
+    bare = b"POST /-/reload HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer \xff\r\nConnection: close\r\n\r\n"
+    assert b" 401 " in (await door.raw(bare)).split(b"\r\n")[0]
     assert world.reloads == 0
 
 

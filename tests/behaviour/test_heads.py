@@ -205,6 +205,21 @@ async def test_host_may_be_kept(make: Make, upstream: Upstream) -> None:
     assert upstream.requests[0].headers.all("Host") == ["app.test:8080"]
 
 
+async def test_a_host_that_is_kept_is_the_targets_where_that_names_one(make: Make, upstream: Upstream) -> None:
+    """RFC 9112 section 3.2.2: a proxy replaces the Host of a request in absolute-form by that of its target."""
+    sidecar = await make(upstream, more="    host: keep")
+    await sidecar.ask("GET", "http://api.example/x", host="internal-admin.example")
+    assert upstream.requests[0].headers.all("Host") == ["api.example"]
+
+
+async def test_a_request_without_a_host_gets_the_origins_where_it_is_kept(make: Make, upstream: Upstream) -> None:
+    sidecar = await make(upstream, more="    host: keep")
+    async with sidecar.client() as client:
+        await client.send(b"GET /api/x HTTP/1.0\r\n\r\n")
+        assert (await client.answer("GET")).status == 200
+    assert upstream.requests[0].headers.all("Host") == [upstream.authority]
+
+
 async def test_the_target_wins_over_a_different_host(make: Make, upstream: Upstream) -> None:
     sidecar = await make(upstream)
     answer = await sidecar.ask("GET", "http://api.example/x", host="other.example")

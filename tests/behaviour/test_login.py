@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import parse_qs
@@ -383,3 +384,54 @@ async def test_an_app_that_leaves_during_a_login_does_not_stop_it_for_the_others
     await sidecar.until(lambda: "login" in sidecar.log.getvalue())
     assert (await sidecar.ask("GET", "/api/2")).body == b"ok"
     assert upstream.requests[2].headers.get("Authorization") == "Bearer t"
+
+
+async def test_a_login_that_serves_many_pays_for_no_more_retries_than_the_budget_has(
+    make: Make, upstream: Upstream
+) -> None:
+    """Each is judged by the same tokens before the login; who comes after they are paid gets its 401."""
+    all_here, refused = asyncio.Event(), 0
+
+    async def answer(connection: Connection) -> None:
+        nonlocal refused
+        request = await connection.read_request()
+        if request.target == "/auth/login":
+            body = b'{"token":"fresh"}'
+            await connection.send(head_bytes(200, [("Content-Length", str(len(body)))]) + body)
+            return
+        is_known = request.headers.get("Authorization") is not None
+        if not is_known:
+            refused += 1
+            if refused == 40:
+                all_here.set()
+            await all_here.wait()
+        await connection.send(head_bytes(200 if is_known else 401, [("Content-Length", "0")]))
+
+    upstream.otherwise = lambda _: answer
+    policy = f"{POLICY[:-2]}, cost: 1}}]\nbudget: {{ratio: 0, floor: 1/s}}"
+    sidecar = await make(upstream, policy, more=LOGIN, quick="attempt: {head: 10s}")
+    answers = await asyncio.gather(*(sidecar.ask("POST", "/api/x", body=b"%d" % number) for number in range(40)))
+    statuses = [answer.status for answer in answers]
+    retries = len(api_requests(upstream)) - 40
+    assert 0 < retries <= 12  # ten seconds of the floor, and what is earned meanwhile
+    assert (statuses.count(200), statuses.count(401)) == (retries, 40 - retries)
+    reasons = {dictionary(a.headers.get("Sidecar")).get("reason") for a in answers if a.status == 401}
+    assert reasons == {"budget"}
+
+
+@pytest.mark.parametrize("kind", ["json", "form"])
+async def test_a_secret_that_is_no_text_is_a_failed_login_and_never_shown(
+    make: Make, upstream: Upstream, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setenv("TEST_PASSWORD", os.fsdecode(b"p\xfcss-of-the-test"))
+    upstream.otherwise = lambda _: say(401, b"no")
+    login = f"    login: {{url: /auth/login, {kind}: {{u: env:TEST_PASSWORD}}, token: /token}}"
+    sidecar = await make(upstream, POLICY, more=login)
+    for _ in range(2):
+        answer = await sidecar.ask("GET", "/api/x")
+        assert (answer.status, answer.body) == (401, b"no")
+        assert dictionary(answer.headers.get("Sidecar"))["reason"] == "login_failed"
+    said = sidecar.log.getvalue()
+    assert "the variable TEST_PASSWORD is not UTF-8" in said
+    assert "ss-of-the-test" not in said
+    assert await sidecar.metric('sidecar_login_failures_total{upstream="api"}') == 1

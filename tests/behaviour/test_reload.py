@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.config.apart import Judged
+from sidecar.config.load import load_deployment
+from sidecar.life import Life
 from tests.support.process import Process, Processes
 from tests.support.sidecar import write_files, yaml_for
 from tests.support.upstream import Live, Upstream, head_bytes, say
@@ -150,6 +153,33 @@ async def test_a_removed_mount_is_404_after_the_reload_and_kept_connections_live
                 pass
         assert (await client.ask("GET", "/other/x")).status == 200
         assert (await client.ask("GET", "/api/x")).status == 404
+
+
+async def test_a_reload_that_fails_in_an_unforeseen_way_is_told_and_the_next_one_works(
+    upstream: Upstream, path: Path
+) -> None:
+    found = load_deployment(path, environ={})
+    judged = Judged(found.deployment, (), found.files, found.digest, "")
+
+    def load() -> Judged:
+        results = {1: RuntimeError("can't start new thread"), 2: MemoryError()}
+        calls.append(None)
+        if len(calls) in results:
+            raise results[len(calls)]
+        return judged
+
+    calls: list[None] = []
+    life, asked = Life(judged, load), asyncio.Event()
+    await life.sidecar.start()
+    watching = asyncio.create_task(life._watch(asked))
+    for number in (1, 2, 3):
+        asked.set()
+        async with asyncio.timeout(5):
+            while len(calls) < number or life.sidecar.metrics.config_ok is not (number == 3):  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    await life.sidecar.stop()
 
 
 async def test_requests_are_served_through_many_reloads(processes: Processes, upstream: Upstream, path: Path) -> None:
