@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import time
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.config.places import compile_path
@@ -26,6 +28,51 @@ def test_it_finds_what_trying_all_in_order_finds(rows: list[tuple[frozenset[str]
     compiled = [(methods, written, compile_path(written), place) for place, (methods, written) in enumerate(rows)]
     tried = [row[3] for row in compiled if row[0] != frozenset({"POST", "PUT"}) and row[2].fullmatch(path)]
     assert PathIndex(compiled).first("GET", path) == next(iter(tried), None)
+
+
+def backtracking(path: str) -> re.Pattern[str]:
+    """The same patterns, written so that nothing could be simpler, and tried in every way."""
+    pattern = ""
+    for segment in path.split("/")[1:]:
+        if segment == "**":
+            pattern += "(?:/[^/]*)*"
+        elif segment == "*":
+            pattern += "/[^/]+"
+        else:
+            pattern += "/" + "[^/]*".join(map(re.escape, segment.split("*")))
+    return re.compile(pattern)
+
+
+DEEP = st.lists(SEGMENTS | st.sampled_from(["**", "*a*b*", "a*b*a"]), min_size=1, max_size=7).map(
+    lambda parts: "/" + "/".join(parts)
+)
+LONG = st.lists(st.sampled_from(["a", "b", "ab", "aab", "abab", ""]), max_size=8).map(
+    lambda parts: "/" + "/".join(parts)
+)
+
+
+@given(DEEP | st.sampled_from(["/", "/a/", "/**", "/**/"]), LONG)
+@settings(max_examples=500)
+def test_what_stands_between_wildcards_is_taken_where_it_comes_first_and_nothing_is_missed(
+    written: str, path: str
+) -> None:
+    assert bool(compile_path(written).fullmatch(path)) is bool(backtracking(written).fullmatch(path))
+
+
+@pytest.mark.parametrize(
+    ("written", "path"),
+    [
+        ("/v1/**/x/**/y/**/z", "/v1" + "/x/y" * 4000),
+        ("/**/a/**/a/**/a/**/b", "/a" * 8000),
+        ("/*a*a*a*a*b", "/" + "a" * 16_000),
+        ("/**/*a*a*a/b", "/" + "a" * 16_000),
+    ],
+)
+def test_a_hostile_path_costs_no_more_than_its_length(written: str, path: str) -> None:
+    """With backtracking each of them takes from minutes to years; a second is what a busy machine may need."""
+    pattern, began = compile_path(written), time.process_time()
+    assert not pattern.fullmatch(path)
+    assert time.process_time() - began < 1.0
 
 
 def test_patterns_that_begin_otherwise_are_not_tried() -> None:
