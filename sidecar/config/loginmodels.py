@@ -20,11 +20,11 @@ from sidecar.config.models import WritableHeader
 from sidecar.config.places import judge_path, parse_origin
 from sidecar.config.problems import Code
 from sidecar.core.deployment import Login, Origin, Reference
+from sidecar.core.secrecy import is_secret_name
 
 __all__ = ["LoginBlock", "compile_login"]
 
 _REFERENCE = re.compile(r"(env):([A-Za-z_][A-Za-z0-9_]*)|(file):(.+)")
-_SECRET_KEY = re.compile(r"pass(word|wd|phrase)?$|secret|token$|api_?key|private_?key|assertion$", re.IGNORECASE)
 _SCHEME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{0,64}")
 """RFC 9110 section 11.1; empty: the token alone."""
 
@@ -39,7 +39,7 @@ def _read_template(value: object) -> object:
                     f"`{clip(text)}` names no variable and no file",
                     "write `env:NAME` (letters, digits, `_`) or `file:PATH`",
                 )
-        elif _SECRET_KEY.search(key):
+        elif is_secret_name(key):
             raise refuse(
                 Code.BAD_VALUE,
                 f"the value of `{clip(key)}` is a secret, which must not stand in this file",

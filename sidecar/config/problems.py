@@ -14,14 +14,12 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from sidecar.core.secrecy import is_secret_name
+
 __all__ = ["Code", "ConfigError", "Problem", "nearest", "sorted_problems"]
 
 _USER_INFO = re.compile(r"//[^/\s@]{1,200}@")
-_SECRET = re.compile(
-    r"""((?:pass(?:word|wd|phrase)?|secret|token|api_?key|private_?key|assertion)["']?\s*:\s+)(?!["']?(?:env:|file:|/|$))"""
-    r"""("[^"]*"|'[^']*'|[^\s,}"'{\[]+)""",
-    re.IGNORECASE,
-)
+_VALUE = re.compile(r"""(([A-Za-z][\w-]*)["']?\s*:\s+)(?!["']?(?:env:|file:|/|$))("[^"]*"|'[^']*'|[^\s,}"'{\[]+)""")
 """What its author put in place of a reference: a frame shows that something stands there, not what."""
 FRAME_COLUMNS = 110
 """Longer lines are cut around the caret."""
@@ -143,5 +141,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 def _visible(text: str) -> str:
     """Control characters as escapes: a hostile file must not steer the reader's terminal. Passwords as stars."""
     hidden = _USER_INFO.sub(lambda match: "//" + "*" * (len(match[0]) - 3) + "@", text.expandtabs(1))
-    hidden = _SECRET.sub(lambda match: match[1] + "*" * len(match[2]), hidden)
+    hidden = _VALUE.sub(
+        lambda match: match[1] + ("*" * len(match[3]) if is_secret_name(match[2]) else match[3]), hidden
+    )
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in hidden)

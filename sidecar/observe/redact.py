@@ -14,32 +14,30 @@ from urllib.parse import parse_qsl, urlencode
 import orjson
 
 from sidecar.core.conditions import pointer_steps
+from sidecar.core.secrecy import HIDDEN, bare_urls, is_secret_name
 
 __all__ = ["HIDDEN", "redacted_body", "redacted_field", "redacted_fields"]
 
-HIDDEN: Final = "[redacted]"
 BODY_BYTES: Final = 256 << 10
 """A larger body is not kept."""
 
-_SECRET_FIELD: Final = re.compile(
-    r"authorization|cookie|token|secret|passw|credential|signature|session|api-?_?key|auth-?_?key|^x-.*-key$", re.I
-)
-_KEY_FIELD: Final = re.compile(r"idempotency", re.I)
-"""A key that is no secret: it tells two sends from two requests."""
-_SECRET_NAME: Final = re.compile(
-    r"pass(word|wd|phrase|code)?$|secret|token$|api_?-?key$|private_?-?key|credential|assertion$|authorization|cookie|"
-    r"session_?-?id$|^pin$|^cvv|^otp$|card_?-?number",
-    re.I,
-)
 _BEARER: Final = re.compile(r"\b(Bearer|Basic|Token)\s+[A-Za-z0-9._~+/=-]{4,}", re.I)
+_URL_FIELDS: Final = frozenset(
+    {"location", "content-location", "referer", "link", "refresh", "destination", "x-original-url", "x-forwarded-uri"}
+)
+"""Fields whose value is, or holds, a reference that may be relative."""
 _DEEPEST: Final = 200
 
 
 def redacted_field(name: str, value: str) -> str:
     """The value of a header field, or a word in its place."""
-    if _SECRET_FIELD.search(name) and not _KEY_FIELD.search(name):
-        return HIDDEN
-    return _BEARER.sub(lambda match: f"{match[1]} {HIDDEN}", value)
+    return HIDDEN if is_secret_name(name) else _shown(value, holds_url=name.lower() in _URL_FIELDS)
+
+
+def _shown(text: str, *, holds_url: bool = False) -> str:
+    """Without what is a secret by its form: credentials of a scheme, and what a URL carries besides its path."""
+    text = _BEARER.sub(lambda match: f"{match[1]} {HIDDEN}", text)
+    return bare_urls(text) if holds_url or "://" in text else text
 
 
 def redacted_fields(fields: Iterable[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
@@ -72,12 +70,12 @@ def redacted_body(body: bytes, media_type: str, pointers: tuple[str, ...]) -> tu
         text = body.decode("utf-8")
     except UnicodeDecodeError:
         return None, f"not kept: {len(body)} bytes that are not text"
-    return _BEARER.sub(lambda match: f"{match[1]} {HIDDEN}", text), ""
+    return _shown(text), ""
 
 
 def _form(body: bytes) -> str:
     pairs = parse_qsl(body.decode("latin-1"), keep_blank_values=True, max_num_fields=None)
-    return urlencode([(name, HIDDEN if _SECRET_NAME.search(name) else value) for name, value in pairs])
+    return urlencode([(name, HIDDEN if is_secret_name(name) else _shown(value)) for name, value in pairs])
 
 
 def _json(document: object, pointers: tuple[str, ...]) -> object:
@@ -104,7 +102,7 @@ def _named(value: object, depth: int) -> object:
     if depth > _DEEPEST:
         return HIDDEN
     if isinstance(value, dict):
-        return {k: HIDDEN if _SECRET_NAME.search(k) else _named(item, depth + 1) for k, item in value.items()}
+        return {k: HIDDEN if is_secret_name(k) else _named(item, depth + 1) for k, item in value.items()}
     if isinstance(value, list):
         return [_named(item, depth + 1) for item in value]
-    return _BEARER.sub(lambda match: f"{match[1]} {HIDDEN}", value) if isinstance(value, str) else value
+    return _shown(value) if isinstance(value, str) else value

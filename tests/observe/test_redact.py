@@ -12,22 +12,76 @@ from sidecar.observe.redact import HIDDEN, redacted_body, redacted_field
 
 @pytest.mark.parametrize(
     "name",
-    ["Authorization", "Proxy-Authorization", "cookie", "Set-Cookie", "X-Api-Key", "X-Auth-Token", "X-Amz-Signature"],
+    [
+        "Authorization",
+        "Proxy-Authorization",
+        "cookie",
+        "Set-Cookie",
+        "X-Api-Key",
+        "X-Auth-Token",
+        "X-Amz-Signature",
+        "Ocp-Apim-Subscription-Key",
+        "DD-APPLICATION-KEY",
+        "Fastly-Key",
+        "X-Auth",
+        "X-Vault-Unseal",
+        "X-CSRFToken",
+        "apikey",
+    ],
 )
 def test_fields_that_carry_credentials_are_hidden(name: str) -> None:
     assert redacted_field(name, "s3cr3t") == HIDDEN
 
 
 @pytest.mark.parametrize(
-    "name", ["X-Request-Id", "X-Idempotency-Key", "Idempotency-Key", "Content-Type", "Retry-After"]
+    "name",
+    [
+        "X-RateLimit-Remaining-Tokens",
+        "Author",
+        "Surrogate-Key",
+        "X-Request-Id",
+        "X-Idempotency-Key",
+        "Idempotency-Key",
+        "Content-Type",
+        "Retry-After",
+    ],
 )
 def test_fields_that_tell_the_story_are_kept(name: str) -> None:
     assert redacted_field(name, "told") == "told"
 
 
 def test_a_bearer_token_is_hidden_wherever_it_stands() -> None:
-    assert redacted_field("X-Forwarded-Auth-Scheme", "Bearer abc.def-123") == f"Bearer {HIDDEN}"
+    assert redacted_field("X-Forwarded-Scheme", "Bearer abc.def-123") == f"Bearer {HIDDEN}"
     assert redacted_body(b"sent Bearer abcdef99", "text/plain", ()) == (f"sent Bearer {HIDDEN}", "")
+
+
+def test_members_that_carry_credentials_are_hidden_at_any_depth_and_figures_are_kept() -> None:
+    hidden = dict.fromkeys(("pwd", "accessKey", "jwt", "dbPassword", "SID", "refresh_token", "x-api-key"), "s3cr3t")
+    shown = {"total_tokens": "12", "author": "me", "passed": "yes", "design": "x", "keyboard": "qwerty"}
+    kept, _ = redacted_body(orjson.dumps({"a": [{**hidden, **shown}]}), "application/json", ())
+    assert kept == {"a": [{**dict.fromkeys(hidden, HIDDEN), **shown}]}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("Location", "https://u:pw@x/cb?access_token=s", f"https://x/cb?{HIDDEN}"),
+        ("Location", "/cb?code=s#id_token=s", f"/cb?{HIDDEN}"),
+        ("Referer", "https://y/?t=s", f"https://y/?{HIDDEN}"),
+        (
+            "Link",
+            '<https://y/a?t=s>; rel="next", </b#s>; rel="x"',
+            f'<https://y/a?{HIDDEN}>; rel="next", </b#{HIDDEN}>; rel="x"',
+        ),
+        ("X-Next", "see https://y/a?t=s now", f"see https://y/a?{HIDDEN} now"),
+        ("X-Said", "what? nothing", "what? nothing"),
+    ],
+)
+def test_of_a_url_only_what_is_no_secret_is_kept(name: str, value: str, shown: str) -> None:
+    assert redacted_field(name, value) == shown
+    assert redacted_body(orjson.dumps({"x": "https://y/?t=s"}), "application/json", ())[0] == {
+        "x": f"https://y/?{HIDDEN}"
+    }
 
 
 def test_forms_are_hidden_by_name() -> None:
