@@ -11,7 +11,7 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -49,21 +49,16 @@ class Verdict:
 def main() -> int:
     given = _parser().parse_args()
     began = time.perf_counter()
-    if given.one is not None:
-        verdicts = [judged(given.one)]
-        say(f"{described(verdicts[0].model)}\n  {verdicts[0].figures}\n  {spelled(verdicts[0].model)}")
-    elif given.rows or given.row:
-        verdicts = [judged_row(name) for name in given.row or ROWS]
-        for verdict in verdicts:
+    verdicts: list[Verdict] = []
+    for verdict in _asked_for(given):
+        verdicts.append(verdict)
+        harmed = sum(bool(one.harms) for one in verdicts)
+        if given.one is not None or given.rows or given.row:
             say(f"{'HARM' if verdict.harms else 'ok  '} {verdict.name}: {verdict.figures}")
-    else:
-        verdicts = list(all_judged(range(given.first, given.first + given.seeds), given.jobs))
-    bad = [verdict for verdict in verdicts if verdict.harms]
-    bad.sort(key=lambda verdict: verdict.name)
-    for number, verdict in enumerate(bad):
-        if number < given.show:
-            tell(verdict, shrink=number < given.shrink)
+        if verdict.harms and harmed <= given.show:
+            tell(verdict, shrink=harmed <= given.shrink)
     seconds = time.perf_counter() - began
+    bad = [verdict for verdict in verdicts if verdict.harms]
     words = Counter(f"{harm.word} of {harm.group}" for verdict in bad for harm in verdict.harms)
     say(f"\n{len(verdicts)} models, {len(bad)} harmed, {seconds:.0f} s, {1000 * seconds / len(verdicts):.1f} ms each")
     say("  " + ", ".join(f"{count} × {word}" for word, count in words.most_common()))
@@ -89,11 +84,15 @@ def shipped_policy() -> Policy:
     return load_policy(DEFAULT).policy
 
 
-def all_judged(seeds: Sequence[int], jobs: int) -> list[Verdict]:
-    if jobs < 2:
-        return [judged(seed) for seed in seeds]
-    with ProcessPoolExecutor(jobs) as pool:
-        return list(pool.map(judged, seeds, chunksize=CHUNK))
+def _asked_for(given: argparse.Namespace) -> Iterator[Verdict]:
+    if given.rows or given.row:
+        yield from map(judged_row, given.row or ROWS)
+    elif given.one is not None or given.jobs < 2:
+        first, count = (given.first, given.seeds) if given.one is None else (given.one, 1)
+        yield from map(judged, range(first, first + count))
+    else:
+        with ProcessPoolExecutor(given.jobs) as pool:
+            yield from pool.map(judged, range(given.first, given.first + given.seeds), chunksize=CHUNK)
 
 
 def judged(seed: int) -> Verdict:
