@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from sidecar.core.flow.queue import Ticket
 from sidecar.core.words import FailureKind, WaitFrom
@@ -235,7 +235,7 @@ class Sent:
     wait_from: WaitFrom | None = None
     is_hedge: bool = False
     """Whether it went beside the first."""
-    maker: object = None
+    maker: Any = None
     """Who has made it, where that was not the loop."""
 
     @property
