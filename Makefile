@@ -54,16 +54,13 @@ storms: .venv/.wheel .venv/.bench ## six storms over real sockets, beside Envoy 
 	@$(BIN)/python -m benchmarks.storms.replicas
 	@$(BIN)/python -m benchmarks.storms.harmless
 
-image: ## the container image, as retry-sidecar:latest
-	@for engine in docker podman; do \
-	  if $$engine info >/dev/null 2>&1; then exec $$engine build --tag retry-sidecar:latest .; fi; \
-	done; \
-	echo 'make image: no container engine answers. Install Docker or Podman, or start it, then try again.' >&2; exit 1
+image: ## the container image, as retry-sidecar:latest, with docker, podman or buildah
+	@deploy/image.sh
 
 setup: .venv/.tools ## all that runs, checks and tests it, installed into .venv from pins with hashes
 
 clean: ## forget .venv and every cache
-	@rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf .venv dist build sidecar/_compiled .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find sidecar tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The source tree itself, on the path of .venv; nothing is built.

@@ -59,6 +59,16 @@ def test_no_default_of_a_compiled_class_is_lost() -> None:
                         assert not named & protocols, f"{path.name}: set {ast.unparse(node.target)} in __init__"
 
 
+def test_no_field_of_a_compiled_dataclass_is_an_object() -> None:
+    """mypyc looks the annotation up among the names of the module, where ``object`` is not: importing it fails."""
+    for path in MODULES:
+        for made in ast.walk(TREES[path]):
+            if isinstance(made, ast.ClassDef) and any("dataclass" in ast.unparse(d) for d in made.decorator_list):
+                fields = [node for node in made.body if isinstance(node, ast.AnnAssign)]
+                wrong = [ast.unparse(node) for node in fields if ast.unparse(node.annotation) == "object"]
+                assert not wrong, f"{path.name}: write `Any` in {made.name}: {wrong}"
+
+
 def test_without_a_compiler_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", "no-such-compiler")
     with pytest.raises(compiling.CannotCompile, match=r"no C compiler \(no-such-compiler\); .* apt install gcc"):

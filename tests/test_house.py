@@ -94,6 +94,7 @@ MAY_LOOK_AT_THE_CLOCK = {
     "cli/ca.py": "a certificate begins and ends on a date",
     "cli/doctor.py": "the clock itself is what is examined",
     "cli/outbox.py": "ages are measured against the clock of the person who looks",
+    "cli/probe.py": "an answer that comes in drops is cut off in time",
     "cli/explain.py": "its --now is the wall clock unless the person asking names another time",
     "demo/upstream.py": "a pretended upstream takes its time and fails by seeded chance",
     "demo/apis/telling.py": "an emulated API is handed the real clock",

@@ -20,7 +20,7 @@ from sidecar.config.interception import review_intercept
 from sidecar.config.library import Chain, Library
 from sidecar.config.outboxreview import review_outbox
 from sidecar.config.problems import ConfigError, Problem, sorted_problems
-from sidecar.config.review import review_policies, review_site
+from sidecar.config.review import review_admin, review_policies, review_site
 from sidecar.config.sitemodels import SiteBlock
 from sidecar.config.translate import read_block
 from sidecar.core.deployment import Deployment
@@ -95,6 +95,7 @@ def load_deployment(
     if site is not None:
         chains = {name: library.chain(name, mark) for name, mark in _policy_names(site)}
         problems += review_site(site, files, folder)
+        problems += review_admin(site, environ)
         gateway, found = read_gateway(site, environ, files, folder)
         problems += found
         problems += review_outbox(site, filter(None, chains.values()))

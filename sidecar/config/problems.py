@@ -45,6 +45,7 @@ class Code(Enum):
     CONTRADICTION = ("E202", "contradiction")
     OPEN_PROXY = ("E203", "open-proxy")
     IMPOSSIBLE_CASE = ("E204", "impossible-case")
+    OPEN_ADMIN = ("E205", "open-admin")
     REPEATED_NAME = ("E301", "repeated-name")
     UNKNOWN_POLICY = ("E302", "unknown-policy")
     EXTENDS_CYCLE = ("E303", "extends-cycle")

@@ -7,7 +7,7 @@ judged by ``models`` and ``sitemodels``.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from sidecar.config.document import Mark
@@ -21,7 +21,7 @@ from sidecar.config.sitemodels import RouteBlock, SiteBlock, UpstreamBlock
 from sidecar.core.deployment import Address
 from sidecar.core.words import IDEMPOTENT_METHODS, Jitter
 
-__all__ = ["review_policies", "review_site"]
+__all__ = ["review_admin", "review_policies", "review_site"]
 
 LOOPBACK_NAMES = frozenset({"localhost", "::1"})
 
@@ -233,6 +233,19 @@ def _openness(site: SiteBlock) -> Iterator[Problem]:
             "whoever reaches this address could reach any host through it",
             "listen on loopback, or write `unknown_hosts: refuse`, `access: {destinations: […]}` or "
             "`access: {credential: env:NAME}`",
+        )
+
+
+def review_admin(site: SiteBlock, environ: Mapping[str, str]) -> Iterator[Problem]:
+    """An admin port that others can reach has a token: the page, the records and the switches ask for it."""
+    mark = site.value_mark("admin") if site.sets("admin") else None
+    has_token = any(environ.get(name) for name in ("SIDECAR_ADMIN_TOKEN", "SIDECAR_ADMIN_TOKEN_FILE"))
+    if mark is not None and not has_token and not _is_loopback(site.admin.host):
+        yield mark.problem(
+            Code.OPEN_ADMIN,
+            "others can reach this admin address, and no token is set",
+            "set SIDECAR_ADMIN_TOKEN_FILE (or SIDECAR_ADMIN_TOKEN), or keep `admin` on loopback; "
+            "/livez, /readyz, /healthz and /metrics need no token",
         )
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
@@ -114,3 +118,32 @@ def test_an_address_that_cannot_be_is_a_usage_error(address: str) -> None:
     result = health(env={"SIDECAR_ADMIN": address})
     assert result.exit_code == 2
     assert "SIDECAR_ADMIN" in result.output
+
+
+@pytest.mark.parametrize(
+    "written", ["admin: {}", "admin:   '{}' # here", 'listen: 127.0.0.1:1\nadmin: "{}"', "{{admin: '{}'}}"]
+)
+def test_the_address_is_that_of_the_configuration(port: int, tmp_path: Path, written: str) -> None:
+    path = tmp_path / "sidecar.yaml"
+    path.write_text(written.format(f"127.0.0.1:{port}") + "\n")
+    assert health(env={"SIDECAR_CONFIG": str(path)}).exit_code == 0
+    done = probe(SIDECAR_CONFIG=str(path))
+    assert (done.returncode, done.stdout) == (0, "ok\n")
+
+
+def test_a_container_s_check_is_the_command_without_its_price(listener: socket.socket, tmp_path: Path) -> None:
+    port = listener.getsockname()[1]
+    listener.close()
+    done = probe(SIDECAR_ADMIN=f"0.0.0.0:{port}")
+    assert done.returncode == 1
+    assert "Connection refused" in done.stdout
+    assert probe(SIDECAR_ADMIN="nonsense").returncode == 2
+    assert probe(SIDECAR_CONFIG=str(tmp_path / "missing.yaml")).returncode == 78
+    imported = "import sys, sidecar.cli.probe; print({'click', 'yaml', 'pydantic', 'http', 'ssl'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-I", "-c", imported], capture_output=True, text=True).stdout == "set()\n"
+
+
+def probe(**environ: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("SIDECAR_")}
+    command = [sys.executable, "-m", "sidecar.cli.probe"]
+    return subprocess.run(command, env={**clean, **environ}, capture_output=True, text=True)

@@ -1,7 +1,5 @@
-"""The harness of "do no harm": its models, its dice and its judgement.
-
-Whether the engine holds the property is told by ``python -m benchmarks.harmless``.
-"""
+"""The harness of "do no harm": its models, its dice and its judgement. Whether the engine holds the property is told by
+``python -m benchmarks.harmless``; a few hundred seeds of it are held here."""
 
 from __future__ import annotations
 
