@@ -19,7 +19,7 @@ PARKED = "parked"
 class Case:
     name: str
     title: str
-    kind: Literal["throughput", "steady", "parked"]
+    kind: Literal["throughput", "steady", "newcomers", "parked"]
     load: Load
     seconds: float = 3.0
     rate: float = 0.0
@@ -56,6 +56,37 @@ CASES: tuple[Case, ...] = (
         per_mib=True,
     ),
     Case("flaky", "one answer in ten a 503, retried at once", "throughput", Load("/flaky", 32), 4.0),
+    Case("tls", "small JSON GET over TLS, 32 connections", "throughput", Load("/tls/small", 32), 4.0),
+    Case("tls-new", "each on a new TLS connection, 8 at a time", "throughput", Load("/tls/once", 8), 4.0),
+    Case(
+        "tls-1mib",
+        "1 MiB response over TLS, 8 connections",
+        "throughput",
+        Load("/tls/files/1mib", 8, response_bytes=1 << 20),
+        per_mib=True,
+    ),
+    Case(
+        "tls-100mib",
+        "100 MiB response over TLS, 2 connections",
+        "throughput",
+        Load("/tls/files/100mib", 2, response_bytes=100 << 20),
+        per_mib=True,
+    ),
+    Case(
+        "tls-upload",
+        "10 MiB upload over TLS, 2 connections",
+        "throughput",
+        Load("/tls/sink", 2, "POST", 10 << 20),
+        per_mib=True,
+    ),
+    Case(
+        "tls-upload-1mib",
+        "1 MiB upload over TLS, 8 connections",
+        "throughput",
+        Load("/tls/sink", 8, "POST", 1 << 20),
+        per_mib=True,
+    ),
+    Case("newcomers", "a bystander during 100 new TLS connections", "newcomers", Load("/tls/once", 100)),
     Case(PARKED, "10,000 exchanges parked in a Retry-After wait", "parked", Load("/park", 10_000)),
 )
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.process import CORE_LOAD, Process, on_core
 
-__all__ = ["Load", "Sample", "drive", "drive_steadily", "wrk_program"]
+__all__ = ["Load", "Sample", "drive", "drive_newcomers", "drive_steadily", "wrk_program"]
 
 SAMPLE_SECONDS = 0.05
 
@@ -114,7 +114,11 @@ def drive_steadily(
     """So many requests a second, whatever the proxy does; latency from the moment a request was due."""
     command = [sys.executable, "-m", "benchmarks.steady", str(port), path]
     command += ["--rate", str(rate), "--seconds", str(seconds), "--connections", str(connections)]
-    found, cpu_seconds, rss_bytes = _run(command, proxy)
+    return _sample(*_run(command, proxy))
+
+
+def _sample(found: dict[str, float], cpu_seconds: float, rss_bytes: int) -> Sample:
+    """Of a load of ours, which prints a ``steady.Result``."""
     return Sample(
         requests=int(found["requests"]),
         seconds=found["seconds"],
@@ -126,6 +130,12 @@ def drive_steadily(
         socket_errors=int(found["lost"]),
         rss_peak_bytes=rss_bytes,
     )
+
+
+def drive_newcomers(load: Load, port: int, proxy: Process | None) -> Sample:
+    """A bystander while crowds of new connections are made (``newcomers``)."""
+    command = [sys.executable, "-m", "benchmarks.newcomers", str(port), load.path]
+    return _sample(*_run([*command, "--connections", str(load.connections)], proxy))
 
 
 def _script(load: Load, folder: Path) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.cases import Case
 from benchmarks.crowd import Plan
-from benchmarks.load import Sample, drive, drive_steadily
+from benchmarks.load import Sample, drive, drive_newcomers, drive_steadily
 from benchmarks.parked import Crowd, Parked
 from benchmarks.peers import DIRECT, Peer, free_port
 from benchmarks.process import raise_file_limit
@@ -72,6 +72,8 @@ def _one_peer(peer: Peer, cases: list[Case], upstream: int, folder: Path, hurry:
 def _drive(case: Case, port: int, running: Running | None, folder: Path, hurry: float) -> Sample:
     process = running.process if running else None
     seconds = max(case.seconds * hurry, 1.0)
+    if case.kind == "newcomers":
+        return drive_newcomers(case.load, port, process)
     if case.kind == "steady":
         return drive_steadily(case.load.path, port, process, case.rate, seconds, case.load.connections)
     return drive(case.load, port, process, seconds, folder)

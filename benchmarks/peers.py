@@ -16,6 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import trustme
+
 __all__ = ["DIRECT", "PEERS", "Peer", "Place", "by_name", "free_port", "sidecar_python", "upstream_command"]
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -82,11 +84,18 @@ def by_name(names: str) -> list[Peer]:
 
 
 def upstream_command(place: Place) -> list[str]:
-    """nginx as the upstream, with its answers and files in the place's folder."""
+    """nginx as the upstream, with its answers, files and certificate in the place's folder.
+
+    It speaks TLS on the same port of 127.0.0.2; ``authority.pem`` vouches for it.
+    """
     files = place.folder / "files"
     files.mkdir(parents=True, exist_ok=True)
     for name, size in {"1mib": 1 << 20, "100mib": 100 << 20}.items():
         (files / name).write_bytes(bytes(size))
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(place.folder / "authority.pem"))
+    leaf = authority.issue_cert("localhost", "127.0.0.2")
+    leaf.private_key_and_cert_chain_pem.write_to_path(str(place.folder / "upstream.pem"))
     return _nginx("nginx", place, "upstream.conf")
 
 

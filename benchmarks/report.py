@@ -38,9 +38,9 @@ class Report:
         found = [of(sample) for sample in self._samples(peer, case)]
         return median(found) if found else None
 
-    def ratio(self, peer: str, case: str, of: Callable[[Sample], float]) -> float | None:
-        """The median of the ratios to Envoy, each within its round."""
-        pairs = [(round_.samples.get((peer, case)), round_.samples.get((REFERENCE, case))) for round_ in self.rounds]
+    def ratio(self, peer: str, case: str, of: Callable[[Sample], float], to: str = REFERENCE) -> float | None:
+        """The median of the ratios to Envoy, or to another, each within its round."""
+        pairs = [(round_.samples.get((peer, case)), round_.samples.get((to, case))) for round_ in self.rounds]
         found = [of(mine) / of(other) for mine, other in pairs if mine and other and of(other)]
         return median(found) if found else None
 
@@ -98,8 +98,9 @@ class Report:
         if not cases:
             return ""
         header = ["case", *[peer.name for peer in self.peers if peer.find()]]
-        rows = [self._case_row(case) for case in cases]
+        rows = [self._case_row(case) for case in cases if case.kind != "newcomers"]
         rows += [self._latency_row(case) for case in cases if case.name.endswith("-1")]
+        rows += [self._bystander_row(case) for case in cases if case.kind == "newcomers"]
         rows += [self._peak_row(case) for case in cases if case.per_mib]
         rows += [self._bad_row(case) for case in cases if case.name == "flaky"]
         return "### CPU µs per request, or per MiB of body (× Envoy)\n\n" + table(header, rows)
@@ -124,6 +125,11 @@ class Report:
         ]
         what = "p50 added to the direct one" if floor else "p50"
         return [f"{case.title}, {what}, µs", *cells]
+
+    def _bystander_row(self, case: Case) -> list[str]:
+        peers = [peer for peer in self.peers if peer.find()]
+        values = [self.value(peer.name, case.name, p99) for peer in peers]
+        return [f"{case.title}, p99, ms", *["" if value is None else f"{value / 1000:.1f}" for value in values]]
 
     def _peak_row(self, case: Case) -> list[str]:
         cells = [megabytes(self.value(peer.name, case.name, rss_peak)) for peer in self.peers if peer.find()]
@@ -182,6 +188,14 @@ class Report:
         yield "p99 at 1,000 requests/s, × Envoy", self.ratio("sidecar", "steady", p99), 1.2, ""
         yield "CPU per byte, 100 MiB response, × Envoy", self.ratio("sidecar", "100mib", cpu_us_per_mib), 1.5, ""
         yield "CPU per byte, 10 MiB upload, × Envoy", self.ratio("sidecar", "upload", cpu_us_per_mib), 1.5, ""
+        yield "CPU, small GET over TLS, × Envoy", self.ratio("sidecar", "tls", cpu_us), 0.8, ""
+        yield "CPU, new TLS connection, × Envoy", self.ratio("sidecar", "tls-new", cpu_us), 2.0, ""
+        yield "CPU, new TLS connection, × HAProxy", self.ratio("sidecar", "tls-new", cpu_us, "haproxy"), 1.2, ""
+        for case in ("tls-1mib", "tls-100mib", "tls-upload-1mib", "tls-upload"):
+            title = next((one.title for one in self.cases if one.name == case), "")
+            yield f"CPU per byte, {title}, × Envoy", self.ratio("sidecar", case, cpu_us_per_mib), 1.0, ""
+        newcomers = self.value("sidecar", "newcomers", p99)
+        yield "bystander during 100 new TLS connections, p99", newcomers / 1000 if newcomers else None, 20.0, " ms"
         yield "RSS at rest, × Envoy", _over(self.rest("sidecar"), self.rest(REFERENCE)), 0.8, ""
         yield "start to first answer", self.start("sidecar"), 0.5, " s"
         yield "one parked exchange", self.parked("sidecar", lambda p: p.bytes_per_parked / 1024), 12.0, " KiB"

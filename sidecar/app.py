@@ -102,6 +102,8 @@ class Sidecar:
         via = f"sidecar-{new_id()[:12]}"
         clock = self._clock
         self._spool = Spool()
+        self._spool.on_trouble = self._spool_refused
+        self._spool.try_out()
         self.services = Services(
             loop, clock, self._chance, self.metrics, via, self.crashed, clock.monotonic, self._spool
         )
@@ -176,6 +178,10 @@ class Sidecar:
         place = f"{trace.tb_frame.f_globals.get('__name__')}:{trace.tb_lineno}" if trace is not None else "?"
         self.events.limited("internal_error", "error", error=type(exc).__name__, at=place)
 
+    def _spool_refused(self, why: str) -> None:
+        message = f"large request bodies cannot be held on disk, and not be sent again: {why}; set TMPDIR"
+        self.events.limited("spool_trouble", "error", message=message)
+
     def _router(self, deployment: Deployment, before: Router | None) -> Router:
         services = self.services
         return Router(
@@ -218,6 +224,8 @@ class Sidecar:
 
     def _checks(self) -> Sequence[tuple[str, bool, str]]:
         draining = self.services.draining
+        trouble = self._spool.trouble
+        bodies = () if not trouble else (("bodies", True, f"the disk takes none, only memory holds them: {trouble}"),)
         outbox = () if self._courier is None else (("outbox", True, self._courier.state()),)
         shared: Sequence[tuple[str, bool, str]] = ()
         if self._sharing is not None:
@@ -229,6 +237,7 @@ class Sidecar:
                 True,
                 "" if self.metrics.config_ok else "the last reload failed; the old one is in force",
             ),
+            *bodies,
             *outbox,
             *shared,
         )

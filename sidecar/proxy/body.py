@@ -229,7 +229,8 @@ class Body:
             if self._file is None:
                 self._file = self._spool.take()
             _write_all(self._file, self._tail, self._file_bytes)
-        except OSError:
+        except OSError as error:
+            self._spool.refused(error)
             self._stop_holding()
             return
         self._file_bytes += self._tail_bytes

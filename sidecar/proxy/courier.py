@@ -301,9 +301,7 @@ class Courier:
         lane.failures += 1
         lane.quiet_until = clock.monotonic() + self._pause_seconds(item, lane.failures)
         tries = item.tries + round_.is_its_own
-        # Longer than it lives is for ever: and a number that the file can hold.
-        hint = min(round_.hint_seconds, self._keeper.rule.max_age_seconds)
-        pause = hint + self._pause_seconds(item, tries + 1)
+        pause = round_.hint_seconds + self._pause_seconds(item, tries + 1)
         aside = item.aside or (round_.is_its_own and (tries >= TRIES_BEFORE_ASIDE or pause > HELD_UP_SECONDS))
         lane.after_aside = aside
         due_at = clock.wall() + pause

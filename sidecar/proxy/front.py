@@ -149,29 +149,32 @@ class AppConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self.write_out()
-        if self.current is None or self._leaving:
+        if self._leaving:
             return False
-        if self.waiting or self.intake.is_receiving:
-            self.current.cancel()
-            return False
-        self._half_closed = True
-        self.keep_alive = False
-        self._loop.call_later(HALF_CLOSED_SECONDS, self.give_up)
-        return True
+        if self.current is not None:
+            if self.waiting or self.intake.is_receiving:
+                self.current.cancel()
+                return False
+            self._loop.call_later(HALF_CLOSED_SECONDS, self.give_up, self.current)
+        # Whole requests may have come before it. The last one ends the connection.
+        has_next = self.intake.has_next
+        self.keep_alive = self.keep_alive and has_next
+        self._half_closed = self.current is not None or has_next
+        return self._half_closed
 
     @property
     def is_leaving(self) -> bool:
         """Whether the app has at least stopped sending: no new attempt is made for it."""
         return self._half_closed or self.transport is None
 
-    def give_up(self, seen_bytes: int = -1) -> None:
-        """Stop what is under way for an app that has stopped sending, unless it goes on taking its answer."""
-        if self.current is None:
+    def give_up(self, exchange: Current, seen_bytes: int = -1) -> None:
+        """Stop it for an app that has stopped sending, unless the app goes on taking its answer."""
+        if self.current is not exchange:
             return
         if self.response_started and self.response_bytes != seen_bytes:
-            self._loop.call_later(HALF_CLOSED_SECONDS, self.give_up, self.response_bytes)
+            self._loop.call_later(HALF_CLOSED_SECONDS, self.give_up, exchange, self.response_bytes)
         else:
-            self.current.cancel()
+            exchange.cancel()
 
     def note_activity(self) -> None:
         """Bring ``active_at`` up to date. A flag on the path of every read, a clock here."""
@@ -217,9 +220,14 @@ class AppConnection(asyncio.Protocol):
         message = intake.message
         if intake.bad is not None or message is None:
             self._refuse()
+        elif self._half_closed and intake.is_receiving:
+            # The rest of its body will never come.
+            self._leave()
         elif self.transport is not None:
-            self.keep_alive = not message.should_close
+            self.keep_alive = not message.should_close and not (self._half_closed and not intake.has_next)
             self._house.exchange(self, message)
+            if self._half_closed and self.current is not None:
+                self._loop.call_later(HALF_CLOSED_SECONDS, self.give_up, self.current)
 
     def _begin_last(self) -> None:
         """As ``_begin_exchange``, while shutting down: the answer says that it is the last."""
@@ -246,7 +254,7 @@ class AppConnection(asyncio.Protocol):
             self._refuse()
         elif cut:
             self.cut()
-        elif not self.keep_alive or self._half_closed or intake.is_receiving or self._house.draining:
+        elif not self.keep_alive or intake.is_receiving or self._house.draining:
             self._leave()
         else:
             # ``keep_alive``, ``until_close`` and ``broken`` are as they were: whoever changes them ends the connection.
@@ -272,7 +280,10 @@ class AppConnection(asyncio.Protocol):
         # What it has sent has been waiting for us, not we for it.
         self.active_at = self._loop.time()
         self.intake.next()
-        if self._reading_paused and self._wants_more():
+        if self._half_closed and self.intake.has_part:
+            # A request that will never be whole.
+            self._leave()
+        elif self._reading_paused and self._wants_more():
             self.set_reading(True)
 
     def _wants_more(self) -> bool:
@@ -332,7 +343,7 @@ class AppConnection(asyncio.Protocol):
             self.close_if_idle()
 
     def close_if_idle(self) -> None:
-        if self.current is None and self.transport is not None and not self._leaving:
+        if self.current is None and self.transport is not None and not self._leaving and not self.intake.has_next:
             self.write_out()
             self._leaving = True
             self.leaving_since = self._loop.time()
@@ -349,15 +360,10 @@ class AppConnection(asyncio.Protocol):
         if len(intake.behind) > PIPELINED_BYTES and not intake.has_part:
             self.set_reading(False)
 
-    @property
-    def is_paused(self) -> bool:
-        """Whether it is us who do not read, for now."""
-        return self._reading_paused
-
     def set_reading(self, reading: bool) -> None:
         """Back-pressure on the app."""
         transport = self.transport
-        if transport is None or transport.is_closing() or reading is not self._reading_paused:
+        if transport is None or transport.is_closing() or reading is not self._reading_paused or self._half_closed:
             return
         self._reading_paused = not reading
         if reading:

@@ -100,6 +100,11 @@ class Intake:
         """Whether a head has begun that is not whole yet."""
         return not self._busy and bool(self.behind)
 
+    @property
+    def has_next(self) -> bool:
+        """Whether something has come behind the current request, which is not over or was not followed yet."""
+        return self._busy and bool(self.behind)
+
     def hand_to(self, on_request: Callable[[], None]) -> None:
         """From now on requests go to another call."""
         self._on_request = on_request

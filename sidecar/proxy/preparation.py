@@ -30,7 +30,7 @@ from sidecar.proxy.headers import (
 )
 from sidecar.proxy.ids import idempotency_key, new_id, sane
 from sidecar.proxy.refusals import own_options
-from sidecar.proxy.routing import Refused, Router, UserInfo, check_host, valid_hosts
+from sidecar.proxy.routing import Refused, Router, UserInfo, check_climb, check_host, valid_hosts
 from sidecar.proxy.userinfo import moved
 from sidecar.upstream.login import Credential
 from sidecar.wire.framing import CHUNKED
@@ -111,6 +111,8 @@ def prepare(message: RequestMessage, router: Router, body_length: int) -> Prepar
         destination, target = router.find(path)
     except UserInfo as found:
         return prepare(moved(message, found.target, found.user_info), router, body_length)
+    if destination.base_path or destination.credential is not None:
+        check_climb(target[len(destination.base_path) :])
     bound = destination.bound
     if destination.routes is not None:
         bound = destination.policy_for(method, target.partition("?")[0][len(destination.base_path) :])

@@ -29,7 +29,7 @@ from sidecar.upstream.login import Credentials
 from sidecar.upstream.pool import Pool, Pools
 from sidecar.upstream.wayout import WayOut
 
-__all__ = ["Refused", "Router", "UserInfo", "check_host", "valid_hosts"]
+__all__ = ["Refused", "Router", "UserInfo", "check_climb", "check_host", "valid_hosts"]
 
 UNKNOWN_HOSTS = 1000
 """Hosts without an upstream whose budget is remembered; the oldest is forgotten."""
@@ -38,6 +38,7 @@ _ONE_SEGMENT: Final = [1]
 
 OWN_NAMES = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0"})  # noqa: S104 - refused, not bound
 
+_SLASH: Final = re.compile(r"/|\\|%2f|%5c")
 _HOST: Final = re.compile(r"(?:[A-Za-z0-9._~%!$&'()*+;=-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?")
 valid_hosts: Final[set[bytes]] = set()
 """Values of ``Host`` that have been found valid; bounded."""
@@ -302,6 +303,24 @@ class Router:
             host=origin.authority,
         )
         return made
+
+
+def check_climb(target: str) -> None:
+    """Refuse a target whose dot segments lead above where it begins, in whatever spelling a server may read them.
+
+    For upstreams with a base path or a credential of ours: their neighbours must not see it (RFC 3986 section 5.2.4).
+    """
+    path = target.partition("?")[0]
+    if "/.." not in path and "%" not in path and "\\" not in path:
+        return
+    depth = 0
+    for segment in _SLASH.split(path.lower().replace("%2e", ".")):
+        if segment == "..":
+            depth -= 1
+            if depth < 0:
+                raise Refused(400, "target", "the path leads out of what is mounted there")
+        elif segment not in ("", "."):
+            depth += 1
 
 
 def _host_line(origin: Origin) -> bytes:

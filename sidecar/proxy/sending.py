@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 from sidecar.core.flow.queue import Ticket
-from sidecar.core.words import IDEMPOTENT_METHODS, FailureKind, WaitFrom
+from sidecar.core.words import FailureKind, WaitFrom
 from sidecar.proxy.body import Body
 from sidecar.proxy.front import AppConnection
 from sidecar.proxy.preparation import Prepared
@@ -129,8 +129,8 @@ class Sending:
     def _send_on_idle(self, number: int, left_seconds: float) -> Connection | None:
         """Over a pooled connection, if there is one that lives. A dead one costs nothing: not a byte was written."""
         pool = self._prepared.destination.pool
-        careful = self._method not in IDEMPOTENT_METHODS
-        while (connection := pool.take_idle(careful=careful)) is not None:
+        # Careful whatever the method: there may be no other attempt, and a task costs far more than a look.
+        while (connection := pool.take_idle(careful=True)) is not None:
             if self._write(connection, number, left_seconds):
                 return connection
         return None

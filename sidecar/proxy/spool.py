@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from collections.abc import Callable
 from typing import Final
 
 __all__ = ["Spool"]
@@ -22,16 +23,33 @@ KEPT_BYTES: Final = 16 << 20
 class Spool:
     """Lends files. Call ``close`` at the end."""
 
-    __slots__ = ("_free",)
+    __slots__ = ("_free", "on_trouble", "trouble")
 
     def __init__(self) -> None:
         self._free: list[int] = []
+        self.trouble = ""
+        """Why the disk took nothing the last time; empty while it does."""
+        self.on_trouble: Callable[[str], None] | None = None
+
+    def try_out(self) -> None:
+        """Whether the disk takes anything at all, before a body needs it: what is wrong is in ``trouble``."""
+        try:
+            self.give_back(self.take())
+        except OSError as error:
+            self.refused(error)
+
+    def refused(self, error: OSError) -> None:
+        """The disk did not take a body, which is held in memory alone from now on."""
+        self.trouble = error.strerror or str(error)
+        if self.on_trouble is not None:
+            self.on_trouble(self.trouble)
 
     def take(self) -> int:
         """A file descriptor, for one body at a time. Raises OSError if the disk gives none."""
         if self._free:
             return self._free.pop()
         with tempfile.TemporaryFile(prefix="sidecar-") as file:
+            self.trouble = ""
             return os.dup(file.fileno())
 
     def give_back(self, file: int) -> None:

@@ -257,12 +257,15 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
     def _read(self) -> None:
         """Everything that has come, decrypted, record by record, unless ``inner`` has enough."""
         incoming, tls = self._incoming, self._tls
+        size = 0
         try:
             while not (self._is_paused or self._is_closing or self._has_ended):
-                if not (incoming.pending or incoming.eof or tls.pending()):
+                # A full record is mostly followed by another one; else we look first, since a vain read is dear.
+                if size < RECORD_BYTES and not (incoming.pending or incoming.eof or tls.pending()):
                     break
                 data = tls.read(RECORD_BYTES)
-                if not data:
+                size = len(data)
+                if not size:
                     self._end()
                     return
                 self._inner.data_received(data)

@@ -13,7 +13,7 @@ import pytest
 
 from tests.behaviour.conftest import Make
 from tests.support.clock import ManualClock
-from tests.support.sidecar import Running
+from tests.support.sidecar import Running, yaml_for
 from tests.support.structured import dictionary
 from tests.support.upstream import Connection, Received, Step, Upstream, hang, head_bytes, say, say_raw
 
@@ -435,3 +435,19 @@ async def test_a_secret_that_is_no_text_is_a_failed_login_and_never_shown(
     assert "the variable TEST_PASSWORD is not UTF-8" in said
     assert "ss-of-the-test" not in said
     assert await sidecar.metric('sidecar_login_failures_total{upstream="api"}') == 1
+
+
+@pytest.mark.parametrize(
+    "path", ["/../x", "/a/../../x", "/%2e%2e/x", "/.%2E/x", "/..%2fx", "/..\\x", "/a%2f..%5C..%2fx", "/./../x"]
+)
+async def test_no_path_leads_out_of_a_base_path_with_our_credential_on_it(
+    make: Make, upstream: Upstream, path: str
+) -> None:
+    api = Guarded(upstream)
+    text = yaml_for(upstream, more=LOGIN).replace(f":{upstream.port}", f":{upstream.port}/base", 1)
+    sidecar = await make(upstream, POLICY, text=text)
+    assert (await sidecar.ask("GET", "/api/a/../b/x..y?q=/../..")).status == 200
+    before = len(upstream.requests)
+    answer = await sidecar.ask("GET", f"/api{path}")
+    assert (answer.status, len(upstream.requests)) == (400, before)
+    assert len(api.logins) == 1

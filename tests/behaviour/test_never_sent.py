@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Coroutine
+from typing import Any
 
 import pytest
 
@@ -70,6 +72,30 @@ async def test_a_close_that_nobody_has_noticed_yet_costs_a_post_nothing(make: Ma
             assert (await client.answer("POST")).status == 200
     assert all(upstream.effects[f"/{number}"] == 1 for number in range(40))
     assert len(upstream.requests) == 80
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_pooled_connection_that_has_just_been_closed_costs_no_attempt(
+    make: Make, upstream: Upstream, method: str
+) -> None:
+    """With one attempt there is no other: the kernel is asked before anything is written, whatever the method."""
+    sidecar = await make(upstream, "attempts: 1")
+    loop = asyncio.get_running_loop()
+    async with sidecar.client() as client:
+        assert (await client.ask("GET", "/api/first")).status == 200
+        pooled = upstream.connections[-1]
+        await upstream.until(lambda: pooled.idle)
+
+        def closing(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **more: Any) -> asyncio.Task[Any]:
+            """The FIN comes when the exchange's task is made: before its first step, and before the next poll."""
+            loop.set_task_factory(None)
+            pooled.channel.end()
+            return asyncio.Task(coro, loop=loop, **more)
+
+        client.channel.sock.sendall(request_bytes(method, "/api/second", body=b"one"))
+        loop.set_task_factory(closing)  # type: ignore[arg-type]
+        answer = await client.answer(method)
+        assert (answer.status, answer.headers.get("Sidecar")) == (200, "outcome=ok, attempts=1")
 
 
 async def test_bytes_right_behind_a_post_that_is_not_written_yet_are_no_answer(make: Make, upstream: Upstream) -> None:

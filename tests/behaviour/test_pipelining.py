@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import pytest
+
+from sidecar.observe.record import ExchangeRecord
 from tests.behaviour.conftest import Make
 from tests.support.client import request_bytes
 from tests.support.upstream import Connection, Step, Upstream, hang, reset, say
@@ -102,3 +107,58 @@ async def test_an_http_10_app_is_closed_unless_it_asked_otherwise(make: Make, up
         assert answer.body == b"ok"
         if (answer.headers.get("Connection") or "").lower() == "keep-alive":
             assert (await client.ask("GET", "/api/x")).status == 200
+
+
+LAST = ["", "GET /api/2 HT", "POST /api/2 HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\npart"]
+"""Behind two whole requests: nothing, the beginning of a head, the beginning of a body."""
+
+
+@pytest.mark.parametrize("last", LAST, ids=["nothing", "head", "body"])
+@pytest.mark.parametrize("apart", [False, True], ids=["at-once", "apart"])
+async def test_whole_requests_before_a_fin_are_all_answered(
+    make: Make, upstream: Upstream, last: str, apart: bool
+) -> None:
+    """``printf … | nc -N``: the FIN says that no more requests come, and takes back none."""
+    sidecar = await make(upstream)
+    upstream.otherwise = echo
+    async with sidecar.client() as client:
+        await client.send(request_bytes("GET", "/api/0") + request_bytes("GET", "/api/1") + last.encode())
+        if apart:
+            await upstream.received()
+        client.end_sending()
+        first, second = await client.answer(), await client.answer()
+        assert (first.body, second.body) == (b"/0", b"/1")
+        assert first.headers.get("Connection") is None
+        assert (second.headers.get("Connection") == "close") is (not last)
+        assert await client.ended() in ("closed", "reset")
+    assert [request.target for request in upstream.requests] == ["/0", "/1"]
+
+
+async def test_a_fin_behind_a_hundred_requests_takes_none_back(make: Make, upstream: Upstream) -> None:
+    sidecar = await make(upstream)
+    upstream.otherwise = echo
+    async with sidecar.client() as client:
+        await client.send(b"".join(request_bytes("GET", f"/api/{number}") for number in range(100)))
+        client.end_sending()
+        assert [(await client.answer()).body for _ in range(100)] == [b"/%d" % number for number in range(100)]
+        assert await client.ended() == "closed"
+
+
+async def test_what_was_sent_before_a_drain_is_answered_though_its_turn_comes_later(
+    make: Make, upstream: Upstream
+) -> None:
+    """The first answer has promised to go on; the drain begins between the two."""
+    sidecar = await make(upstream)
+    upstream.otherwise = echo
+    listener, loop = sidecar.sidecar.listener, asyncio.get_running_loop()
+
+    def drain_before_the_next(record: ExchangeRecord) -> None:
+        listener._on_record = None
+        loop.call_soon(listener.drain)
+
+    listener._on_record = drain_before_the_next
+    async with sidecar.client() as client:
+        await client.send(request_bytes("GET", "/api/0") + request_bytes("GET", "/api/1"))
+        assert [(await client.answer()).body for _ in range(2)] == [b"/0", b"/1"]
+        assert await client.ended() == "closed"
+    assert listener.draining

@@ -406,3 +406,14 @@ async def test_a_breaker_that_closes_again_lets_the_outbox_drain(make: Make, ups
     await until_items(sidecar, 0)
     delivered = [request.body for request in upstream.requests[8:]]
     assert list(dict.fromkeys(map(bytes, delivered))) == [b"0", b"1", b"2", b"3"]
+
+
+async def test_a_disk_for_bodies_that_cannot_be_written_is_told_at_the_start_and_at_readiness(
+    make: Make, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", "/nonexistent-directory")
+    sidecar = await make(upstream)
+    assert "spool_trouble" in sidecar.log.getvalue()
+    answer = await sidecar.admin("/readyz?verbose")
+    assert answer.status == 200
+    assert "bodies ok: the disk takes none, only memory holds them: No such file or directory" in answer.body.decode()

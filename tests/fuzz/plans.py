@@ -165,6 +165,8 @@ def _site(dice: random.Random) -> Site:
 
 def _talk(dice: random.Random, at: float, requests: tuple[Request, ...]) -> Talk:
     ends = dice.choice(("waits", "waits", "waits", "half", "reset", "close"))
+    if any(request.way == "tunnel" for request in requests):
+        requests = tuple(replace(request, way="tunnel") for request in requests)
     after = dice.choice((0.0, 0.0, SNAP, *_MOMENTS)) if ends != "waits" else 0.0
     return Talk(at, requests, ends, after, dice.choice((0.0, 0.0, 0.0, 3.0, 90.0)))
 

@@ -10,7 +10,7 @@ from tests.fuzz.world import play
 
 __all__ = ["kind_of", "shrink"]
 
-MOST_SECONDS = 120.0
+MOST_SECONDS = 45.0
 
 
 def kind_of(fault: str) -> str:

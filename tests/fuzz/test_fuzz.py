@@ -9,7 +9,7 @@ from tests.fuzz.plans import Act, Plan, Request, Run, Site, Talk, make
 from tests.fuzz.shrink import shrink
 from tests.fuzz.world import play
 
-SEEDS = 160
+SEEDS = 120
 PER_TEST = 20
 
 

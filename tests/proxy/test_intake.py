@@ -176,7 +176,7 @@ def test_a_refusal_does_not_depend_on_the_cut(data: bytes, places: list[int]) ->
         (b"\r\n" * (EMPTY_LINES + 1), 400),
         (b"(not) ", 400),
         (b"BREW\x00", 400),
-        (b"M" * 65, 400),
+        (b"M" * 65, 501),
     ],
     ids=short,
 )

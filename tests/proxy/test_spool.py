@@ -46,3 +46,15 @@ def test_nobody_else_can_open_one() -> None:
     assert os.fstat(file).st_nlink == 0
     spool.give_back(file)
     spool.close()
+
+
+def test_a_disk_that_takes_nothing_says_why_until_it_takes_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    spool, told = Spool(), list[str]()
+    spool.on_trouble = told.append
+    monkeypatch.setattr("tempfile.tempdir", "/nonexistent-directory")
+    spool.try_out()
+    assert told == [spool.trouble] == ["No such file or directory"]
+    monkeypatch.setattr("tempfile.tempdir", None)
+    spool.try_out()
+    assert spool.trouble == ""
+    spool.close()

@@ -1,5 +1,7 @@
-"""The harness of "do no harm": its models, its dice and its judgement. Whether the engine holds the property is told by
-``python -m benchmarks.harmless``; a few hundred seeds of it are held here."""
+"""The harness of "do no harm": its models, its dice and its judgement.
+
+Whether the engine holds the property is told by ``python -m benchmarks.harmless``.
+"""
 
 from __future__ import annotations
 
