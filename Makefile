@@ -5,7 +5,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 FUZZ_SECONDS ?= 3600
-.PHONY: fuzz help run demo test crash check wheel bench storms image setup clean
+.PHONY: fuzz mutants help run demo test crash check wheel bench storms image setup clean
 
 BIN := .venv/bin
 PINS := deploy/constraints.txt
@@ -36,6 +36,9 @@ crash: .venv/.tools ## the outbox under 100 kill -9
 
 fuzz: .venv/.tools ## random conversations on a virtual clock, for FUZZ_SECONDS (an hour); counts at the end
 	@$(BIN)/python -m tests.fuzz --seconds=$(FUZZ_SECONDS)
+
+mutants: .venv/.tools ## take each mend of a proven fault out, and show how soon the fuzz finds that
+	@$(BIN)/python -m tests.fuzz.without
 
 check: .venv/.tools ## lint, format, types, the shipped configuration, and its policy tests
 	@$(BIN)/ruff check .

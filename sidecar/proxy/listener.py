@@ -257,7 +257,9 @@ class Listener:
         metrics.protocol_error(bad.kind)
         metrics.unknown.finished("", Outcome.REJECTED, 0.0)
         self._events.limited("malformed_request", kind=bad.kind, status=bad.status, detail=bad.detail)
-        request_id, correlation_id, lines = own_ids(None, self.router.default)
+        # Where it broke off in its body, the request has a head, and perhaps ids of the app's.
+        message = app.intake.message if app.intake.is_receiving else None
+        request_id, correlation_id, lines = own_ids(message, self.router.default)
         answer = OwnAnswer(
             bad.status,
             bad.kind,

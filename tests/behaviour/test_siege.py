@@ -260,6 +260,14 @@ async def test_heads_that_never_end_are_given_up_one_after_the_other(make: Make,
     assert (await sidecar.ask("GET", "/api/x")).status == 200
 
 
+async def test_a_body_that_stalls_is_answered_with_the_ids_of_its_request(make: Make, upstream: Upstream) -> None:
+    sidecar = await make(upstream)
+    async with sidecar.client() as client:
+        await client.send(request_bytes("POST", "/api/x", [("X-Request-Id", "mine")], b"whole")[:-3])
+        answer = await client.answer()
+    assert (answer.status, answer.headers.get("X-Request-Id")) == (408, "mine")
+
+
 async def test_an_app_whose_heads_come_in_two_pieces_is_never_too_slow(make: Make, upstream: Upstream) -> None:
     """Whenever the sweep looks there is a part of a head; but never of the same one."""
     sidecar = await make(upstream, quick=PATIENT, top="limits: {head_timeout: 200ms}")

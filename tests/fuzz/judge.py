@@ -52,6 +52,7 @@ class Judge:
             yield from self._same(asked, arrivals)
             yield from self._answer(asked, arrivals)
             yield from self._last_word(asked, arrivals)
+            yield from self._stored(asked)
         for app in self._world.apps:
             yield from self._conversation(app)
 
@@ -149,8 +150,8 @@ class Judge:
             yield f"{asked.request.token}: a healthy body was cut after {len(answer.body)} of {len(expected)} bytes"
 
     def _is_calm(self, asked: Asked) -> bool:
-        """Whether the app waited and read, and the sidecar stayed."""
-        if asked.talk.stalls or asked.talk.ends != "waits":
+        """Whether the app sent, waited and read, and the sidecar stayed."""
+        if asked.talk.stalls or asked.talk.ends != "waits" or asked.request.pause >= self._site.idle:
             return False
         end = asked.ended_at or self._world.loop.time()
         return not any(begun <= end and asked.sent_at <= over + 1 for begun, over in self._world.troubles)
@@ -168,6 +169,13 @@ class Judge:
                     yield f"{token} got the {asked.status} of arrival {source}, though {later} may have been applied"
             elif self._site.hedge is None and self._was_answered(later, asked.answered_at):
                 yield f"{token} got the answer of arrival {source}, though {later} was answered, too"
+
+    def _stored(self, asked: Asked) -> Iterator[str]:
+        """A table that stores what cannot be sent stores what a shutdown holds back, too."""
+        request = asked.request
+        writes = request.method in KEYED and request.way in ("mount", "host", "tunnel")
+        if self._site.table == "store" and writes and "reason=draining" in asked.sidecar and asked.status >= 500:
+            yield f"{request.token} was held back by a shutdown, and not stored: {asked.status} {asked.sidecar}"
 
     def _was_answered(self, arrival: Arrival, before: float) -> bool:
         """Whether the sidecar had the whole answer of this one well before that moment."""

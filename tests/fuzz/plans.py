@@ -148,7 +148,7 @@ def make(seed: int) -> Run:
 
 
 def _site(dice: random.Random) -> Site:
-    outbox = dice.random() < 0.35
+    outbox = dice.random() < 0.5
     return Site(
         deadline=dice.choice((1.0, 2.0, 10.0, 60.0)),
         attempts=dice.choice((1, 2, 3, 4)),
@@ -172,7 +172,7 @@ def _talk(dice: random.Random, at: float, requests: tuple[Request, ...]) -> Talk
 
 
 def _request(dice: random.Random, site: Site, token: str) -> Request:
-    ways = ["mount", "mount", "mount", "host", "unknown", "tunnel", *(["store"] * 4 if site.outbox else [])]
+    ways = ["mount", "mount", "mount", "host", "unknown", "tunnel", *(["store"] * 8 if site.outbox else [])]
     way = dice.choice(ways)
     method = dice.choice(("POST", "POST", "PUT")) if way == "store" else dice.choice(_METHODS)
     size = 0 if method in ("GET", "HEAD", "DELETE", "LIST") else dice.choice(_SIZES)
@@ -195,8 +195,8 @@ def _request(dice: random.Random, site: Site, token: str) -> Request:
 def _plan(dice: random.Random, site: Site) -> Plan:
     moments = (0.0, 0.0, 0.0, SNAP, SNAP, site.head - 0.01, site.deadline - 0.15, *_MOMENTS)
     does = dice.choices(("answer", "cut", "hang", "lie"), (12, 3, 1, 1))[0]
-    status = dice.choice((200, 200, 200, 429, 429, 503, 503, 500, 404, 408, 204, 304, 201))
-    hint = dice.choice(_HINTS) if status in (429, 503) and dice.random() < 0.6 else None
+    status = dice.choice((200, 200, 200, 429, 429, 429, 503, 503, 503, 500, 404, 408, 204, 304, 201))
+    hint = dice.choice(_HINTS) if status in (429, 503) and dice.random() < 0.7 else None
     pieces = dice.choice((1, 1, 1, 2, 3))
     return Plan(
         does,
