@@ -36,6 +36,7 @@ from sidecar.proxy.ids import new_id
 from sidecar.proxy.listener import CannotListen, Listener
 from sidecar.proxy.notices import Notices
 from sidecar.proxy.opening import Contexts, Opener
+from sidecar.proxy.operator import Operator
 from sidecar.proxy.routing import Router
 from sidecar.proxy.services import Services
 from sidecar.proxy.spool import Spool
@@ -120,6 +121,7 @@ class Sidecar:
         )
         self.opener = Opener(loop, self.listener, self.events)
         self.services.interceptor = self.opener
+        self.operator = Operator(self.services, lambda: self.listener.router, self.events)
         self._ticker = Ticker(loop, self._clock, self._holdings)
         self._ticker.start()
         try:
@@ -210,6 +212,7 @@ class Sidecar:
             recent=self.recent,
             config_text=self._config_text,
             reload=self._reload,
+            operator=self.operator,
             report=lambda wanted: self.listener.reports.find(wanted, self.recent),
             token=self._token,
             hosts=(address.host,),
@@ -227,6 +230,8 @@ class Sidecar:
         trouble = self._spool.trouble
         bodies = () if not trouble else (("bodies", True, f"the disk takes none, only memory holds them: {trouble}"),)
         outbox = () if self._courier is None else (("outbox", True, self._courier.state()),)
+        off = self.operator.retries_off()
+        retries = () if not off else (("retries", True, f"turned off for {', '.join(off)}"),)
         shared: Sequence[tuple[str, bool, str]] = ()
         if self._sharing is not None:
             shared = (("shared", True, "" if self._sharing.is_up else "the store is gone: each replica goes on alone"),)
@@ -237,6 +242,7 @@ class Sidecar:
                 True,
                 "" if self.metrics.config_ok else "the last reload failed; the old one is in force",
             ),
+            *retries,
             *bodies,
             *outbox,
             *shared,
@@ -247,6 +253,7 @@ class Sidecar:
         self.listener.router = self._router(deployment, self.listener.router)
         self._pools.keep(self.listener.router.pools())
         self.listener.limits = deployment.limits
+        self.operator.apply()
         if self._sharing is not None:
             self._sharing.apply(_parts(self.listener.router))
         opened = True
@@ -292,6 +299,7 @@ class Sidecar:
         if self.services.outbox is not None:
             await self.services.outbox.close()
         self._ticker.close()
+        self.operator.close()
         if self._sharing is not None:
             await self._sharing.close()
         for holding in self.listener.router.holdings():

@@ -12,6 +12,7 @@ from aiohttp import web
 from sidecar.admin.guard import guard, sign
 from sidecar.admin.page import Page
 from sidecar.admin.state import AdminState
+from sidecar.admin.switches import Switches
 from sidecar.admin.views import Views
 
 __all__ = ["make_admin", "make_runner"]
@@ -21,7 +22,7 @@ _BODY_BYTES = 64 << 10
 
 def make_admin(state: AdminState) -> web.Application:
     """All paths of the admin port (docs/metrics.md lists them)."""
-    views, page = Views(state), Page()
+    views, switches, page = Views(state), Switches(state), Page()
     app = web.Application(middlewares=[guard(state)], client_max_size=_BODY_BYTES)
     app.on_response_prepare.append(sign)
     app.router.add_get("/", page.show)
@@ -33,7 +34,10 @@ def make_admin(state: AdminState) -> web.Application:
     app.router.add_get("/debug/exchanges", views.exchanges)
     app.router.add_get("/debug/report", views.report)
     app.router.add_get("/debug/numbers", views.numbers)
-    app.router.add_post("/-/reload", views.reload)
+    app.router.add_get("/-/retries", switches.retries)
+    app.router.add_post("/-/reload", switches.reload)
+    app.router.add_post("/-/retries/off", switches.retries_off)
+    app.router.add_post("/-/retries/on", switches.retries_on)
     return app
 
 

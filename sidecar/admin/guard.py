@@ -73,6 +73,8 @@ def admit(request: web.Request, hosts: tuple[str, ...]) -> web.Response | None:
 
 def authorise(request: web.Request, token: str | None) -> web.Response | None:
     """The refusal of a request that would change something without the right to, or None."""
+    if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+        return _text(403, "A page of another site may change nothing here (Fetch Metadata, Sec-Fetch-Site).")
     if not token:
         return _text(
             403,

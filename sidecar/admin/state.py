@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.ring import Recent
 
-__all__ = ["AdminState", "Check", "ReloadResult"]
+__all__ = ["AdminState", "Check", "Operator", "ReloadResult"]
 
 
 class Check(NamedTuple):
@@ -27,6 +27,24 @@ class ReloadResult:
     """For people: what is in force now, or every error of the file."""
 
 
+class Operator(Protocol):
+    """What may be done to the running sidecar. ``upstream`` None: to all of them."""
+
+    def names(self) -> list[str]:
+        """Every upstream that can be named."""
+
+    def turn_retries_off(self, upstream: str | None, seconds: float | None) -> None:
+        """For so long; None: until they are turned on."""
+
+    def turn_retries_on(self, upstream: str | None) -> None: ...
+
+    def retries_off(self) -> dict[str, float | None]:
+        """Upstream -> the seconds for which its retries are still off; None: until they are turned on."""
+
+    def states(self) -> dict[str, dict[str, object]]:
+        """Upstream -> what holds its exchanges now, as plain data (docs/metrics.md)."""
+
+
 @dataclass(frozen=True, slots=True)
 class AdminState:
     """Made once by ``app``; the callables are asked at every request."""
@@ -38,6 +56,7 @@ class AdminState:
     config_text: Callable[[], str]
     """The effective configuration as YAML, secrets hidden."""
     reload: Callable[[], Awaitable[ReloadResult]]
+    operator: Operator
     report: Callable[[str], Mapping[str, object] | None]
     """What is known of the exchange with this id, redacted."""
     token: str | None = None

@@ -1,4 +1,4 @@
-"""The answers of the admin port: health, metrics, configuration, recent exchanges, reload.
+"""The answers of the admin port: health, metrics, configuration, recent exchanges.
 
 GET never changes anything. Readiness is the sidecar's own: an upstream that is down is no reason to take the app's
 sidecar away from it. The counterpart is ``guard``, which has let the request in.
@@ -14,7 +14,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from sidecar.admin.guard import authorise, is_local
+from sidecar.admin.guard import is_local
 from sidecar.admin.state import AdminState, Check
 from sidecar.observe.fields import fields_of
 from sidecar.observe.snapshot import snapshot
@@ -77,7 +77,8 @@ class Views:
     async def numbers(self, _request: web.Request) -> web.Response:
         """What the page draws: counters, states, readiness."""
         checks = [Check(*check)._asdict() for check in self._state.ready()]
-        return _json({"checks": checks, **snapshot(self._state.metrics)})
+        operator = self._state.operator
+        return _json({"checks": checks, **snapshot(self._state.metrics, operator.states())})
 
     async def report(self, request: web.Request) -> web.Response:
         """What is known of the exchange with the id ``id``; to this machine alone, since it may hold bodies."""
@@ -90,14 +91,6 @@ class Views:
         if report is None:
             return _text("nothing is known of a request with this id (any more)", status=404)
         return _json(report)
-
-    async def reload(self, request: web.Request) -> web.Response:
-        """Reads the configuration again: 200 if it is in force, 422 if the old one stays."""
-        refusal = authorise(request, self._state.token)
-        if refusal is not None:
-            return refusal
-        result = await self._state.reload()
-        return _text(result.message, status=200 if result.ok else 422)
 
 
 def _check_line(check: Check) -> str:

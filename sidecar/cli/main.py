@@ -36,6 +36,7 @@ VERBS = {
     "doctor": "Say in plain words what is wrong with a set-up.",
     "health": "Ask a running sidecar whether it lives; for HEALTHCHECK.",
     "outbox": "Look into the outbox; send dead letters again, or drop them.",
+    "retries": "Turn the retries of a running sidecar off for a while, and on again.",
     "report": "Bundle what is known of one failed exchange.",
 }
 """Verb -> its line in the help: the list can be printed without opening a single one."""

@@ -270,7 +270,8 @@ def _affordable_wait(case: Case, verb: Verb) -> Wait | Reason:
         return wait
     if case.pressure.draining:
         return Reason.DRAINING
-    return Reason.SWITCHED_OFF if case.pressure.switched_off else wait
+    # A login is no retry for the upstream's sake: without it, every exchange would fail once the token has expired.
+    return Reason.SWITCHED_OFF if case.pressure.switched_off and verb is not Verb.LOGIN else wait
 
 
 def _timely_wait(case: Case) -> Wait | Reason:

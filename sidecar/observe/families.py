@@ -211,6 +211,13 @@ FAMILIES: tuple[Family, ...] = (
         "Is the retry budget about to run out?",
     ),
     _family(
+        "retries_off",
+        "gauge",
+        ("upstream",),
+        "1 while an operator has turned its retries off.",
+        "Has somebody forgotten to turn retries on again?",
+    ),
+    _family(
         "buffered_bytes",
         "gauge",
         (),

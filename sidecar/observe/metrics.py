@@ -95,6 +95,7 @@ class UpstreamMeters:
         "read_budget",
         "requests",
         "retries",
+        "retries_off",
         "suppressions",
         "waits",
     )
@@ -120,6 +121,8 @@ class UpstreamMeters:
         self.breaker_state = 0
         """0 closed, 1 probing, 2 open."""
         self.budget_tokens = 0.0
+        self.retries_off = False
+        """An operator has turned retries off."""
         self.read_budget: Callable[[], float] | None = None
         """If set, asked at every scrape in place of ``budget_tokens``; runs in the scraping thread."""
 
@@ -397,6 +400,7 @@ def _collect_state(meters: UpstreamMeters, families: dict[str, Metric]) -> None:
     _single(families["gate_closed"], [meters.name], int(meters.gate_closed))
     _single(families["breaker_state"], [meters.name], meters.breaker_state)
     _single(families["budget_tokens"], [meters.name], meters.budget())
+    _single(families["retries_off"], [meters.name], int(meters.retries_off))
 
 
 def _collect_outbox(meters: UpstreamMeters, families: dict[str, Metric]) -> None:

@@ -5,13 +5,21 @@ It reads and never resets; rates are the reader's business. The counterpart is `
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Final
+
 from sidecar.observe.metrics import Metrics, UpstreamMeters
 
 __all__ = ["snapshot"]
 
+NO_STATES: Final[Mapping[str, Mapping[str, object]]] = {}
 
-def snapshot(metrics: Metrics) -> dict[str, object]:
-    """All counters and states at this moment. An ``unknown`` upstream that was never used is left out."""
+
+def snapshot(metrics: Metrics, states: Mapping[str, Mapping[str, object]] = NO_STATES) -> dict[str, object]:
+    """All counters and states at this moment. An ``unknown`` upstream that was never used is left out.
+
+    ``states``: by upstream, what the loop knows beside the counters.
+    """
     return {
         "build": metrics.build,
         "inflight": metrics.inflight,
@@ -21,7 +29,9 @@ def snapshot(metrics: Metrics) -> dict[str, object]:
         "protocol_errors": sum(metrics.protocol_errors.values()),
         "config": {"ok": metrics.config_ok, "loaded_at": metrics.config_loaded_at},
         "upstreams": [
-            _upstream(meters) for meters in metrics.upstreams() if meters is not metrics.unknown or _is_used(meters)
+            {**_upstream(meters), **states.get(meters.name, {})}
+            for meters in metrics.upstreams()
+            if meters is not metrics.unknown or _is_used(meters)
         ],
     }
 

@@ -177,6 +177,10 @@ class Attempts:
             if ticket is not None:
                 destination.holding.abandon(ticket)
             raise Rejected(Reason.DEADLINE, 0.0)
+        if waited and self._services.retry_switch.is_off(destination.name, self._services.monotonic()):
+            if ticket is not None:
+                destination.holding.abandon(ticket)
+            raise Rejected(Reason.SWITCHED_OFF, 0.0)
         began = self._exchange.started if number == 1 and ticket is None else self._services.monotonic()
         sent = Sent(number, self._sending, began, ticket, waited, wait_from)
         self._begun(sent)

@@ -201,6 +201,16 @@ class Holding:
         """The time has come for somebody, or something was heard from other replicas."""
         self._release()
 
+    def holds(self) -> list[dict[str, object]]:
+        """What would hold a newcomer now, for those who look: ``by``, ``scope``, ``seconds`` (None: unknown)."""
+        now, found = self._clock.monotonic(), []
+        breaker = self.limiter.breaker
+        if breaker.is_open:
+            found.append({"by": "breaker", "scope": "upstream", "seconds": max(0.0, round(breaker.probe_at - now, 3))})
+        if self.limiter.gates_closed(now):
+            found.append({"by": "gate", "scope": "upstream", "seconds": None})
+        return found
+
     def _show(self, now: float) -> None:
         meters, limiter = self._meters, self.limiter
         meters.breaker_state = 0 if not limiter.breaker.is_open else 2

@@ -118,7 +118,7 @@ class Judging:
         return Pressure(
             budget_tokens=self._prepared.destination.purse.tokens(now),
             draining=services.draining,
-            switched_off=services.switched_off,
+            switched_off=services.retry_switch.is_off(self._prepared.destination.name, now),
             client_gone=self._app.is_leaving,
             replay=self._replay(sending),
         )

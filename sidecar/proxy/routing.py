@@ -197,6 +197,14 @@ class Router:
         for destination in (*self.destinations.values(), *self._unknown.values()):
             yield destination.holding
 
+    def holdings_of(self, name: str) -> Iterator[Holding]:
+        """Of the upstream with this name; there are many of the unknown one."""
+        if name in self.destinations:
+            yield self.destinations[name].holding
+        elif name == self._metrics.unknown.name:
+            for destination in self._unknown.values():
+                yield destination.holding
+
     def pools(self) -> Iterator[Pool]:
         """Of every destination of this map."""
         for destination in (*self.destinations.values(), *self._unknown.values()):

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from sidecar.core.flow.retry_switch import RetrySwitch
 from sidecar.observe.metrics import Metrics
 from sidecar.outbox.keeper import Keeper
 from sidecar.proxy.clock import Clock
@@ -40,8 +41,8 @@ class Services:
     """Takes tunnels over; None: all of them stay opaque."""
     draining: bool = False
     outbox: Keeper | None = None
-    switched_off: bool = False
-    """Retries are turned off at run time."""
+    retry_switch: RetrySwitch = field(default_factory=RetrySwitch)
+    """Retries that an operator has turned off."""
     turn: Turn = field(init=False)
     """The loop's: small writes are made at its end."""
 

@@ -10,6 +10,7 @@ from base64 import b64encode
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from urllib.parse import quote
 
 import aiohttp
 import pytest
@@ -24,6 +25,7 @@ from tests.observe.samples import FAILED, OK, RECOVERED
 
 TOKEN = "correct horse"
 READ_PATHS = ["/", "/livez", "/readyz", "/healthz", "/metrics", "/config", "/debug/exchanges", "/debug/numbers"]
+SWITCHES = ["/-/reload", "/-/retries/off", "/-/retries/on"]
 
 
 @dataclass
@@ -37,6 +39,8 @@ class World:
     result: ReloadResult = ReloadResult(True, "in force")
     config: str = "listen: 127.0.0.1:8080"
     fault: Exception | None = None
+    changes: list[tuple[object, ...]] = field(default_factory=list)
+    off: dict[str, float | None] = field(default_factory=dict)
 
     def ready(self) -> Sequence[tuple[str, bool, str]]:
         return self.checks
@@ -45,6 +49,23 @@ class World:
         if self.fault is not None:
             raise self.fault
         return self.config
+
+    def names(self) -> list[str]:
+        return ["api", "unknown"]
+
+    def turn_retries_off(self, upstream: str | None, seconds: float | None) -> None:
+        self.changes.append(("off", upstream, seconds))
+        self.off = {name: seconds for name in self.names() if upstream in (None, name)}
+
+    def turn_retries_on(self, upstream: str | None) -> None:
+        self.changes.append(("on", upstream))
+        self.off = {}
+
+    def retries_off(self) -> dict[str, float | None]:
+        return self.off
+
+    def states(self) -> dict[str, dict[str, object]]:
+        return {name: {"state": "flowing"} for name in self.names()}
 
     async def reload(self) -> ReloadResult:
         self.reloads += 1
@@ -57,6 +78,7 @@ class World:
             recent=self.recent,
             config_text=self.config_text,
             reload=self.reload,
+            operator=self,
             report={"known": {"request_id": "known"}}.get,
             token=token,
             hosts=("sidecar.internal.example",),
@@ -277,7 +299,8 @@ async def test_the_host_header_is_needed_once(door: Door) -> None:
     assert b" 200 " in (await door.raw(b"GET /livez HTTP/1.0\r\n\r\n")).split(b"\r\n")[0]
 
 
-async def test_reload_needs_the_token(door: Door, world: World) -> None:
+@pytest.mark.parametrize("path", SWITCHES)
+async def test_a_change_needs_the_token(door: Door, world: World, path: str) -> None:
     for headers in (
         {},
         {"Authorization": TOKEN},
@@ -287,13 +310,17 @@ async def test_reload_needs_the_token(door: Door, world: World) -> None:
         {"Authorization": "Bearer größe"},
         {"Cookie": f"token={TOKEN}"},
     ):
-        status, text, answered = await door.ask("/-/reload", "POST", headers, b"{}")
+        status, text, answered = await door.ask(path, "POST", headers, b"{}")
         assert status == 401
         assert answered["WWW-Authenticate"] == "Bearer"
         assert TOKEN not in text
-    bare = b"POST /-/reload HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer \xff\r\nConnection: close\r\n\r\n"
+    bare = (
+        b"POST "
+        + path.encode()
+        + b" HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer \xff\r\nConnection: close\r\n\r\n"
+    )
     assert b" 401 " in (await door.raw(bare)).split(b"\r\n")[0]
-    assert world.reloads == 0
+    assert (world.reloads, world.changes) == (0, [])
 
 
 async def test_reload_with_the_token_says_what_is_in_force(door: Door, world: World) -> None:
@@ -308,20 +335,75 @@ async def test_without_a_configured_token_nothing_can_be_changed(world: World) -
     runner, door = await opened(world.state(token=None))
     try:
         for headers in ({}, {"Authorization": "Bearer "}, {"Authorization": "Bearer None"}):
-            status, text, _ = await door.ask("/-/reload", "POST", headers)
-            assert status == 403
-            assert "SIDECAR_ADMIN_TOKEN" in text
+            for path in SWITCHES:
+                status, text, _ = await door.ask(path, "POST", headers)
+                assert status == 403
+                assert "SIDECAR_ADMIN_TOKEN" in text
     finally:
         await runner.cleanup()
-    assert world.reloads == 0
+    assert (world.reloads, world.changes) == (0, [])
 
 
 async def test_get_never_changes_anything(door: Door, world: World) -> None:
     headers = {"Authorization": f"Bearer {TOKEN}"}
-    assert (await door.ask("/-/reload", "GET", headers))[0] == 405
+    for path in SWITCHES:
+        assert (await door.ask(path, "GET", headers))[0] == 405
     for path in READ_PATHS:
         assert (await door.ask(path, "POST", headers))[0] == 405
-    assert world.reloads == 0
+    assert (world.reloads, world.changes) == (0, [])
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "odd"])
+async def test_a_page_of_another_site_changes_nothing_even_with_the_token(door: Door, world: World, site: str) -> None:
+    headers = {"Authorization": f"Bearer {TOKEN}", "Sec-Fetch-Site": site}
+    for path in SWITCHES:
+        assert (await door.ask(path, "POST", headers))[0] == 403
+        asked = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
+        status, _, answered = await door.ask(path, "OPTIONS", asked)
+        assert status == 405
+        assert not [name for name in answered if name.lower().startswith("access-control")]
+    assert (world.reloads, world.changes) == (0, [])
+
+
+MAY = {"Authorization": f"Bearer {TOKEN}"}
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "said"),
+    [
+        ("/-/retries/off", ("off", None, None), "api: retries are off\nunknown: retries are off\n"),
+        ("/-/retries/off?for=10m&upstream=api", ("off", "api", 600.0), "api: retries are off for 600 s more\n"),
+        ("/-/retries/on?upstream=unknown", ("on", "unknown"), "retries are on\n"),
+    ],
+)
+async def test_a_switch_says_what_is_in_force(
+    door: Door, world: World, path: str, change: tuple[object, ...], said: str
+) -> None:
+    assert (await door.ask(path, "POST", MAY))[:2] == (200, said)
+    assert world.changes == [change]
+    retries = (await door.ask("/-/retries"))[1]
+    assert retries == (said if "off" in path else "retries are on\n")
+
+
+@pytest.mark.parametrize("path", ["/-/retries/off", "/-/retries/on"])
+async def test_an_unknown_upstream_is_told_which_there_are(door: Door, world: World, path: str) -> None:
+    for name in ("nobody", "", "<b>", "a\r\nx: y", "API"):
+        status, text, _ = await door.ask(f"{path}?upstream={quote(name)}", "POST", MAY)
+        assert (status, text) == (404, "no upstream has this name; there are: api, unknown\n")
+    assert world.changes == []
+
+
+@pytest.mark.parametrize("query", ["upsteam=api", "upstream=api&upstream=api", "upstream=api&x=", "for=1m&for=2m"])
+async def test_a_misspelt_question_does_not_change_all_of_them(door: Door, world: World, query: str) -> None:
+    for path in ("/-/retries/off", "/-/retries/on"):
+        assert (await door.ask(f"{path}?{query}", "POST", MAY))[0] == 400
+    assert world.changes == []
+
+
+@pytest.mark.parametrize("time", ["", "10", "-1m", "0s", "1d", "169h", "inf", "nan", "1e3s", "9" * 500 + "h", "１m"])
+async def test_a_senseless_time_is_refused(door: Door, world: World, time: str) -> None:
+    assert (await door.ask(f"/-/retries/off?for={quote(time)}", "POST", MAY))[0] == 400
+    assert world.changes == []
 
 
 async def test_an_unknown_path_is_one_plain_line(door: Door) -> None:

@@ -456,7 +456,10 @@ async def test_no_hedge_while_there_are_no_retries_either(make: Make, upstream: 
     upstream.script(hang())
     asking = asyncio.create_task(sidecar.ask("GET", "/api/x"))
     await upstream.received()
-    setattr(sidecar.sidecar.services, why, True)
+    if why == "draining":
+        sidecar.sidecar.services.draining = True
+    else:
+        sidecar.sidecar.operator.turn_retries_off("api", None)
     got = await asking
     assert f"attempts=1, reason={why}" in (got.headers.get("Sidecar") or "")
     assert len(upstream.requests) == 1

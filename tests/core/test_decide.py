@@ -429,6 +429,12 @@ def test_a_login_and_a_reread_need_an_attempt_time_and_budget(verb: Verb) -> Non
     assert held.wait == Wait(WaitFrom.BACKOFF, 3, 3, 3)
 
 
+def test_a_login_is_made_also_where_retries_are_switched_off() -> None:
+    off = Pressure(switched_off=True)
+    assert judge(answered(401), policy(row(Verb.LOGIN, 401)), pressure=off).verb is Verb.LOGIN
+    stops(judge(answered(409), policy(row(Verb.REREAD, 409)), pressure=off), Reason.SWITCHED_OFF)
+
+
 def test_storing_needs_neither_attempts_nor_budget() -> None:
     decision = judge(
         failed(FailureKind.REFUSED, number=5, written=False),
@@ -500,8 +506,8 @@ def test_every_decision_keeps_every_promise(
     if decision.verb is not Verb.STORE:
         assert decision.attempts_left > 0
         assert decision.cost <= pressure.budget_tokens
-        stops_all = (pressure.draining, pressure.breaker_open, pressure.switched_off, pressure.client_gone)
-        assert not any(stops_all)
+        assert not any((pressure.draining, pressure.breaker_open, pressure.client_gone))
+        assert not pressure.switched_off or decision.verb is Verb.LOGIN
     if decision.verb is Verb.RETRY:
         assert decision.wait is not None
         assert decision.wait.seconds >= 0

@@ -23,6 +23,8 @@ from tests.support.upstream import Upstream
 __all__ = ["QUICK", "Running", "running", "write_files", "yaml_for"]
 
 _PATIENCE_SECONDS = 10.0
+TOKEN = "a token of the tests"
+"""Of the admin port."""
 
 QUICK = """
 attempt: {connect: 500ms, head: 150ms, idle: 150ms}
@@ -120,6 +122,13 @@ class Running:
             host = f"{address.host}:{address.port}"
             return await client.ask("GET", target, headers or [], host=host)
 
+    async def change(self, target: str) -> Answer:
+        """A POST to the admin port, with the token."""
+        address = self.sidecar.admin_address
+        async with connect(address.host, address.port) as client:
+            host = f"{address.host}:{address.port}"
+            return await client.ask("POST", target, [("Authorization", f"Bearer {TOKEN}")], host=host)
+
     async def metric(self, line: str) -> float:
         """The value of a sample, named with its labels in the order of the design; 0 if it is not there."""
         answer = await self.admin("/metrics")
@@ -163,6 +172,7 @@ async def running(
         on_record=records.note,
         log_stream=log,
         lookup=lookup,
+        token=TOKEN,
     )
     await app.start()
     try:

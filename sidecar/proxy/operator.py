@@ -1,0 +1,112 @@
+"""What an operator may do to a running sidecar: turn retries off and on again, and see the state.
+
+Every act is an event in the log, a counter or a gauge, and part of ``states``, which the page draws. It outlives
+reloads, not the process. It decides nothing; the counterparts are ``core.flow`` (what holds) and ``admin`` (who asks).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from typing import Final
+
+from sidecar.observe.log import EventLog
+from sidecar.proxy.routing import Router
+from sidecar.proxy.services import Services
+
+__all__ = ["Operator"]
+
+REMIND_SECONDS: Final = 600.0
+"""While retries are off, the log says so this often: what nobody is reminded of stays off."""
+
+MOST_HOLDS: Final = 20
+"""Of one upstream, that are told: more do not fit on a page."""
+
+
+class Operator:
+    """Of one sidecar. ``router``: the map in force."""
+
+    def __init__(self, services: Services, router: Callable[[], Router], events: EventLog) -> None:
+        self._services = services
+        self._router = router
+        self._events = events
+        self._timer: asyncio.TimerHandle | None = None
+
+    def names(self) -> list[str]:
+        """Every upstream that can be named, and what all other hosts are called together."""
+        return [*self._router().destinations, self._services.metrics.unknown.name]
+
+    def turn_retries_off(self, upstream: str | None, seconds: float | None) -> None:
+        """For so long; None: until they are turned on."""
+        until = math.inf if seconds is None else self._services.monotonic() + seconds
+        self._services.retry_switch.turn_off(upstream, until)
+        self._events.event("retries_off", "warning", upstream=upstream or "all", seconds=seconds)
+        self._look()
+
+    def turn_retries_on(self, upstream: str | None) -> None:
+        """Judge as the policy says again."""
+        self._services.retry_switch.turn_on(upstream)
+        for meters in self._services.metrics.upstreams():
+            if upstream in (None, meters.name):
+                meters.retries_off = False
+        self._events.event("retries_on", upstream=upstream or "all", cause="asked")
+        self._look()
+
+    def retries_off(self) -> dict[str, float | None]:
+        """Upstream -> the seconds for which its retries are still off; None: until they are turned on."""
+        now, switch = self._services.monotonic(), self._services.retry_switch
+        found = {name: switch.off_until(name, now) for name in self.names()}
+        return {
+            name: None if until == math.inf else round(until - now, 3)
+            for name, until in found.items()
+            if until is not None
+        }
+
+    def states(self) -> dict[str, dict[str, object]]:
+        """Upstream -> ``state``, one word: ``flowing`` only if nobody stands still and nothing would hold a newcomer;
+        ``holds``: what does; ``retries_off``: None, or for how long (docs/metrics.md)."""
+        off = self.retries_off()
+        told: dict[str, dict[str, object]] = {}
+        for name in self.names():
+            held = self._services.metrics.upstream(name).held
+            holds = [hold for holding in self._router().holdings_of(name) for hold in holding.holds()][:MOST_HOLDS]
+            most = max(held, key=held.__getitem__, default="")
+            first = next((str(hold["by"]) for hold in holds), "flowing")
+            told[name] = {
+                "state": most if held.get(most) else first,
+                "holds": holds,
+                "retries_off": {"seconds": off[name]} if name in off else None,
+            }
+        return told
+
+    def apply(self) -> None:
+        """The map is another one: upstreams have come and gone."""
+        self._look()
+
+    def close(self) -> None:
+        """Remind nobody any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        """Bring the gauges up to date; look again when a time ends, or a reminder is due."""
+        services = self._services
+        now, left = services.monotonic(), REMIND_SECONDS
+        for meters in services.metrics.upstreams():
+            until = services.retry_switch.off_until(meters.name, now)
+            if until is not None:
+                left = min(left, until - now)
+            elif meters.retries_off:
+                self._events.event("retries_on", upstream=meters.name, cause="its time is over")
+            meters.retries_off = until is not None
+        self.close()
+        if any(meters.retries_off for meters in services.metrics.upstreams()):
+            self._timer = services.loop.call_later(max(0.001, left), self._look_again)
+
+    def _look_again(self) -> None:
+        self._look()
+        off = self.retries_off()
+        if off:
+            self._events.event("retries_off", "warning", upstream=list(off), reminder=True)
