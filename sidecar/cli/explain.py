@@ -1,44 +1,55 @@
 """``sidecar explain METHOD URL …``: what would happen with an answer, and why. Nothing is sent.
 
-Builds the exchange from its flags and asks the engine that ``serve`` runs. Offline: no name is resolved, no clock is
-read unless a date has to be measured and ``--now`` is left out.
+Builds the exchange from its flags and asks what ``serve`` runs: its router finds the upstream, its engine judges.
+Offline: no name is resolved, no clock is read unless a date has to be measured and ``--now`` is left out.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 from urllib.parse import urlsplit
 
 import click
 import orjson
 
-from sidecar.config.load import load_deployment
+from sidecar.cli.paint import painter
+from sidecar.cli.route import Found, find
+from sidecar.config.files import shipped_policies
+from sidecar.config.library import Chain
+from sidecar.config.load import ConfigError, load_deployment, load_policy
 from sidecar.core.conditions import LOOK_BYTES
 from sidecar.core.decide import Decision, decide
-from sidecar.core.deployment import Deployment, Upstream
-from sidecar.core.exchange import Attempt, Headers, Now, Pressure
-from sidecar.core.explain import explain_object, explain_text
+from sidecar.core.exchange import Attempt, Headers, Now, Pressure, Request
+from sidecar.core.explain import explain_object, hedge_text
 from sidecar.core.hedge import can_be_hedged
-from sidecar.core.policy import HedgeRule, Policy
+from sidecar.core.policy import Policy
 from sidecar.core.rehearsal import NEVER_SENT, request_of
+from sidecar.core.rows import Row
+from sidecar.core.story import Story, judged, story_object, tell
+from sidecar.core.story_text import story_text
 from sidecar.core.words import FailureKind
+from sidecar.observe.text import clean
+from sidecar.proxy.refusals import Refused
 
 __all__ = ["command"]
 
 UNKNOWN = "unknown"
 """The name of every host that no upstream claims, as in the metrics."""
+ROW_LINES = 6
+"""Of a row that is longer, the beginning is quoted."""
 
 
-class Target(NamedTuple):
-    """Which policy decides, and what it sees of the URL."""
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Whose answer it is, and where the rows of its policy stand."""
 
-    upstream: str
-    policy: Policy
-    path: str
-    query: str
+    found: Found
+    chains: tuple[Chain, ...]
 
 
 @click.command("explain")
@@ -48,10 +59,18 @@ class Target(NamedTuple):
 @click.option("--failure", type=click.Choice([kind.value for kind in FailureKind]), help="Or the failure.")
 @click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A response header; repeatable.")
 @click.option("--body", type=click.File("rb"), help="A file with the response body; - is standard input.")
+@click.option(
+    "--then",
+    "thens",
+    multiple=True,
+    metavar="'STATUS|FAILURE [NAME: VALUE]'",
+    help="What came back of the next send, such as 503, reset or '429 Retry-After: 2'; repeatable, in order.",
+)
 @click.option("--request-header", "request_headers", multiple=True, metavar="'NAME: VALUE'", help="Repeatable.")
 @click.option("--attempt", type=click.IntRange(1, 1000), default=1, show_default=True, help="The number of this send.")
 @click.option("--now", type=float, help="The time in Unix seconds, for answers that name a date.")
 @click.option("--upstream", help="The name of the upstream, where the URL does not tell.")
+@click.option("--policy", "policy_name", metavar="FILE|NAME", help="Judge by this policy; no sidecar.yaml is read.")
 @click.option("-c", "--config", type=click.Path(path_type=Path), help="sidecar.yaml; else SIDECAR_CONFIG.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def command(
@@ -61,97 +80,136 @@ def command(
     failure: str | None,
     headers: tuple[str, ...],
     body: BinaryIO | None,
+    thens: tuple[str, ...],
     request_headers: tuple[str, ...],
     attempt: int,
     now: float | None,
     upstream: str | None,
+    policy_name: str | None,
     config: Path | None,
     form: str,
 ) -> None:
     """Say what would be done about an answer to METHOD URL, and why.
 
     URL is the upstream's own (http://api.example.com/v1/x), or that of a mount (http://127.0.0.1:8080/example/v1/x).
+    Several answers in a row: --status 503 --then 503 --then 200.
     """
     if (status is None) == (failure is None):
         raise click.UsageError("Say what came back: --status CODE, or --failure KIND.")
-    deployment = load_deployment(config, environ=os.environ).deployment
-    target = _target(deployment, method, url, upstream)
-    last = Attempt(
-        number=attempt,
-        status=status,
-        headers=_headers(headers, "--header"),
-        body=_read(body),
-        failure=None if failure is None else FailureKind(failure),
-        written=failure is None or FailureKind(failure) not in NEVER_SENT,
-    )
+    if thens and attempt > 1:
+        raise click.UsageError("--then tells of several answers from the first send on: leave --attempt out.")
+    if policy_name is not None and (upstream is not None or config is not None):
+        raise click.UsageError("--policy reads no sidecar.yaml: leave --upstream and --config out.")
+    kind = None if failure is None else FailureKind(failure)
+    last = _answer(status, kind, _headers(headers, "--header"), _read(body))
+    answers = (last, *map(_then, thens))
     sent = _headers(request_headers, "--request-header")
-    moment = time.time() if now is None else now
-    hedge = _hedge(target.policy, method, sent) if attempt == 1 else None
-    _print(target, _decide(target, method, sent, last, moment), hedge, form)
+    wall = time.time() if now is None else now
+    try:
+        subject = _subject(method, url, upstream, policy_name, config)
+    except Refused as refused:
+        _print_refused(refused, form)
+        return
+    found = subject.found
+    request = request_of(found.policy, method, found.path, found.query, sent)
+    story = tell(found.upstream, found.policy, request, answers, wall)
+    if attempt > 1:
+        later = replace(last, number=attempt)
+        story = replace(
+            story, told=(judged(found.policy, request, later, _decide(found.policy, request, later, wall), wall),)
+        )
+    hedge = found.policy.hedge if attempt == 1 and _is_hedged(found.policy, request) else None
+    if form == "json":
+        click.echo(orjson.dumps(_object(story), option=orjson.OPT_INDENT_2))
+        return
+    click.echo(story_text(story, request, _quoted(subject.chains), painter()))
+    if hedge is not None:
+        click.echo(f"\nhedge: {hedge_text(hedge)}")
 
 
-def _decide(target: Target, method: str, sent: Headers, last: Attempt, now: float) -> Decision:
+def _object(story: Story) -> dict[str, object]:
+    """The contract's keys are about the last answer that would come."""
+    told = explain_object(story.upstream, story.policy.name, story.told[-1].decision)
+    return told | story_object(story)
+
+
+def _decide(policy: Policy, request: Request, last: Attempt, wall: float) -> Decision:
     """As if the attempts so far had taken no time; chance at its middle."""
-    request = request_of(target.policy, method, target.path, target.query, sent)
     earlier = [Attempt(n, last.status, last.headers, failure=last.failure) for n in range(1, last.number)]
-    return decide(target.policy, request, (*earlier, last), Now(0.0, now), 0.5, Pressure())
+    return decide(policy, request, (*earlier, last), Now(0.0, wall), 0.5, Pressure())
 
 
-def _hedge(policy: Policy, method: str, sent: Headers) -> HedgeRule | None:
-    """The policy's, if a first send of this request may be hedged."""
-    request = request_of(policy, method, "/", "", sent)
-    return policy.hedge if policy.attempts > 1 and can_be_hedged(request) else None
+def _is_hedged(policy: Policy, request: Request) -> bool:
+    """Whether a first send of this request may be hedged."""
+    return policy.hedge is not None and policy.attempts > 1 and can_be_hedged(request)
 
 
-def _target(deployment: Deployment, method: str, url: str, name: str | None) -> Target:
+def _subject(method: str, url: str, upstream: str | None, policy_name: str | None, config: Path | None) -> Subject:
+    """Raises ``Refused`` for what the sidecar would not send."""
     try:
         parts = urlsplit(url)
-        port = parts.port
+        _ = parts.port
     except ValueError as error:
         raise click.UsageError(f"{url}: {error}.") from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise click.UsageError(f"{url}: write a whole URL, such as http://api.example.com/v1/x.")
-    path = parts.path or "/"
-    found, path = _find(deployment, parts.hostname, port, path, name)
-    if found is None:
-        return Target(UNKNOWN, deployment.default_policy, path, parts.query)
-    route = found.route_of(method, path)
-    return Target(found.name, found.policy if route is None else route.policy, path, parts.query)
+    try:
+        if policy_name is not None:
+            loaded = load_policy(_policy_file(policy_name))
+            return Subject(Found(UNKNOWN, loaded.policy, parts.path or "/", parts.query), (loaded.chain,))
+        site = load_deployment(config, environ=os.environ)
+    except ConfigError as error:
+        # What is merely worth a look, in this policy or another, is not what was asked about.
+        raise ConfigError(problem for problem in error.problems if not problem.is_warning) from None
+    return Subject(find(site.deployment, method, parts, upstream), site.chains)
 
 
-def _find(
-    deployment: Deployment, host: str, port: int | None, path: str, name: str | None
-) -> tuple[Upstream | None, str]:
-    """The upstream, and the path as it sees it."""
-    if name is not None:
-        named = next((upstream for upstream in deployment.upstreams if upstream.name == name), None)
-        if named is None:
-            known = ", ".join(upstream.name for upstream in deployment.upstreams) or "none is configured"
-            raise click.UsageError(f"There is no upstream `{name}`: {known}.")
-        return named, _after_mount(named, path) or path
-    own = f"[{host}]" if ":" in host else host
-    for upstream in deployment.upstreams:
-        if f"{own}:{port}" in upstream.hosts or (port in (None, 80, 443) and own in upstream.hosts):
-            return upstream, path
-    if port != deployment.listen.port:
-        return None, path
-    mounted = [(len(u.mount or ""), u, rest) for u in deployment.upstreams if (rest := _after_mount(u, path))]
-    if mounted:
-        _, upstream, rest = max(mounted, key=lambda entry: entry[0])
-        return upstream, rest
-    return None, path
-
-
-def _after_mount(upstream: Upstream, path: str) -> str | None:
-    """The path below the upstream's mount, or None if it does not lie there."""
-    mount = upstream.mount
-    if mount is None:
-        return None
-    if mount == "/":
+def _policy_file(name: str) -> Path:
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or path.exists():
         return path
-    if path == mount or path.startswith(mount + "/"):
-        return path[len(mount) :] or "/"
-    return None
+    return shipped_policies() / f"{name}.yaml"
+
+
+def _quoted(chains: Sequence[Chain]) -> Callable[[Row], list[str]]:
+    """The lines that a row stands on, with their numbers."""
+    documents = {source.document.name: source.document for chain in chains for source in chain.sources}
+    begins = {
+        (source.document.name, mark.line)
+        for chain in chains
+        for source, row in chain.rows
+        if (mark := row.key_mark("")) is not None
+    }
+
+    def lines_of(row: Row) -> list[str]:
+        document = documents.get(row.file)
+        if document is None or not row.line:
+            return []
+        first = row.line - 1
+        later = [line for file, line in begins if file == row.file and line > first]
+        end = min([*later, first + ROW_LINES, len(document.lines)])
+        text = document.lines[first:end]
+        while len(text) > 1 and (not text[-1].strip() or text[-1].lstrip().startswith("#")):
+            text.pop()
+        cut = len(text[0]) - len(text[0].lstrip())
+        return [f"{first + 1 + n} | {clean(line[cut:] if n else line.lstrip(), 110)}" for n, line in enumerate(text)]
+
+    return lines_of
+
+
+def _answer(status: int | None, failure: FailureKind | None, headers: Headers, body: bytes | None = None) -> Attempt:
+    written = failure is None or failure not in NEVER_SENT
+    return Attempt(number=1, status=status, headers=headers, body=body, failure=failure, written=written)
+
+
+def _then(text: str) -> Attempt:
+    what, _, field = text.strip().partition(" ")
+    headers = _headers((field,), "--then") if field.strip() else Headers()
+    if what.isascii() and what.isdigit() and 100 <= int(what) <= 999:
+        return _answer(int(what), None, headers)
+    if what in {kind.value for kind in FailureKind}:
+        return _answer(None, FailureKind(what), Headers())
+    raise click.UsageError(f"--then '{text}': a status such as 503, or a failure: {', '.join(FailureKind)}.")
 
 
 def _headers(lines: tuple[str, ...], flag: str) -> Headers:
@@ -170,9 +228,23 @@ def _read(body: BinaryIO | None) -> bytes | None:
     return body.read(LOOK_BYTES)
 
 
-def _print(target: Target, decision: Decision, hedge: HedgeRule | None, form: str) -> None:
+def _print_refused(refused: Refused, form: str) -> None:
+    """The answer that the sidecar gives itself; nothing is sent, so nothing is judged."""
     if form == "json":
-        told = explain_object(target.upstream, target.policy.name, decision)
+        told: dict[str, object] = {
+            "upstream": UNKNOWN,
+            "policy": None,
+            "row": None,
+            "decision": "pass",
+            "reason": None,
+            "wait": None,
+            "safe_because": None,
+            "attempts_left": 0,
+            "gate": False,
+            "refused": {"status": refused.status, "kind": refused.kind, "detail": refused.detail},
+        }
         click.echo(orjson.dumps(told, option=orjson.OPT_INDENT_2))
-    else:
-        click.echo(explain_text(target.upstream, target.policy.name, decision, hedge))
+        return
+    paint = painter()
+    click.echo(paint(f"refused: the sidecar answers {refused.status} itself, and sends nothing", "red"))
+    click.echo(f"  {refused.kind:<13}  {refused.detail}")

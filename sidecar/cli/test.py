@@ -14,10 +14,10 @@ from pathlib import Path
 import click
 import orjson
 
+from sidecar.cli.paint import painter
 from sidecar.config.cases import load_cases
 from sidecar.core.expectation import Case, Failed, judge
 from sidecar.core.explain import explain_object, explain_text
-from sidecar.observe.pretty import coloured
 from sidecar.observe.text import clean
 
 __all__ = ["command"]
@@ -73,7 +73,7 @@ def _print_text(paths: Sequence[Path], cases: Sequence[Case], failures: Sequence
             click.echo(f"  {clean(line, _LINE_LIMIT)}")
         click.echo()
     total = f"{_count(len(cases), 'case')} in {_count(len(paths), 'file')}"
-    click.echo(f"{total}: {_paint(f'{len(failures)} failed', 'red') if failures else _paint('fine', 'green')}")
+    click.echo(f"{total}: {painter()(f'{len(failures)} failed', 'red') if failures else painter()('fine', 'green')}")
 
 
 def _headline(failed: Failed) -> str:
@@ -82,7 +82,7 @@ def _headline(failed: Failed) -> str:
     which = f"attempt {failed.attempt}: " if len(case.answers) > 1 else ""
     told = "; ".join(f"{unmet.name}: expected {unmet.expected}, came {unmet.came}" for unmet in failed.unmet)
     place = f"{case.file}:{failed.line}"
-    return f"{place}: {_paint('failed', 'red')}: {clean(case.name, _LINE_LIMIT)}: {which}{clean(told, _LINE_LIMIT)}"
+    return f"{place}: {painter()('failed', 'red')}: {clean(case.name, _LINE_LIMIT)}: {which}{clean(told, _LINE_LIMIT)}"
 
 
 def _explanation(failed: Failed) -> str:
@@ -114,9 +114,3 @@ def _failure_object(failed: Failed) -> dict[str, object]:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _paint(text: str, colour: str) -> str:
-    """Colour only at a terminal that can, and only if nobody objects (https://no-color.org)."""
-    wanted = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    return coloured(text, colour) if wanted else text

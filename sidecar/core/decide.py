@@ -24,13 +24,32 @@ from sidecar.core.conditions import Look
 from sidecar.core.exchange import Attempt, Now, Pressure, Replay, Request
 from sidecar.core.hints import Hint, read_hint
 from sidecar.core.policy import Policy
-from sidecar.core.rows import Reread, Row
+from sidecar.core.rows import HintSource, Reread, Row
 from sidecar.core.safety import why_safe
 from sidecar.core.table import BODY_PLACES, source_looks_into_body
 from sidecar.core.waits import Wait, limits_of, plan_wait
 from sidecar.core.words import FailureKind, Outcome, OverMax, Reason, Safe, Verb, WaitFrom
 
-__all__ = ["Decision", "Wait", "decide", "holds_others", "needs_body", "outcome_of"]
+__all__ = ["ORDER", "Decision", "Wait", "decide", "hint_sources", "holds_others", "needs_body", "outcome_of", "wanted"]
+
+ORDER: Final[tuple[tuple[str, frozenset[Reason]], ...]] = (
+    ("table", frozenset({Reason.NOT_RETRYABLE})),
+    ("verdict", frozenset({Reason.SERVER_SAYS_NO})),
+    ("response", frozenset({Reason.RESPONSE_STARTED})),
+    ("body sent", frozenset({Reason.BODY_CONSUMED})),
+    ("safety", frozenset({Reason.NOT_SAFE})),
+    ("body held", frozenset({Reason.BODY_TOO_LARGE})),
+    ("attempts", frozenset({Reason.ATTEMPTS})),
+    ("max_wait", frozenset({Reason.WAIT_TOO_LONG})),
+    ("deadline", frozenset({Reason.DEADLINE})),
+    ("budget", frozenset({Reason.BUDGET})),
+    ("breaker", frozenset({Reason.BREAKER})),
+    ("gate", frozenset({Reason.GATE})),
+    ("draining", frozenset({Reason.DRAINING})),
+    ("switch", frozenset({Reason.SWITCHED_OFF})),
+)
+"""The steps of the judgement below, each with the reasons that it can stop for: so that one that stopped tells which
+steps it passed. A test holds it to what ``decide`` does."""
 
 LEAST_ATTEMPT_SECONDS: Final = 0.02
 """An attempt with less time than this before the deadline is not begun: it could only add load."""
@@ -120,7 +139,7 @@ def decide(
     attempt = history[-1]
     look = Look(request, attempt)
     row = policy.table.match(request, attempt, look)
-    verb, reason = _wanted(policy, row, attempt)
+    verb, reason = wanted(policy, row, attempt)
     if row is None and verb is Verb.PASS:
         return Decision(Verb.PASS, reason, attempts_left=max(0, policy.attempts - attempt.number))
     hint = _hint(policy, row, verb, look, now)
@@ -146,7 +165,7 @@ def needs_body(policy: Policy, request: Request, attempt: Attempt) -> bool:
     row, is_open = policy.table.match_by_head(attempt, look)
     if is_open:
         return True
-    verb, _ = _wanted(policy, row, attempt)
+    verb, _ = wanted(policy, row, attempt)
     if verb is Verb.PASS and not holds_others(row):
         return False
     for source in policy.wait if row is None or row.wait is None else row.wait:
@@ -158,7 +177,7 @@ def needs_body(policy: Policy, request: Request, attempt: Attempt) -> bool:
     return False
 
 
-def _wanted(policy: Policy, row: Row | None, attempt: Attempt) -> tuple[Verb, Reason | None]:
+def wanted(policy: Policy, row: Row | None, attempt: Attempt) -> tuple[Verb, Reason | None]:
     """What the table asks for, overruled by the upstream's own verdict on an error.
 
     A verdict beside a success that the table hands over says nothing: a success is never sent again for it.
@@ -185,10 +204,19 @@ def _verdict(policy: Policy, attempt: Attempt) -> bool | None:
 
 def _hint(policy: Policy, row: Row | None, verb: Verb, look: Look, now: Now) -> Hint | None:
     """The hint is read even where nothing is sent again, if the row then closes the gate for others."""
+    sources = _sources(policy, row, verb)
+    return read_hint(sources, look.request, look.attempt, now, look) if sources else None
+
+
+def hint_sources(policy: Policy, row: Row | None, attempt: Attempt) -> tuple[HintSource, ...]:
+    """The sources that ``decide`` asks about this attempt, which this row matched; none if no hint is asked for."""
+    return _sources(policy, row, wanted(policy, row, attempt)[0])
+
+
+def _sources(policy: Policy, row: Row | None, verb: Verb) -> tuple[HintSource, ...]:
     if verb is Verb.PASS and not holds_others(row):
-        return None
-    sources = policy.wait if row is None or row.wait is None else row.wait
-    return read_hint(sources, look.request, look.attempt, now, look)
+        return ()
+    return policy.wait if row is None or row.wait is None else row.wait
 
 
 def holds_others(row: Row | None) -> bool:

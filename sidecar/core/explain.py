@@ -10,7 +10,7 @@ from sidecar.core.policy import HedgeRule
 from sidecar.core.waits import Wait
 from sidecar.core.words import Reason, Safe, Verb, WaitFrom
 
-__all__ = ["explain_object", "explain_text"]
+__all__ = ["REASONS", "SAFE", "VERBS", "WAITS", "explain_object", "explain_text", "hedge_text"]
 
 REASONS: dict[Reason, str] = {
     Reason.NOT_RETRYABLE: "the table hands this over",
@@ -88,7 +88,7 @@ def explain_text(upstream: str, policy: str, decision: Decision, hedge: HedgeRul
         "asked": _asked_text(decision),
         "attempts left": str(decision.attempts_left),
         "gate": "closes for every exchange of this upstream" if decision.gate_until is not None else None,
-        "hedge": None if hedge is None else _hedge_text(hedge),
+        "hedge": None if hedge is None else hedge_text(hedge),
     }
     lines = [f"  {name:<13}  {text}" for name, text in told.items() if text is not None]
     return "\n".join([f"{decision.verb}: {VERBS[decision.verb]}", *lines])
@@ -108,7 +108,8 @@ def _wait_text(wait: Wait) -> str:
     return f"{spread}, {WAITS[wait.source]}"
 
 
-def _hedge_text(rule: HedgeRule) -> str:
+def hedge_text(rule: HedgeRule) -> str:
+    """When a second send goes beside a first, in words."""
     slow = (
         f"{rule.quantile * 100:.4g} % of first sends" if rule.after_seconds is None else f"{rule.after_seconds:.3g} s"
     )

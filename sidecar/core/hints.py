@@ -12,15 +12,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
-from sidecar.core.conditions import Look, NumberText
+from sidecar.core.conditions import MISSING, Look, NumberText
 from sidecar.core.exchange import Attempt, Now, Request
 from sidecar.core.instants import duration, http_date, iso8601, json_number, number
-from sidecar.core.rows import HintSource
+from sidecar.core.rows import Condition, HintSource
 from sidecar.core.words import Unit, WaitFrom
 
-__all__ = ["Hint", "members_of", "read_hint"]
+__all__ = ["Hint", "Reading", "SourceState", "members_of", "read_hint", "read_sources"]
 
 LONGEST_FIELD: Final = 8 << 10
 """Characters of a field with parameters; a longer one is garbage."""
@@ -43,6 +44,35 @@ class Hint:
     """``hint`` or ``constant``."""
 
 
+class SourceState(StrEnum):
+    """What one source of a wait came to."""
+
+    USED = "used"
+    """The first usable one: it is the hint."""
+    GUARD_FAILED = "guard_failed"
+    """A condition of its ``when`` does not hold."""
+    ABSENT = "absent"
+    """Nothing stands at its place."""
+    UNREADABLE = "unreadable"
+    """What stands there is no amount in its unit, or a negative one."""
+    NOT_ASKED = "not_asked"
+    """A source before it was usable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One source, and what it came to."""
+
+    source: HintSource
+    state: SourceState
+    hint: Hint | None = None
+    """With ``used``."""
+    found: tuple[str, ...] = ()
+    """The texts that stand at its place, as the upstream sent them: not cleaned, not cut."""
+    failed: Condition | None = None
+    """With ``guard_failed``: the first condition that does not hold."""
+
+
 def read_hint(
     sources: tuple[HintSource, ...], request: Request, attempt: Attempt, now: Now, look: Look | None = None
 ) -> Hint | None:
@@ -51,11 +81,53 @@ def read_hint(
     for source in sources:
         if source.when and not look.all_hold(source.when):
             continue
-        seconds = _seconds(source, look, now)
-        if seconds is not None and seconds >= 0:  # also false for NaN
-            from_ = WaitFrom.CONSTANT if source.place == "constant" else WaitFrom.HINT
-            return Hint(max(seconds + source.plus_seconds, source.at_least_seconds, 0.0), from_)
+        hint = _hint(source, look, now)
+        if hint is not None:
+            return hint
     return None
+
+
+def read_sources(sources: tuple[HintSource, ...], request: Request, attempt: Attempt, now: Now) -> tuple[Reading, ...]:
+    """What each source came to, in order. The one that is ``used``, if any, is what ``read_hint`` returns.
+
+    For a person who asks why; the path of a request calls ``read_hint``.
+    """
+    look = Look(request, attempt)
+    readings: list[Reading] = []
+    for source in sources:
+        is_settled = bool(readings) and readings[-1].state in (SourceState.USED, SourceState.NOT_ASKED)
+        readings.append(Reading(source, SourceState.NOT_ASKED) if is_settled else _reading(source, look, now))
+    return tuple(readings)
+
+
+def _reading(source: HintSource, look: Look, now: Now) -> Reading:
+    failed = next((condition for condition in source.when if not look.holds(condition)), None)
+    if failed is not None:
+        return Reading(source, SourceState.GUARD_FAILED, failed=failed)
+    hint, found = _hint(source, look, now), _found(source, look)
+    if hint is not None:
+        return Reading(source, SourceState.USED, hint, found)
+    return Reading(source, SourceState.UNREADABLE if found else SourceState.ABSENT, found=found)
+
+
+def _found(source: HintSource, look: Look) -> tuple[str, ...]:
+    if source.place == "constant":
+        return ()
+    if source.place != "body":
+        return tuple(look.attempt.headers.all(source.name))
+    value = look.body_value(source.name)
+    if value is MISSING:
+        return ()
+    return (value,) if isinstance(value, str) else (f"a JSON value of the type {type(value).__name__}",)
+
+
+def _hint(source: HintSource, look: Look, now: Now) -> Hint | None:
+    """What one source says, if that is usable; its guard is not asked."""
+    seconds = _seconds(source, look, now)
+    if seconds is None or not seconds >= 0:  # also for NaN
+        return None
+    from_ = WaitFrom.CONSTANT if source.place == "constant" else WaitFrom.HINT
+    return Hint(max(seconds + source.plus_seconds, source.at_least_seconds, 0.0), from_)
 
 
 def _seconds(source: HintSource, look: Look, now: Now) -> float | None:

@@ -15,7 +15,7 @@ from sidecar.core.words import Outcome
 from sidecar.observe.record import AttemptRecord, ExchangeRecord
 from sidecar.observe.text import clean, clean_message, clean_path
 
-__all__ = ["Paint", "pretty_line", "seconds_text"]
+__all__ = ["Paint", "coloured", "plain", "pretty_line", "seconds_text"]
 
 Paint = Callable[[str, str], str]
 """(text, colour name) -> text. ``plain`` leaves it as it is."""
