@@ -22,8 +22,8 @@ from sidecar.cli.route import Found, find
 from sidecar.config.files import shipped_policies
 from sidecar.config.library import Chain
 from sidecar.config.load import ConfigError, load_deployment, load_policy
-from sidecar.core.conditions import LOOK_BYTES
-from sidecar.core.decide import Decision, decide
+from sidecar.core.conditions import LOOK_BYTES, READABLE_CODINGS
+from sidecar.core.decide import Decision, decide, needs_body
 from sidecar.core.exchange import Attempt, Headers, Now, Pressure, Request
 from sidecar.core.explain import explain_object, hedge_text
 from sidecar.core.hedge import can_be_hedged
@@ -58,7 +58,7 @@ class Subject:
 @click.option("--status", type=click.IntRange(100, 999), help="The status that came back.")
 @click.option("--failure", type=click.Choice([kind.value for kind in FailureKind]), help="Or the failure.")
 @click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A response header; repeatable.")
-@click.option("--body", type=click.File("rb"), help="A file with the response body; - is standard input.")
+@click.option("--body", type=click.File("rb"), help="A file with the decoded response body; - is stdin.")
 @click.option(
     "--then",
     "thens",
@@ -112,6 +112,10 @@ def command(
         return
     found = subject.found
     request = request_of(found.policy, method, found.path, found.query, sent)
+    unread = _unread(found.policy, request, last)
+    if unread:
+        last = replace(last, body=None)
+        answers = (last, *answers[1:])
     story = tell(found.upstream, found.policy, request, answers, wall)
     if attempt > 1:
         later = replace(last, number=attempt)
@@ -120,9 +124,12 @@ def command(
         )
     hedge = found.policy.hedge if attempt == 1 and _is_hedged(found.policy, request) else None
     if form == "json":
-        click.echo(orjson.dumps(_object(story), option=orjson.OPT_INDENT_2))
+        told = _object(story) | ({"body_unread": unread} if unread else {})
+        click.echo(orjson.dumps(told, option=orjson.OPT_INDENT_2))
         return
     click.echo(story_text(story, request, _quoted(subject.chains), painter()))
+    if unread:
+        click.echo(f"\nbody unread: its content coding `{unread}` cannot be undone here")
     if hedge is not None:
         click.echo(f"\nhedge: {hedge_text(hedge)}")
 
@@ -137,6 +144,13 @@ def _decide(policy: Policy, request: Request, last: Attempt, wall: float) -> Dec
     """As if the attempts so far had taken no time; chance at its middle."""
     earlier = [Attempt(n, last.status, last.headers, failure=last.failure) for n in range(1, last.number)]
     return decide(policy, request, (*earlier, last), Now(0.0, wall), 0.5, Pressure())
+
+
+def _unread(policy: Policy, request: Request, last: Attempt) -> str:
+    """The content coding because of which ``serve`` could not look into the body, where the policy asks for that."""
+    coding = ", ".join(last.headers.all("Content-Encoding")).strip().lower()
+    unreadable = last.status is not None and coding not in READABLE_CODINGS
+    return clean(coding, 32) if unreadable and needs_body(policy, request, last) else ""
 
 
 def _is_hedged(policy: Policy, request: Request) -> bool:

@@ -15,10 +15,12 @@ from urllib.parse import unquote_plus
 from sidecar.core.exchange import Attempt, Request
 from sidecar.core.rows import Condition
 
-__all__ = ["LOOK_BYTES", "MISSING", "Look", "NumberText"]
+__all__ = ["LOOK_BYTES", "MISSING", "READABLE_CODINGS", "Look", "NumberText"]
 
 LOOK_BYTES: Final = 64 << 10
 """No row looks further into a body than this."""
+READABLE_CODINGS: Final = frozenset({"", "identity", "gzip", "x-gzip", "deflate"})
+"""Content codings (RFC 9110 section 8.4.1) of the bodies that can be looked into."""
 
 
 class NumberText(str):

@@ -50,6 +50,7 @@ ATTEMPT_FIELDS: dict[str, str] = {
     "from": "where that wait came from: `hint`, `constant` or `backoff`",
     "unsent": "`true` where not one byte had been written",
     "then": "`login` or `reread`, where one was carried out after it",
+    "body_unread": "the content coding because of which the table could not look into the body",
     "hedge": "`true` where it was sent beside the first, which was slow",
     "cancelled": "`true`, in place of a status, where it was cut because the one beside it was quicker",
 }
@@ -125,6 +126,8 @@ def _of_attempt(attempt: AttemptRecord) -> dict[str, object]:
         told["unsent"] = True
     if attempt.then is not None:
         told["then"] = str(attempt.then)
+    if attempt.body_unread:
+        told["body_unread"] = clean(attempt.body_unread, _METHOD_LIMIT)
     if attempt.hedge:
         told["hedge"] = True
     if attempt.cancelled:

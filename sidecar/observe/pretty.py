@@ -64,7 +64,8 @@ def _result(attempt: AttemptRecord, paint: Paint) -> str:
     if attempt.status is None:
         return paint(str(attempt.failure or "no answer"), "red")
     colour = "green" if attempt.status < 400 else "yellow" if attempt.status < 500 else "red"
-    return paint(str(attempt.status), colour)
+    unread = f" (body unread: {clean(attempt.body_unread, 32)})" if attempt.body_unread else ""
+    return paint(str(attempt.status), colour) + unread
 
 
 def _ending(record: ExchangeRecord, paint: Paint) -> str:

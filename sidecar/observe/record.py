@@ -32,6 +32,8 @@ class AttemptRecord:
     """``login`` or ``reread``, where one was carried out after it."""
     hedge: bool = False
     """Sent beside the first, which was slow."""
+    body_unread: str = ""
+    """The content coding because of which its body could not be looked into, though the policy asks for that."""
     cancelled: bool = False
     """Cut, because the one beside it was quicker."""
 

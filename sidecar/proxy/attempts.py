@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from dataclasses import replace
 from operator import attrgetter
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from sidecar.core.decide import LEAST_ATTEMPT_SECONDS, Decision, holds_others
 from sidecar.core.exchange import Attempt
@@ -281,6 +281,8 @@ class Attempts:
             self._attempt_over(sent, message, seconds)
             return None
         decision = await self._judging.judge(sent, ended, self._deadline_at)
+        if self._judging.unread:
+            self._retell(sent.number, body_unread=self._judging.unread)
         self._attempt_over(sent, message, seconds, decision)
         return decision
 
@@ -288,6 +290,12 @@ class Attempts:
         """In the order in which they were sent, which may not be that in which they came back."""
         attempts = (*self._exchange.attempts, record)
         self._exchange.attempts = tuple(sorted(attempts, key=_number)) if self._exchange.is_hedged else attempts
+
+    def _retell(self, number: int, **facts: Any) -> None:
+        """What was learnt of a send after it came back."""
+        self._exchange.attempts = tuple(
+            replace(each, **facts) if each.number == number else each for each in self._exchange.attempts
+        )
 
     def _attempt_over(
         self, sent: Sent, message: ResponseMessage | None, seconds: float, decision: Decision | None = None
@@ -335,9 +343,7 @@ class Attempts:
             self._sending.let_go()
         if self._verbs is None:
             self._verbs = Verbs(self._services, self._prepared, self._exchange.message, self._deadline_at)
-        self._exchange.attempts = tuple(
-            replace(each, then=decision.verb) if each.number == self._last else each for each in self._exchange.attempts
-        )
+        self._retell(self._last, then=decision.verb)
         decision = await self._verbs.carry_out(decision)
         if self._verbs.answer is not None:
             self._sending.let_go()

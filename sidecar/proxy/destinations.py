@@ -64,6 +64,7 @@ class Bound:
         "looks",
         "passes",
         "policy",
+        "reads",
         "request_id",
         "request_id_line",
         "request_id_name",
@@ -102,7 +103,9 @@ class Bound:
         self.varies = policy.attempt_header is not None or policy.deadline_header is not None
         """Whether the head differs from attempt to attempt."""
         ids = {policy.ids.request.header.lower().encode("ascii"), policy.ids.correlation.header.lower().encode("ascii")}
-        self.request_rules = request_rules(frozenset(ids | _rarities(policy)))
+        self.reads = True in self.looks
+        """Whether some answer has to be read here."""
+        self.request_rules = request_rules(frozenset(ids | _rarities(policy)), reads=self.reads)
         self.response_rules = response_rules(frozenset(ids))
         self.head_timers = timers.of(min(policy.timeouts.head_seconds, policy.deadline_seconds))
 

@@ -20,6 +20,7 @@ from sidecar.wire.heads import RequestMessage, ResponseMessage
 
 __all__ = [
     "ASK",
+    "CODINGS",
     "CONNECTION",
     "DROP",
     "FORBIDDEN_TO_NAME",
@@ -58,6 +59,7 @@ DROP: Final = 1
 ASK: Final = 2
 CONNECTION: Final = 3
 HOST: Final = 4
+CODINGS: Final = 5
 """What to do with a field, by its name: pass it on; leave it out; look closer; look closer at its value."""
 
 _MEMORY: Final = 4096
@@ -70,16 +72,20 @@ _status_lines: Final[dict[tuple[int, str], bytes]] = {}
 class Rules:
     """What to do with each field of a head, remembered by the spelling of its name.
 
-    ``asked`` (lower case): names that make a head worth a closer look.
+    ``asked`` (lower case): names that make a head worth a closer look. ``reads``: whether the answer has to be read
+    here, so that ``Accept-Encoding`` matters.
     """
 
-    __slots__ = ("_asked", "_dropped", "_look_alikes", "_own_prefix", "memory")
+    __slots__ = ("_asked", "_dropped", "_look_alikes", "_own_prefix", "_reads", "memory")
 
-    def __init__(self, dropped: frozenset[bytes], asked: frozenset[bytes], own_prefix: bytes = b"") -> None:
+    def __init__(
+        self, dropped: frozenset[bytes], asked: frozenset[bytes], own_prefix: bytes = b"", *, reads: bool = False
+    ) -> None:
         self._dropped = dropped
         self._look_alikes = dropped | {b"content-length"}
         self._asked = asked
         self._own_prefix = own_prefix
+        self._reads = reads
         self.memory: dict[bytes, int] = {}
 
     def judge(self, name: bytes) -> int:
@@ -91,6 +97,8 @@ class Rules:
             verdict = ASK
         elif lower == b"connection":
             verdict = CONNECTION
+        elif self._reads and lower == b"accept-encoding":
+            verdict = CODINGS
         elif lower == b"host" and lower in self._dropped:
             verdict = HOST
         elif lower in self._dropped or (self._own_prefix and lower.startswith(self._own_prefix)):
@@ -106,9 +114,9 @@ class Rules:
         return bool(self._own_prefix) and name.lower().startswith(self._own_prefix)
 
 
-def request_rules(asked: frozenset[bytes]) -> Rules:
-    """Of heads toward an upstream."""
-    return Rules(REQUEST_DROPPED, asked, b"sidecar-")
+def request_rules(asked: frozenset[bytes], *, reads: bool = False) -> Rules:
+    """Of heads toward an upstream. ``reads``: its answers may have to be read here."""
+    return Rules(REQUEST_DROPPED, asked, b"sidecar-", reads=reads)
 
 
 def response_rules(asked: frozenset[bytes]) -> Rules:
@@ -138,7 +146,7 @@ def careful_fields(message: RequestMessage | ResponseMessage, rules: Rules, drop
         verdict = memory.get(name)
         if verdict is None:
             verdict = rules.judge(name)
-        if verdict in (KEEP, ASK) and not (dropped and name.lower() in dropped) and not rules.is_ours(name):
+        if verdict in (KEEP, ASK, CODINGS) and not (dropped and name.lower() in dropped) and not rules.is_ours(name):
             parts += (name, b": ", value, b"\r\n")
     return parts
 

@@ -38,6 +38,8 @@ class Judging:
         self._prepared = prepared
         self.history: tuple[Attempt, ...] = ()
         """What has come back and was judged, in that order, numbered so."""
+        self.unread = ""
+        """The content coding of the last answer, where its body was to be looked into and it cannot be undone."""
 
     async def judge(self, sent: Sent, ended: float, deadline_at: float) -> Decision:
         """What to do about a send that has come back."""
@@ -46,6 +48,7 @@ class Judging:
         headers = Headers(message.raw_headers) if message is not None else Headers()
         request = self.facts(deadline_at)
         look: bytes | None = None
+        self.unread = ""
         if (
             message is not None
             and connection is not None
@@ -93,7 +96,11 @@ class Judging:
                     await connection.whole(HELD_BYTES)
             except TimeoutError:
                 pass
-        return decoded(message, b"".join(connection.held))
+        held = b"".join(connection.held)
+        look = decoded(message, held)
+        if look is None and held:
+            self.unread = message.headers.get("Content-Encoding", "")
+        return look
 
     def is_harmless(self, attempt: Attempt) -> bool:
         """Whether the app would do no harm by sending its request once more after this attempt, which it knows nothing

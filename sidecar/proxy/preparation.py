@@ -19,6 +19,7 @@ from sidecar.core.policy import Idempotency
 from sidecar.observe.trace import child, create
 from sidecar.proxy.destinations import Bound, Destination
 from sidecar.proxy.headers import (
+    CODINGS,
     CONNECTION,
     DROP,
     HARMLESS,
@@ -29,6 +30,7 @@ from sidecar.proxy.headers import (
     named_by_connection,
 )
 from sidecar.proxy.ids import idempotency_key, new_id, sane
+from sidecar.proxy.looking import readable_codings
 from sidecar.proxy.refusals import own_options
 from sidecar.proxy.routing import Refused, Router, UserInfo, check_climb, check_host, valid_hosts
 from sidecar.proxy.userinfo import moved
@@ -44,6 +46,13 @@ _MAX_FORWARDS: Final = istr(hdrs.MAX_FORWARDS)
 _TIMEOUT: Final = istr("Sidecar-Timeout")
 _OURS: Final = frozenset({b"sidecar-timeout"})
 _TRACEPARENT: Final = istr("traceparent")
+_ACCEPT_ENCODING: Final = istr(hdrs.ACCEPT_ENCODING)
+_SIGNED: Final = (istr(hdrs.AUTHORIZATION), istr("Signature-Input"), istr("Signature"))
+"""Where a request says which of its fields are signed: AWS Signature Version 4, RFC 9421 and the drafts before it."""
+
+_readable: Final[set[bytes]] = set()
+"""Values of ``Accept-Encoding`` that need no change; bounded, since apps make them up."""
+_READABLE: Final = 256
 
 
 class Prepared:
@@ -127,7 +136,7 @@ def prepare(message: RequestMessage, router: Router, body_length: int) -> Prepar
         verdict = memory.get(name)
         if verdict is None:
             verdict = rules.judge(name)
-        if verdict == KEEP:
+        if verdict == KEEP or (verdict == CODINGS and value in _readable):
             parts += (name, b": ", value, b"\r\n")
         elif verdict > DROP and not (
             (verdict == CONNECTION and value in HARMLESS) or (verdict == HOST and value in valid_hosts)
@@ -238,6 +247,8 @@ def _take_rarer(
         named = _take_key(prepared, message, policy.idempotency, named, tail)
     if prepared.destination.credential is not None:
         named = _take_credential(prepared, message, prepared.destination.credential, named)
+    if prepared.bound.reads and _ACCEPT_ENCODING in message.headers:
+        named = _take_codings(message, named, tail)
     forwards = message.headers.get(_MAX_FORWARDS)
     if forwards is not None and message.method == "OPTIONS" and forwards.isascii() and forwards.isdigit():
         # RFC 9110 section 7.6.2; zero has been answered here.
@@ -247,6 +258,24 @@ def _take_rarer(
         if own is not None:
             named = _without(named, message, own)
     return named
+
+
+def _take_codings(message: RequestMessage, named: frozenset[bytes], tail: list[bytes]) -> frozenset[bytes]:
+    """Ask for no content coding that cannot be undone here, unless the field is signed: then it must not change."""
+    name = b"accept-encoding"
+    if name in named:
+        return named
+    for field in _SIGNED:
+        if field in message.headers and "accept-encoding" in ",".join(message.headers.getall(field)).lower():
+            return named
+    given = ", ".join(message.headers.getall(_ACCEPT_ENCODING))
+    readable = readable_codings(given)
+    if readable == given:
+        if len(_readable) < _READABLE and len(given) <= _READABLE:
+            _readable.update(value for field, value in message.raw_headers if field.lower() == name)
+        return named
+    tail.append(b"Accept-Encoding: " + readable.encode("utf-8", "surrogateescape") + b"\r\n")
+    return named | {name}
 
 
 def _take_trace(prepared: Prepared, given: str | None, *, create_missing: bool) -> None:

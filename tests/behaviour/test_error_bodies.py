@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 
 import pytest
 
@@ -82,3 +83,59 @@ async def test_nothing_is_counted_where_the_policy_does_not_say_where_codes_stan
     upstream.script(say(404, KNOWN))
     await sidecar.ask("GET", "/api/x")
     assert "sidecar_upstream_errors_total{" not in (await sidecar.admin("/metrics")).body.decode()
+
+
+BROTLI = b"\x0b\x13\x80" + KNOWN + b"\x03"
+"""What a decoder of br would read as ``KNOWN``; nothing here can."""
+
+
+async def test_a_body_that_cannot_be_decoded_is_told_in_the_record(make: Make, upstream: Upstream) -> None:
+    sidecar = await make(upstream, POLICY)
+    upstream.script(say(503, BROTLI, headers=[("Content-Encoding", "br")]))
+    answer = await sidecar.ask("GET", "/api/x")
+    assert (answer.status, answer.body) == (503, BROTLI)
+    record = await sidecar.record()
+    assert [attempt.body_unread for attempt in record.attempts] == ["br"]
+    told = json.loads((await sidecar.admin("/debug/exchanges")).body)
+    assert '"body_unread": "br"' in json.dumps(told)
+    upstream.script(say(404, BROTLI, headers=[("Content-Encoding", "br")]))
+    await sidecar.ask("GET", "/api/x")
+    assert (await sidecar.record(2)).attempts[0].body_unread == ""
+
+
+@pytest.mark.parametrize(
+    ("fields", "sent"),
+    [
+        ([("Accept-Encoding", "gzip, deflate, br, zstd")], ["gzip, deflate"]),
+        ([("accept-encoding", "br")], ["identity"]),
+        ([("Accept-Encoding", "gzip"), ("X-A", "1"), ("Accept-Encoding", "br")], ["gzip"]),
+        ([("Accept-Encoding", "gzip")], ["gzip"]),
+        ([], []),
+    ],
+)
+async def test_where_the_policy_looks_only_readable_codings_are_asked_for(
+    make: Make, upstream: Upstream, fields: list[tuple[str, str]], sent: list[str]
+) -> None:
+    sidecar = await make(upstream, POLICY)
+    for number in range(2):  # the second time by what was remembered of the first
+        await sidecar.ask("GET", "/api/x", headers=fields)
+        assert upstream.requests[number].headers.all("Accept-Encoding") == sent
+
+
+@pytest.mark.parametrize(
+    "signature",
+    [
+        ("Authorization", "AWS4-HMAC-SHA256 Credential=a, SignedHeaders=accept-encoding;host, Signature=b"),
+        ("Signature-Input", 'sig=("@method" "accept-encoding");created=1'),
+    ],
+)
+async def test_a_signed_field_is_not_changed(make: Make, upstream: Upstream, signature: tuple[str, str]) -> None:
+    sidecar = await make(upstream, POLICY)
+    await sidecar.ask("GET", "/api/x", headers=[("Accept-Encoding", "gzip, br"), signature])
+    assert upstream.requests[0].headers.all("Accept-Encoding") == ["gzip, br"]
+
+
+async def test_where_the_policy_does_not_look_every_coding_may_come(make: Make, upstream: Upstream) -> None:
+    sidecar = await make(upstream)
+    await sidecar.ask("GET", "/api/x", headers=[("Accept-Encoding", "gzip, br")])
+    assert upstream.requests[0].headers.all("Accept-Encoding") == ["gzip, br"]

@@ -120,6 +120,17 @@ def test_a_body_is_looked_into(site: Path, tmp_path: Path) -> None:
     assert explain(*flags, "--body", str(body))["decision"] == "pass"
 
 
+def test_a_body_that_cannot_be_decoded_is_not_looked_into_and_that_is_told(site: Path, tmp_path: Path) -> None:
+    body = tmp_path / "body.json"
+    body.write_text('{"error": {"code": "insufficient_quota"}}')
+    flags = ("GET", "http://api.meshqu.example/", "--status", "429", "-c", str(site), "--body", str(body))
+    told = explain(*flags, "--header", "Content-Encoding: br")
+    assert (told["decision"], told["body_unread"]) == ("retry", "br")
+    assert "body unread" in run(*flags, "--header", "Content-Encoding: br").output
+    assert explain(*flags, "--header", "Content-Encoding: gzip")["decision"] == "pass"
+    assert "body_unread" not in explain(*flags[:3], "503", *flags[4:], "--header", "Content-Encoding: br")
+
+
 def test_a_key_makes_it_safe_by_the_app_or_by_the_policy(site: Path) -> None:
     flags = ("http://api.meshqu.example/", "--status", "503", "-c", str(site))
     assert explain("POST", *flags)["reason"] == "not_safe"

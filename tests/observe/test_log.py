@@ -109,7 +109,9 @@ def test_every_field_of_a_line_is_documented_and_every_field_of_a_record_is_told
         waited_seconds=1.0,
         attempts=(
             *FAILED.attempts,
-            replace(RECOVERED.attempts[1], written=False, then=Verb.LOGIN, hedge=True, cancelled=True),
+            replace(
+                RECOVERED.attempts[1], written=False, then=Verb.LOGIN, hedge=True, body_unread="br", cancelled=True
+            ),
         ),
     )
     stream = io.StringIO()

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.conditions import MISSING
-from sidecar.proxy.looking import LOOK_BYTES, decoded, first_text, parsed
+from sidecar.core.conditions import MISSING, READABLE_CODINGS
+from sidecar.proxy.looking import LOOK_BYTES, decoded, first_text, parsed, readable_codings
 from sidecar.wire.heads import ResponseMessage, parse_response_head
 from tests.core.making import short, steady
 
@@ -117,3 +117,48 @@ def test_the_first_place_that_holds_a_text_or_a_number_counts(pointers: tuple[st
 def test_what_is_not_json_leads_nowhere() -> None:
     for body in (b"", b"<html>", b"{", b"[" * LOOK_BYTES, b"\xff\xfe"):
         assert first_text(parsed(message(), body), ("/code", "")) is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "sent"),
+    [
+        ("gzip, deflate", "gzip, deflate"),
+        ("gzip, deflate, br, zstd", "gzip, deflate"),
+        ("br;q=1.0, gzip;q=0.8, *;q=0.1", "gzip;q=0.8"),
+        ("GZip ; q=0.5, BR", "GZip ; q=0.5"),
+        ("br", "identity"),
+        ("br, identity;q=0.5", "identity;q=0.5"),
+        ("*", "gzip"),
+        ("*;q=0.5, deflate", "gzip;q=0.5, deflate"),
+        ("br, gzip;q=0", "identity, gzip;q=0"),
+        ("", ""),
+        ("br, identity;q=0", "br, identity;q=0"),
+        ("zstd, *;q=0", "zstd, *;q=0"),
+        ("gzip, br, *;q=0", "gzip, *;q=0"),
+        ("compress, x-gzip", "x-gzip"),
+    ],
+)
+def test_only_codings_that_can_be_undone_are_asked_for(asked: str, sent: str) -> None:
+    assert readable_codings(asked) == sent
+
+
+CODING = st.sampled_from(["gzip", "x-gzip", "deflate", "identity", "br", "zstd", "compress", "*", "GZIP", ""])
+WEIGHT = st.sampled_from(["", ";q=0", ";q=0.0", ";q=1", "; q=0.5", ";q = 0.001"])
+
+
+@steady
+@given(st.lists(st.tuples(CODING, WEIGHT), max_size=5))
+def test_nothing_is_asked_for_that_the_app_does_not_take(elements: list[tuple[str, str]]) -> None:
+    """Unless the app excludes an unencoded body, nothing unreadable remains; each coding that remains was allowed."""
+
+    def allowed(value: str) -> dict[str, bool]:
+        pairs = [element.replace(" ", "").partition(";q=") for element in value.lower().split(",")]
+        return {coding: weight.strip("0.") != "" or not weight for coding, _, weight in pairs if coding}
+
+    asked = ", ".join(coding + weight for coding, weight in elements)
+    before, after = allowed(asked), allowed(readable_codings(asked))
+    takes = {coding for coding, yes in after.items() if yes}
+    others = before.get("*", False)
+    assert takes <= {coding for coding, yes in before.items() if yes} | ({"gzip"} if others else set()) | {"identity"}
+    if before.get("identity", before.get("*", True)):
+        assert takes <= READABLE_CODINGS
