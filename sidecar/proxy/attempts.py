@@ -59,6 +59,7 @@ class Story(Protocol):
     waited_seconds: float
     attempts: tuple[AttemptRecord, ...]
     is_hedged: bool
+    not_before: float
 
     async def pass_on(self, prepared: Prepared, sending: Sending, number: int) -> None: ...
 
@@ -364,6 +365,7 @@ class Attempts:
         wait = decision.wait
         if wait is None or wait.seconds <= 0:
             return 0.0
+        exchange.not_before = begun + wait.seconds
         # It counts from the judgement on: what the losing answer took to arrive is part of it.
         left = begun + wait.seconds - clock.monotonic() if dawdled else wait.seconds
         waited = 0.0

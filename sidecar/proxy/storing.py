@@ -48,6 +48,7 @@ class Story(Protocol):
     body: Body | None
     started: float
     waited_seconds: float
+    not_before: float
     outcome: Outcome
     reason: Reason | None
     status: int | None
@@ -84,7 +85,9 @@ async def store(story: Story, services: Services, prepared: Prepared, attempts: 
         until = services.loop.time() + _left_seconds(story, services, prepared)
         async with asyncio.timeout_at(until):
             body = await _whole_body(story, services, prepared, keeper)
-        item = _item(story.message, prepared, body, services.clock.wall())
+        # A wait that was cut short goes on in the outbox: a hint binds every send of the request.
+        left = max(0.0, story.not_before - services.clock.monotonic())
+        item = _item(story.message, prepared, body, services.clock.wall(), left)
         await keeper.add(item, until - services.loop.time())
     except TimeoutError:
         _refuse(story, services, prepared, attempts, Refusal("deadline", "its body did not come in time"))
@@ -127,7 +130,7 @@ def _give(story: Story, services: Services, prepared: Prepared, answer: OwnAnswe
 # -- what is kept ----------------------------------------------------------------------------------------
 
 
-def _item(message: RequestMessage, prepared: Prepared, body: bytes, wall: float) -> Item:
+def _item(message: RequestMessage, prepared: Prepared, body: bytes, wall: float, left_seconds: float) -> Item:
     return Item(
         id=new_id(),
         upstream=prepared.destination.name,
@@ -136,6 +139,7 @@ def _item(message: RequestMessage, prepared: Prepared, body: bytes, wall: float)
         fields=_fields(message, prepared),
         body=body,
         stored_at=wall,
+        due_at=wall + left_seconds if left_seconds else 0.0,
     )
 
 

@@ -7,6 +7,7 @@ import random
 import sys
 import time
 
+from tests.fuzz.corpus import CORPUS
 from tests.fuzz.known import is_known
 from tests.fuzz.plans import make
 from tests.fuzz.shrink import shrink
@@ -27,22 +28,23 @@ def main() -> int:
     begun = time.monotonic()
     runs = requests = sends = turns = failed = 0
     virtual = 0.0
+    first_ones = [] if options.seed is not None else list(reversed(CORPUS))
     while time.monotonic() - begun < options.seconds:
-        run = make(seed)
+        run = first_ones.pop() if first_ones else make(seed)
         played = play(run)
         runs, requests, sends, turns = runs + 1, requests + played.requests, sends + played.sends, turns + played.turns
         virtual += played.seconds
         faults = [fault for fault in played.faults if not is_known(fault)]
         if faults:
             failed += 1
-            print(f"\nseed {seed} fails, after {runs} runs, {time.monotonic() - begun:.1f} s:", flush=True)
+            print(f"\nseed {run.seed} fails, after {runs} runs, {time.monotonic() - begun:.1f} s:", flush=True)
             small = run if options.no_shrink else shrink(run, faults[0])
             for fault in play(small).faults:
                 print(f"  {fault}")
             print(f"{small}\n", flush=True)
         if failed >= options.most or options.seed is not None:
             break
-        seed += 1
+        seed += not first_ones
     print(
         f"fuzz: {runs} runs, {requests} requests, {sends} sends, {turns} turns of the loop, "
         f"{virtual / 3600:.1f} hours of virtual time in {time.monotonic() - begun:.0f} s; {failed} failed"

@@ -61,7 +61,10 @@ class Judge:
         return own if request.timeout is None else min(own, request.timeout)
 
     def is_stored(self, asked: Asked) -> bool:
-        return asked.request.way == "store" or "outcome=stored" in asked.sidecar
+        """Whether it is in the outbox, as far as the app can know."""
+        if asked.answer is None or b"nobody knows yet" in asked.answer.body:
+            return asked.request.way == "store"
+        return "outcome=stored" in asked.sidecar
 
     def _may_repeat(self, request: Request) -> bool:
         """Whether an attempt whose end nobody knows may be followed by another."""

@@ -7,7 +7,6 @@ import re
 __all__ = ["KNOWN", "is_known"]
 
 KNOWN = {
-    r"before the hint of": "the outbox sends an item once more when its age is over, before its hint",
     r"afterwards a plain request by \w+ got 429": "a gate stays closed after its hint is over",
 }
 

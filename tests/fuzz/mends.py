@@ -39,10 +39,13 @@ MENDS: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "06 a task cancelled before its first step": (
         (
-            "        if self._attempts is not None:\n",
-            '        if self._attempts is not None and getattr(self._attempts, "_has_begun", False):\n',
+            "        if self._attempts is not None:\n            self._attempts.close()\n        if self._sending",
+            '        if getattr(self._attempts, "_has_begun", False):\n            self._attempts.close()\n        if self._sending',
         ),
-        ("        back = self._adopted\n", "        self._has_begun = True\n        back = self._adopted\n"),
+        (
+            "        back = self._adopted\n",
+            "        self._has_begun = True  # type: ignore\n        back = self._adopted\n",
+        ),
     ),
     "07 a send after the deadline": (
         ("if self._left_seconds() < (LEAST_LEFT_SECONDS if number > 1 else 0.0):", "if False:"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.fuzz.corpus import CORPUS
 from tests.fuzz.known import is_known
 from tests.fuzz.plans import Act, Plan, Request, Run, Site, Talk, make
 from tests.fuzz.shrink import shrink
@@ -20,6 +21,11 @@ def test_what_must_hold_holds_in_random_runs(first: int) -> None:
         faults = [fault for fault in play(run).faults if not is_known(fault)]
         if faults:
             pytest.fail(f"seed {seed}: {faults}; the smallest run that fails so:\n{shrink(run, faults[0])}")
+
+
+@pytest.mark.parametrize("number", range(len(CORPUS)))
+def test_what_must_hold_holds_in_runs_that_once_failed(number: int) -> None:
+    assert not play(CORPUS[number]).faults
 
 
 def test_a_run_can_be_made_again_from_what_is_printed() -> None:
