@@ -19,6 +19,7 @@ from sidecar.config.rowmodels import BackoffBlock, ConditionBlock, RereadBlock, 
 from sidecar.config.sitemodels import InterceptBlock, OutboxBlock, RouteBlock, SiteBlock, UpstreamBlock
 from sidecar.core import policy as core
 from sidecar.core.deployment import Deployment, Intercept, Limits, Logging, Origin, OutboxRule, Route, Upstream
+from sidecar.core.expression import Expression
 from sidecar.core.rows import Backoff, Condition, HintSource, Place, Reread, Row
 from sidecar.core.table import Table
 from sidecar.core.words import Unit, Verb
@@ -104,7 +105,7 @@ def _condition(block: ConditionBlock) -> Condition:
     if block.in_ is not None:
         return Condition(place, name, "in", tuple(block.in_))
     if block.matches is not None:
-        return Condition(place, name, "matches", pattern=re.compile(block.matches))
+        return Condition(place, name, "matches", pattern=Expression(block.matches))
     return Condition(place, name, "present", present=block.present is not False)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import warnings
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Self
 
@@ -28,6 +27,7 @@ from sidecar.config import quantities
 from sidecar.config.document import Mark
 from sidecar.config.document import Table as LocatedTable
 from sidecar.config.problems import Code
+from sidecar.core.expression import Expression, NotRegular
 
 __all__ = [
     "HEADER_NAME",
@@ -280,9 +280,13 @@ PolicyName = Annotated[str, BeforeValidator(_read_name("the name of a policy")),
 def _read_pattern(value: object) -> str:
     pattern = _text(value, "a regular expression")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a future syntax: not the user's concern
-            re.compile(pattern)
+        Expression(pattern)
+    except NotRegular as error:
+        raise refuse(
+            Code.SLOW_PATTERN,
+            f"`{clip(pattern)}` could take very long on a hostile text: {error}",
+            "write it without that; what must not be there is a row of its own, above this one",
+        ) from None
     except (re.error, OverflowError, RecursionError) as error:
         raise refuse(
             Code.BAD_VALUE, f"`{clip(pattern)}` is not a regular expression: {error}", "Python's syntax is used"

@@ -46,6 +46,7 @@ class Code(Enum):
     OPEN_PROXY = ("E203", "open-proxy")
     IMPOSSIBLE_CASE = ("E204", "impossible-case")
     OPEN_ADMIN = ("E205", "open-admin")
+    SLOW_PATTERN = ("E206", "slow-pattern")
     REPEATED_NAME = ("E301", "repeated-name")
     UNKNOWN_POLICY = ("E302", "unknown-policy")
     EXTENDS_CYCLE = ("E303", "extends-cycle")
@@ -53,7 +54,6 @@ class Code(Enum):
     RESEND_METHODS = ("W201", "resend-methods")
     NO_EFFECT = ("W202", "no-effect")
     RETRIES_SUCCESS = ("W203", "retries-success")
-    SLOW_PATTERN = ("W206", "slow-pattern")
     CLEAR_LOGIN = ("W207", "clear-login")
 
 

@@ -6,7 +6,6 @@ for. What one value may be is said in ``rowmodels``.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 
 from sidecar.config.compile import compile_conditions
@@ -22,8 +21,6 @@ __all__ = ["Cover", "review_rows"]
 RESPONSE_PLACES = frozenset({"header", "body", "body_text"})
 ANSWER_VERBS = frozenset({Verb.LOGIN, Verb.REREAD})
 RETRY_KEYS = ("attempts", "backoff", "wait", "max_wait", "over_max", "processed", "cost")
-
-_NESTED_REPEAT = re.compile(r"\([^()]*[^\\()][+*][^()]*\)[+*{]")
 
 
 class Cover:
@@ -136,13 +133,6 @@ def _conditions(row: RowBlock) -> Iterator[Problem]:
                 Code.DEAD_ROW,
                 f"a failure has no response, so `{condition.place}` finds nothing",
                 "look at request_header, method, path or query",
-            )
-        at = condition.value_mark("matches")
-        if condition.matches and at is not None and _NESTED_REPEAT.search(condition.matches):
-            yield at.problem(
-                Code.SLOW_PATTERN,
-                "a repetition inside of a repetition can take very long on a hostile text",
-                "write it without nesting `+` and `*`",
             )
 
 

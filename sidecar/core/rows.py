@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from sidecar.core.expression import Expression
 from sidecar.core.words import FailureKind, Jitter, OverMax, Unit, Verb
 
 __all__ = ["Backoff", "Condition", "HintSource", "Reread", "Row"]
@@ -27,7 +28,7 @@ class Condition:
     test: Test = "present"
     values: tuple[str, ...] = ()
     """For ``equals`` (one) and ``in``. JSON scalars are compared by their JSON text, strings by their content."""
-    pattern: re.Pattern[str] | None = None
+    pattern: re.Pattern[str] | Expression | None = None
     """For ``matches``: searched, not anchored."""
     present: bool = True
     """For ``present``: whether it must be there or must not."""
