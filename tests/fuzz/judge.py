@@ -57,7 +57,9 @@ class Judge:
             yield from self._conversation(app)
 
     def _deadline(self, request: Request) -> float:
-        own = DEFAULT_DEADLINE if request.way == "unknown" else self._site.deadline
+        # While a reload has taken the upstream away, its host is one that nobody names.
+        is_unnamed = request.way in ("host", "tunnel") and any(act.how == "without" for act in self._world.run.acts)
+        own = DEFAULT_DEADLINE if request.way == "unknown" or is_unnamed else self._site.deadline
         return own if request.timeout is None else min(own, request.timeout)
 
     def is_stored(self, asked: Asked) -> bool:
