@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Self
 
@@ -280,7 +281,9 @@ PolicyName = Annotated[str, BeforeValidator(_read_name("the name of a policy")),
 def _read_pattern(value: object) -> str:
     pattern = _text(value, "a regular expression")
     try:
-        Expression(pattern)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a future syntax: not the user's concern
+            Expression(pattern)
     except NotRegular as error:
         raise refuse(
             Code.SLOW_PATTERN,

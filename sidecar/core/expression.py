@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 from re import _compiler, _constants, _parser  # type: ignore[attr-defined]  # not public; guarded by a test
 from typing import Any, Final
 
@@ -77,10 +76,8 @@ class Expression:
 
     def __init__(self, pattern: str) -> None:
         self.pattern = pattern
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a future syntax: not the user's concern
-            plain = re.compile(pattern)
-            parsed = _parser.parse(pattern)
+        plain = re.compile(pattern)
+        parsed = _parser.parse(pattern)
         ways, length = _ways(parsed)
         self._plain = plain if ways * length <= FEW_STEPS else None
         if self._plain is not None:
