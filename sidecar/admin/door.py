@@ -32,6 +32,7 @@ def make_admin(state: AdminState) -> web.Application:
     app.router.add_get("/metrics", views.metrics)
     app.router.add_get("/config", views.config)
     app.router.add_get("/debug/exchanges", views.exchanges)
+    app.router.add_get("/debug/story", views.story)
     app.router.add_get("/debug/report", views.report)
     app.router.add_get("/debug/numbers", views.numbers)
     app.router.add_get("/-/retries", switches.retries)

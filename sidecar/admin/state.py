@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.ring import Recent
+from sidecar.observe.trend import Trend
 
 __all__ = ["AdminState", "Check", "Operator", "ReloadResult"]
 
@@ -59,6 +60,8 @@ class AdminState:
     operator: Operator
     report: Callable[[str], Mapping[str, object] | None]
     """What is known of the exchange with this id, redacted."""
+    trend: Trend | None = None
+    """The last minutes, for the page."""
     token: str | None = None
     """What ``Authorization: Bearer`` must carry to change anything; None: nothing can be changed."""
     hosts: tuple[str, ...] = ()

@@ -16,7 +16,8 @@ from prometheus_client.exposition import choose_encoder
 
 from sidecar.admin.guard import is_local
 from sidecar.admin.state import AdminState, Check
-from sidecar.observe.fields import fields_of
+from sidecar.admin.story import story_of
+from sidecar.observe.fields import fields_of, timestamp
 from sidecar.observe.snapshot import snapshot
 
 __all__ = ["Views"]
@@ -78,7 +79,17 @@ class Views:
         """What the page draws: counters, states, readiness."""
         checks = [Check(*check)._asdict() for check in self._state.ready()]
         operator = self._state.operator
-        return _json({"checks": checks, **snapshot(self._state.metrics, operator.states())})
+        return _json({"checks": checks, **snapshot(self._state.metrics, operator.states(), self._state.trend)})
+
+    async def story(self, request: web.Request) -> web.Response:
+        """One of the last exchanges, told: ``id`` is any of its ids, ``time`` tells apart those that share one."""
+        wanted, time = request.query.get("id", ""), request.query.get("time")
+        if not wanted:
+            return _text("name the request: ?id=REQUEST_ID", status=400)
+        for record in self._state.recent.find(request_id=wanted):
+            if time is None or timestamp(record.started_at) == time:
+                return _json(story_of(record))
+        return _text("no exchange with this id is among the last ones (any more)", status=404)
 
     async def report(self, request: web.Request) -> web.Response:
         """What is known of the exchange with the id ``id``; to this machine alone, since it may hold bodies."""

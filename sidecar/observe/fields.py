@@ -53,6 +53,7 @@ ATTEMPT_FIELDS: dict[str, str] = {
     "body_unread": "the content coding because of which the table could not look into the body",
     "hedge": "`true` where it was sent beside the first, which was slow",
     "cancelled": "`true`, in place of a status, where it was cut because the one beside it was quicker",
+    "row": "file and line of the policy's row that decided about it, where one was asked",
 }
 """Field of one entry of ``attempts`` -> what it means."""
 
@@ -132,4 +133,7 @@ def _of_attempt(attempt: AttemptRecord) -> dict[str, object]:
         told["hedge"] = True
     if attempt.cancelled:
         told["cancelled"] = True
+    row = None if attempt.decision is None else attempt.decision.row
+    if row is not None:
+        told["row"] = f"{row.file}:{row.line}" if row.file else "built in"
     return told

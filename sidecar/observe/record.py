@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sidecar.core.decide import Decision
 from sidecar.core.words import FailureKind, Outcome, Reason, Verb, WaitFrom
 
 __all__ = ["AttemptRecord", "ExchangeRecord"]
@@ -36,6 +37,8 @@ class AttemptRecord:
     """The content coding because of which its body could not be looked into, though the policy asks for that."""
     cancelled: bool = False
     """Cut, because the one beside it was quicker."""
+    decision: Decision | None = None
+    """What was judged about it; None where its answer went to the app without a judgement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,3 +77,5 @@ class ExchangeRecord:
     """Of the bodies, as they travelled."""
     body_cut: bool = False
     """The response broke off, and so did our connection to the app."""
+    judged_path: str = ""
+    """As the policy's rows see it: without the mount and the origin's base path. Not told; for policy tests."""

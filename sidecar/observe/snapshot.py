@@ -9,16 +9,20 @@ from collections.abc import Mapping
 from typing import Final
 
 from sidecar.observe.metrics import Metrics, UpstreamMeters
+from sidecar.observe.trend import SLOT_SAMPLES, SLOTS, Trend
 
 __all__ = ["snapshot"]
 
 NO_STATES: Final[Mapping[str, Mapping[str, object]]] = {}
 
 
-def snapshot(metrics: Metrics, states: Mapping[str, Mapping[str, object]] = NO_STATES) -> dict[str, object]:
+def snapshot(
+    metrics: Metrics, states: Mapping[str, Mapping[str, object]] = NO_STATES, trend: Trend | None = None
+) -> dict[str, object]:
     """All counters and states at this moment. An ``unknown`` upstream that was never used is left out.
 
-    ``states``: by upstream, what the loop knows beside the counters.
+    ``states``: by upstream, what the loop knows beside the counters. ``trend``: the slots of each, oldest first, each a
+    list in the order of ``Slot``, or 0 for a quiet one.
     """
     return {
         "build": metrics.build,
@@ -28,8 +32,13 @@ def snapshot(metrics: Metrics, states: Mapping[str, Mapping[str, object]] = NO_S
         "log_dropped": metrics.log_dropped(),
         "protocol_errors": sum(metrics.protocol_errors.values()),
         "config": {"ok": metrics.config_ok, "loaded_at": metrics.config_loaded_at},
+        "trend": {
+            "slot_seconds": SLOT_SAMPLES,
+            "slots": SLOTS,
+            "present_seconds": 0 if trend is None else trend.present_seconds,
+        },
         "upstreams": [
-            {**_upstream(meters), **states.get(meters.name, {})}
+            {**_upstream(meters), **states.get(meters.name, {}), "trend": _slots(meters, trend)}
             for meters in metrics.upstreams()
             if meters is not metrics.unknown or _is_used(meters)
         ],
@@ -50,6 +59,11 @@ def _upstream(meters: UpstreamMeters) -> dict[str, object]:
         "breaker_state": meters.breaker_state,
         "budget_tokens": round(meters.budget(), 3),
     }
+
+
+def _slots(meters: UpstreamMeters, trend: Trend | None) -> list[object]:
+    slots = [] if trend is None else trend.of(meters)
+    return [list(slot) if any(slot) else 0 for slot in slots]
 
 
 def _is_used(meters: UpstreamMeters) -> bool:

@@ -282,8 +282,7 @@ class Attempts:
             self._attempt_over(sent, message, seconds)
             return None
         decision = await self._judging.judge(sent, ended, self._deadline_at)
-        if self._judging.unread:
-            self._retell(sent.number, body_unread=self._judging.unread)
+        self._retell(sent.number, decision=decision, body_unread=self._judging.unread)
         self._attempt_over(sent, message, seconds, decision)
         return decision
 

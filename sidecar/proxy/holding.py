@@ -100,6 +100,8 @@ class Holding:
         """Once a second: so that it is known what was usual before trouble began."""
         self.limiter.tick(self._clock.monotonic())
         self._usual = self._meters.told(self._usual, calm=self.limiter.calm)
+        if not self.limiter.calm:
+            self._show(self._clock.monotonic())  # a gate opens by itself, also where nobody waits behind it
 
     def key(self, message: RequestMessage) -> str:
         """Whose quota this request is under: everybody's, or that of the values of the named headers."""
@@ -225,12 +227,22 @@ class Holding:
 
 
 class Ticker:
-    """Once a second, for every upstream: so that it is known how much it was sent before trouble began."""
+    """Once a second, for every upstream: so that it is known how much it was sent before trouble began.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Clock, all_of: Callable[[], Iterable[Holding]]) -> None:
+    ``then`` is called after each round.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        clock: Clock,
+        all_of: Callable[[], Iterable[Holding]],
+        then: Callable[[], None],
+    ) -> None:
         self._loop = loop
         self._clock = clock
         self._all_of = all_of
+        self._then = then
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -239,6 +251,7 @@ class Ticker:
     def _tick(self) -> None:
         for holding in self._all_of():
             holding.tick()
+        self._then()
         self.start()
 
     def close(self) -> None:

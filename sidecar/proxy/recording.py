@@ -45,6 +45,7 @@ def record_of(exchange: Exchange, started_at: float, duration_seconds: float) ->
         request_bytes=exchange.request_bytes,
         response_bytes=exchange.app.response_bytes,
         body_cut=exchange.app.broken is not None,
+        judged_path=_path(prepared.target[len(prepared.destination.base_path) :]) if prepared is not None else "",
     )
 
 

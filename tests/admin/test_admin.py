@@ -19,8 +19,10 @@ from prometheus_client import CollectorRegistry
 
 from sidecar.admin import AdminState, Check, ReloadResult, make_admin, make_runner
 from sidecar.core.words import Outcome
+from sidecar.observe.families import HELD_BY
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.ring import Recent
+from sidecar.observe.trend import Trend
 from tests.observe.samples import FAILED, OK, RECOVERED
 
 TOKEN = "correct horse"
@@ -216,6 +218,33 @@ async def test_the_page_has_its_numbers(door: Door, world: World) -> None:
     assert told["upstreams"][0]["outcomes"] == {"ok": 1}
     assert told["config"]["ok"] is False
     assert told["checks"][0] == {"name": "config", "ok": True, "detail": ""}
+
+
+async def test_the_page_is_small(door: Door) -> None:
+    assert len((await door.ask("/"))[1].encode()) <= 40 << 10
+
+
+async def test_the_page_knows_every_holder(door: Door) -> None:
+    _, text, _ = await door.ask("/")
+    assert set(re.findall(r"(\w+): \"", text.split("const HOLDS")[1].split("};")[0])) >= set(HELD_BY)
+
+
+async def test_with_ten_thousand_exchanges_the_page_is_answered_in_50_ms(door: Door, world: World) -> None:
+    world.recent = Recent(10_000)
+    for number in range(10_000):
+        world.recent.add(replace(RECOVERED, request_id=f"r{number}"))
+    runner, door = await opened(replace(world.state(), trend=Trend(world.metrics)))
+    loop = asyncio.get_running_loop()
+    try:
+        for path in ("/", "/debug/numbers", "/debug/exchanges", "/debug/exchanges?id=r0", "/debug/story?id=r0"):
+            seconds = []
+            for _ in range(7):
+                begun = loop.time()
+                assert (await door.ask(path))[0] == 200
+                seconds.append(loop.time() - begun)
+            assert min(seconds) < 0.05, path
+    finally:
+        await runner.cleanup()
 
 
 async def test_the_page_loads_nothing_from_anywhere(door: Door) -> None:

@@ -12,7 +12,9 @@ from dataclasses import fields, replace
 
 import pytest
 
+from sidecar.core.decide import Decision
 from sidecar.core.deployment import Logging
+from sidecar.core.rows import Row
 from sidecar.core.words import Outcome, Verb
 from sidecar.observe.fields import ATTEMPT_FIELDS, FIELDS, timestamp
 from sidecar.observe.libraries import LibraryHandler, listen_to_libraries
@@ -112,6 +114,7 @@ def test_every_field_of_a_line_is_documented_and_every_field_of_a_record_is_told
             replace(
                 RECOVERED.attempts[1], written=False, then=Verb.LOGIN, hedge=True, body_unread="br", cancelled=True
             ),
+            replace(FAILED.attempts[0], decision=Decision(Verb.PASS, row=Row(Verb.PASS, file="p.yaml", line=3))),
         ),
     )
     stream = io.StringIO()
@@ -121,7 +124,10 @@ def test_every_field_of_a_line_is_documented_and_every_field_of_a_record_is_told
     attempts = line["attempts"]
     assert isinstance(attempts, list)
     assert {name for attempt in attempts for name in attempt} == set(ATTEMPT_FIELDS)
-    assert {field.name for field in fields(ExchangeRecord)} - set(FIELDS) == {"started_at"}  # told as time
+    assert {field.name for field in fields(ExchangeRecord)} - set(FIELDS) == {
+        "started_at",  # told as time
+        "judged_path",  # for policy tests
+    }
 
 
 def test_a_bad_ending_is_a_warning() -> None:

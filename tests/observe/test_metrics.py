@@ -255,6 +255,7 @@ def test_the_snapshot_for_the_page_says_what_the_counters_say(metrics: Metrics) 
             "gate_closed": False,
             "breaker_state": 0,
             "budget_tokens": 0.0,
+            "trend": [],
         }
     ]
 
