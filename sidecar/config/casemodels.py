@@ -189,7 +189,10 @@ class WaitExpectBlock(Block):
     def _says_something(self) -> WaitExpectBlock:
         if not self.model_fields_set:
             raise refuse(
-                Code.WRONG_SHAPE, "this expects nothing of the wait", "name from, at_least, at_most, min or max"
+                Code.WRONG_SHAPE,
+                "this expects nothing of the wait",
+                "name from, at_least, at_most, min or max",
+                ("from", "at_least", "at_most", "min", "max"),
             )
         for shorter, longer in (("at_least", "at_most"), ("min", "max"), ("at_least", "max"), ("min", "at_most")):
             least, most = getattr(self, shorter), getattr(self, longer)
@@ -209,7 +212,9 @@ class RowExpectBlock(Block):
     @model_validator(mode="after")
     def _says_something(self) -> RowExpectBlock:
         if not self.model_fields_set:
-            raise refuse(Code.WRONG_SHAPE, "this expects nothing of the row", "name its file, its line or both")
+            raise refuse(
+                Code.WRONG_SHAPE, "this expects nothing of the row", "name its file, its line or both", ("file", "line")
+            )
         return self
 
 
@@ -231,7 +236,8 @@ class ExpectBlock(Block):
     @model_validator(mode="after")
     def _fits_itself(self) -> ExpectBlock:
         if not self.model_fields_set:
-            raise refuse(Code.WRONG_SHAPE, "this expects nothing", "name at least a `decision`")
+            keys = tuple(type(self).model_fields)
+            raise refuse(Code.WRONG_SHAPE, "this expects nothing", "name at least a `decision`", keys)
         sent_again = [key for key in ("wait", "safe_because") if getattr(self, key) is not None]
         if self.decision is Verb.PASS and sent_again:
             text = f"what is handed over has no `{sent_again[0]}`"
@@ -266,7 +272,9 @@ class AnswerBlock(Block):
     def _answer_or_failure(self) -> AnswerBlock:
         if (self.status is None) == (self.failure is None):
             found = "this has both" if self.status is not None else "this has neither"
-            raise refuse(Code.WRONG_SHAPE, f"what came back is a `status` or a `failure`; {found}", "keep one of them")
+            needs = () if self.status is not None else ("status", "failure")
+            text = f"what came back is a `status` or a `failure`; {found}"
+            raise refuse(Code.WRONG_SHAPE, text, "keep one of them", needs)
         if self.failure is None and self.written is not None:
             raise refuse(Code.CONTRADICTION, "what was answered was sent", "remove `written`")
         if self.failure is not None and (self.headers or self.body is not None):
@@ -328,5 +336,6 @@ class TestsBlock(Block):
                 Code.WRONG_SHAPE,
                 f"a file tests a `policy` or an `upstream`; {found}",
                 "policy: NAME, or upstream: NAME where routes are to count",
+                () if self.policy is not None else ("policy", "upstream"),
             )
         return self

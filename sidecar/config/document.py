@@ -17,12 +17,15 @@ import yaml
 from sidecar.config.contents import MAX_BYTES
 from sidecar.config.problems import Code, Problem
 
-__all__ = ["Document", "Listing", "Mark", "Table", "Value", "parse", "plain", "resolve"]
+__all__ = ["UNKNOWN_KEY", "Document", "Listing", "Mark", "Table", "Value", "parse", "plain", "resolve"]
 
 MAX_DEPTH = 32
 MAX_VALUES = 50_000
 """With aliases expanded: nine lines of anchors can otherwise stand for a billion values."""
 MAX_DIGITS = 18
+_MERGE = "<<"
+UNKNOWN_KEY = "?"
+"""In ``Table.taken``: a key that is none of its block, and may be meant for any of them."""
 
 Scalar = str | int | float | bool | None
 Value = object
@@ -69,8 +72,10 @@ class Table(dict[str, Value]):
         self.mark = mark
         self.keys_at: dict[str, Mark] = {}
         self.values_at: dict[str, Mark] = {}
+        self.taken: set[str] = set()
+        """Its keys whose values were wrong and have been taken out: what is missing now proves nothing."""
         self.is_tainted = False
-        """Something in it was wrong and has been taken out: what is missing now proves nothing."""
+        """True if that has happened in it, or in anything inside of it."""
 
     def put(self, key: str, key_mark: Mark, value: Value, value_mark: Mark) -> None:
         self[key] = value
@@ -85,6 +90,8 @@ class Listing(list[Value]):
         super().__init__()
         self.mark = mark
         self.items_at: list[Mark] = []
+        self.is_tainted = False
+        """True if an item was wrong and has been taken out."""
 
     def without(self, index: int) -> None:
         del self[index], self.items_at[index]
@@ -103,6 +110,10 @@ class Document:
 
     def mark(self, line: int = 0, column: int = 0, width: int = 1) -> Mark:
         return Mark(self, line, column, width)
+
+
+_LEFT_OUT: Value = object()
+"""In place of a value that cannot be used: it has been told, and what stands around it is still judged."""
 
 
 class _Refused(Exception):
@@ -189,13 +200,13 @@ class _Reader:
                 if documents > 1:
                     self._refuse(event, "a second document begins here", "keep one document in a file")
                 root = self._value(next(events), events, 0)[0]
-        return root
+        return None if root is _LEFT_OUT else root
 
     def _value(self, event: yaml.Event, events: Iterator[yaml.Event], depth: int) -> tuple[Value, Mark]:
         mark = self._mark(event)
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event), mark
-        self._refuse_tag(event)
+        has_tag = self._tells_tag(event)
         self._spend(event, 1)
         if depth > MAX_DEPTH:
             self._refuse(event, f"this is nested more than {MAX_DEPTH} deep")
@@ -207,7 +218,7 @@ class _Reader:
         if anchor:
             self.open_anchors.discard(anchor)
             self.anchors[anchor] = (value, self.count - before)
-        return value, mark
+        return _LEFT_OUT if has_tag else value, mark
 
     def _content(self, event: yaml.Event, events: Iterator[yaml.Event], depth: int, mark: Mark) -> Value:
         if isinstance(event, yaml.MappingStartEvent):
@@ -233,16 +244,22 @@ class _Reader:
                     key_mark.problem(Code.REPEATED_KEY, message, "keep one of them: neither would win visibly")
                 )
                 continue
-            table.put(key, key_mark, value, value_mark)
+            if _is_tainted(value):
+                table.is_tainted = True
+            if key == _MERGE:
+                text, remedy = "merge keys (`<<`) are not used here", "a policy inherits with `extends: NAME`"
+                self.document.problems.append(key_mark.problem(Code.REFUSED_YAML, text, remedy))
+            elif value is _LEFT_OUT:
+                table.taken.add(key)
+            else:
+                table.put(key, key_mark, value, value_mark)
         return table
 
     def _key(self, event: yaml.Event) -> str:
         if not isinstance(event, yaml.ScalarEvent):
             self._refuse(event, "a key must be plain text")
-        self._refuse_tag(event)
+        self._tells_tag(event)
         self._spend(event, 1)
-        if event.value == "<<":
-            self._refuse(event, "merge keys (`<<`) are not used here", "a policy inherits with `extends: NAME`")
         return str(event.value)
 
     def _sequence(self, events: Iterator[yaml.Event], depth: int, mark: Mark) -> Listing:
@@ -251,32 +268,41 @@ class _Reader:
             if isinstance(event, yaml.SequenceEndEvent):
                 break
             value, value_mark = self._value(event, events, depth + 1)
+            if _is_tainted(value):
+                listing.is_tainted = True
+            if value is _LEFT_OUT:
+                continue
             listing.append(value)
             listing.items_at.append(value_mark)
         return listing
 
-    def _scalar(self, event: yaml.ScalarEvent) -> Scalar:
+    def _scalar(self, event: yaml.ScalarEvent) -> Value:
         if not event.implicit[0]:
             return str(event.value)
         try:
             return resolve(event.value)
         except ValueError as error:
-            self._refuse(event, str(error), "put it in quotes if it is meant as text")
+            return self._left_out(event, str(error), "put it in quotes if it is meant as text")
 
     def _alias(self, event: yaml.AliasEvent) -> Value:
         name = event.anchor
         if name in self.open_anchors:
-            self._refuse(event, f"`*{name}` stands inside of what it names")
+            return self._left_out(event, f"`*{name}` stands inside of what it names")
         if name not in self.anchors:
-            self._refuse(event, f"`*{name}` has no `&{name}` before it")
+            return self._left_out(event, f"`*{name}` has no `&{name}` before it")
         value, size = self.anchors[name]
         self._spend(event, size)
         return value
 
-    def _refuse_tag(self, event: yaml.Event) -> None:
+    def _tells_tag(self, event: yaml.Event) -> bool:
         tag = getattr(event, "tag", None)
         if tag is not None:
-            self._refuse(event, f"tags (`{tag}`) are refused", "write the value without it; text may be quoted")
+            self._left_out(event, f"tags (`{tag}`) are refused", "write the value without it; text may be quoted")
+        return tag is not None
+
+    def _left_out(self, event: yaml.Event, message: str, help: str = "") -> Value:  # noqa: A002
+        self.document.problems.append(self._mark(event).problem(Code.REFUSED_YAML, message, help))
+        return _LEFT_OUT
 
     def _spend(self, event: yaml.Event, count: int) -> None:
         self.count += count
@@ -303,6 +329,11 @@ class _Reader:
         if "\t" in self.document.lines[line][: mark.column + 1]:
             help_text = "indent with spaces; YAML allows no tab here"
         return mark.problem(Code.NOT_YAML, error.problem or "this is not YAML", help_text)
+
+
+def _is_tainted(value: Value) -> bool:
+    """Whether something of it has been left out."""
+    return value is _LEFT_OUT or (isinstance(value, Table | Listing) and value.is_tainted)
 
 
 def resolve(text: str) -> Scalar:

@@ -47,6 +47,7 @@ __all__ = [
     "UpstreamName",
     "quantity",
     "refuse",
+    "refuse_all",
 ]
 
 MAX_SECONDS = 24 * 3600.0
@@ -61,9 +62,20 @@ _POINTER = re.compile(r"(/([^~/]|~[01])*)*")
 """RFC 6901 section 3."""
 
 
-def refuse(code: Code, text: str, remedy: str = "") -> PydanticCustomError:
-    """What a validator raises: the sentence that the user will read, and what to do."""
-    return PydanticCustomError("refused", "{text}", {"code": code, "text": text, "help": remedy})
+def refuse(code: Code, text: str, remedy: str = "", needs: tuple[str, ...] = ()) -> PydanticCustomError:
+    """What a validator raises: the sentence that the user will read, and what to do.
+
+    ``needs``: keys of the block that are not there, one of which would mend it. Where one of them was wrong and has
+    been taken out, or a key that is none of the block, this only follows from that, and is not said.
+    """
+    return PydanticCustomError("refused", "{text}", {"code": code, "text": text, "help": remedy, "needs": needs})
+
+
+def refuse_all(found: list[PydanticCustomError]) -> None:
+    """Raises everything that was found in one block, so that no mistake hides another; nothing if there is none."""
+    if found:
+        first = found[0].context or {}
+        raise PydanticCustomError("refused", "{text}", {**first, "all": [error.context for error in found]})
 
 
 class Block(BaseModel):
@@ -93,8 +105,12 @@ class Block(BaseModel):
 
     @property
     def is_tainted(self) -> bool:
-        """True if a part of it was wrong and was left out, so that its absence is no mistake."""
+        """True if a part of it, however deep inside, was wrong and was left out, so that its absence is no mistake."""
         return self._source is not None and self._source.is_tainted
+
+    def lost(self, *keys: str) -> bool:
+        """True if the value of one of these keys was wrong and was left out."""
+        return self._source is not None and not self._source.taken.isdisjoint(keys)
 
     def key_mark(self, key: str) -> Mark | None:
         """Where the key is written; where the block begins if it is not; None for the built-in defaults."""

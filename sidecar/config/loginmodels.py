@@ -140,6 +140,7 @@ class LoginBlock(Block):
                 Code.WRONG_SHAPE,
                 f"a login has a `json` or a `form` body; {found}",
                 "as in form: {grant_type: client_credentials, client_id: env:ID, client_secret: env:SECRET}",
+                ("json", "form"),
             )
         return self
 

@@ -111,7 +111,12 @@ class VerdictBlock(Block):
     @model_validator(mode="after")
     def _two_answers(self) -> VerdictBlock:
         if self.yes == self.no:
-            raise refuse(Code.CONTRADICTION, f"`yes` and `no` are the same text, `{self.yes}`")
+            raise refuse(
+                Code.CONTRADICTION,
+                f"`yes` and `no` are the same text, `{self.yes}`",
+                "give each its own",
+                tuple(key for key in ("yes", "no") if not self.sets(key)),
+            )
         return self
 
 
@@ -264,7 +269,8 @@ class HedgeBlock(Block):
             raise refuse(Code.CONTRADICTION, text, "keep one of them")
         if self.after is None and self.quantile is None:
             text = "`hedge` does not say when the second send goes"
-            raise refuse(Code.MISSING_KEY, text, "write `quantile: 0.95`, or a time: `after: 200ms`")
+            remedy = "write `quantile: 0.95`, or a time: `after: 200ms`"
+            raise refuse(Code.MISSING_KEY, text, remedy, ("after", "quantile"))
         return self
 
 

@@ -21,7 +21,7 @@ READING = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "CONNECT", "QUERY"})
 def review_outbox(site: SiteBlock, chains: Iterable[Chain]) -> list[Problem]:
     """``chains``: every policy that the site uses."""
     problems = list(_routes(site))
-    if site.outbox is None and not site.is_tainted:
+    if site.outbox is None and not site.lost("outbox"):
         problems += [problem for chain in chains for problem in _rows_without(chain)]
     return problems
 
@@ -32,7 +32,7 @@ def _routes(site: SiteBlock) -> Iterator[Problem]:
             mark = route.value_mark("store")
             if route.store is None or mark is None:
                 continue
-            if site.outbox is None and not site.is_tainted:
+            if site.outbox is None and not site.lost("outbox"):
                 text = "`store: always` needs an outbox, and there is none"
                 yield mark.problem(Code.CONTRADICTION, text, "add `outbox: {file: outbox.db}`")
             reading = sorted(READING & set(route.methods or READING))

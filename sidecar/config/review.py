@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from sidecar.config.document import Mark
+from sidecar.config.document import UNKNOWN_KEY, Mark
 from sidecar.config.files import Files
 from sidecar.config.library import Chain
 from sidecar.config.places import parse_origin
@@ -24,6 +24,7 @@ from sidecar.core.words import IDEMPOTENT_METHODS, Jitter
 __all__ = ["review_admin", "review_policies", "review_site"]
 
 LOOPBACK_NAMES = frozenset({"localhost", "::1"})
+WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - every address of this machine, loopback among them
 
 
 def review_policies(chains: Iterable[Chain]) -> list[Problem]:
@@ -60,6 +61,8 @@ def _times(chain: Chain) -> Iterator[Problem]:
 
 def _backoffs(chain: Chain) -> Iterator[Problem]:
     marks = [chain.mark("backoff", key) for key in ("cap", "base")]
+    if any(source.block.backoff.lost("cap", "base") for source in chain.sources):
+        marks = []
     yield from _backoff(chain.settings.backoff, chain.settings.backoff, next(filter(None, marks), None))
     if chain.mark("backoff", "ratio") and chain.settings.backoff.jitter is not Jitter.PROPORTIONAL:
         yield from _idle_ratio(chain.mark("backoff", "ratio"))
@@ -73,7 +76,7 @@ def _backoffs(chain: Chain) -> Iterator[Problem]:
 def _backoff(block: BackoffBlock, below: BackoffBlock, mark: Mark | None) -> Iterator[Problem]:
     base = block.base if block.sets("base") else below.base
     cap = block.cap if block.sets("cap") else below.cap
-    if cap < base and mark is not None:
+    if cap < base and mark is not None and not block.lost("cap", "base"):
         text = f"the `cap` of the backoff ({cap:g} s) is below its `base` ({base:g} s)"
         yield mark.problem(Code.CONTRADICTION, text, "raise `cap`, or lower `base`")
 
@@ -146,7 +149,7 @@ def _hedges(chain: Chain) -> Iterator[Problem]:
 
 def _emptiness(chain: Chain) -> Iterator[Problem]:
     source = chain.sources[0]
-    if not chain.rows and not source.block.is_tainted:
+    if not chain.rows and not source.block.is_tainted and not source.block.lost(UNKNOWN_KEY):
         text = "this policy has no row, so that nothing is ever retried"
         yield source.document.mark().problem(Code.NO_EFFECT, text, "add a `table`, or `extends: default`")
 
@@ -177,7 +180,7 @@ def _repeated(site: SiteBlock) -> Iterator[Problem]:
 def _ways_in(site: SiteBlock) -> Iterator[Problem]:
     for upstream in site.upstreams:
         mark = upstream.key_mark("name")
-        if upstream.mount is None and upstream.hosts is None and mark and not upstream.is_tainted:
+        if upstream.mount is None and upstream.hosts is None and mark and not upstream.lost("mount", "hosts"):
             text = f"no request can reach the upstream `{upstream.name}`"
             yield mark.problem(Code.MISSING_KEY, text, f"add `mount: /{upstream.name}` or `hosts: […]`")
 
@@ -187,7 +190,7 @@ def _routes(site: SiteBlock) -> Iterator[Problem]:
         for index, route in enumerate(upstream.routes):
             for earlier in upstream.routes[:index]:
                 mark, first = route.key_mark(""), earlier.key_mark("")
-                if mark and first and _covers(earlier, route):
+                if mark and first and _covers(earlier, route) and not (earlier.is_tainted or route.is_tainted):
                     text = f"this route can never match: the one on line {first.line + 1} takes its requests"
                     yield mark.problem(Code.DEAD_ROW, text, "the first route that matches decides")
                     break
@@ -199,7 +202,7 @@ def _covers(earlier: RouteBlock, route: RouteBlock) -> bool:
 
 
 def _addresses(site: SiteBlock) -> Iterator[Problem]:
-    if site.listen == site.admin and site.listen.port:
+    if site.listen == site.admin and site.listen.port and not site.lost("listen", "admin"):
         mark = site.value_mark("admin") if site.sets("admin") else site.value_mark("listen")
         if mark is not None:
             yield mark.problem(Code.CONTRADICTION, "`listen` and `admin` are the same address")
@@ -215,7 +218,8 @@ def _addresses(site: SiteBlock) -> Iterator[Problem]:
 def _same_place(ours: Address, theirs: Address) -> bool:
     if ours.port == 0 or ours.port != theirs.port:
         return False
-    return ours.host == theirs.host or (_is_loopback(ours.host) and _is_loopback(theirs.host))
+    is_here = _is_loopback(ours.host) or ours.host in WILDCARDS
+    return ours.host == theirs.host or (is_here and _is_loopback(theirs.host))
 
 
 def _is_loopback(host: str) -> bool:
@@ -253,7 +257,7 @@ def _clear_logins(site: SiteBlock) -> Iterator[Problem]:
     for upstream in site.upstreams:
         login = upstream.login
         mark = login.value_mark("url") if login is not None else None
-        if login is None or mark is None or upstream.is_tainted:
+        if login is None or mark is None or upstream.lost("origin"):
             continue
         place = upstream.origin if login.url.startswith("/") else parse_origin(login.url)
         if place.scheme == "http" and not _is_loopback(place.host):

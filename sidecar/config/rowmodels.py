@@ -23,6 +23,7 @@ from sidecar.config.fields import (
     clip,
     kind_of,
     refuse,
+    refuse_all,
 )
 from sidecar.config.matching import FailureSet, StatusSet
 from sidecar.config.problems import Code, nearest
@@ -137,15 +138,15 @@ class ConditionBlock(Block):
     @model_validator(mode="after")
     def _one_place_one_test(self) -> ConditionBlock:
         places = [key for key in PLACES if self.sets(key)]
+        refused = []
         if len(places) != 1:
             found = f"it has {' and '.join(places)}" if places else "it has none"
-            raise refuse(Code.WRONG_SHAPE, f"a condition looks at one place; {found}", f"one of {', '.join(PLACES)}")
+            text, remedy = f"a condition looks at one place; {found}", f"one of {', '.join(PLACES)}"
+            refused.append(refuse(Code.WRONG_SHAPE, text, remedy, () if places else PLACES))
         if len(self.tests) > 1:
-            raise refuse(
-                Code.WRONG_SHAPE,
-                f"a condition has one test; this has {' and '.join(self.tests)}",
-                "write two conditions: when: [{…}, {…}]",
-            )
+            text = f"a condition has one test; this has {' and '.join(self.tests)}"
+            refused.append(refuse(Code.WRONG_SHAPE, text, "write two conditions: when: [{…}, {…}]"))
+        refuse_all(refused)
         self._shorthand_or_test(places[0])
         return self
 
@@ -156,7 +157,7 @@ class ConditionBlock(Block):
         if value and self.tests:
             raise refuse(Code.WRONG_SHAPE, f"`{place}` and `{self.tests[0]}` both say what to find", "keep one of them")
         if not value and (not self.tests or self.tests == ["present"]):
-            raise refuse(Code.WRONG_SHAPE, f"`{place}: true` needs a test", "add equals, in or matches")
+            raise refuse(Code.WRONG_SHAPE, f"`{place}: true` needs a test", "add equals, in or matches", TESTS)
 
     @property
     def place(self) -> Place:
@@ -198,26 +199,27 @@ class WaitBlock(Block):
     @model_validator(mode="after")
     def _one_source(self) -> WaitBlock:
         sources = [key for key in SOURCES if getattr(self, key) is not None]
+        refused = []
         if len(sources) != 1:
             found = f"it has {' and '.join(sources)}" if sources else "it has none"
-            raise refuse(Code.WRONG_SHAPE, f"a wait source looks at one place; {found}", "header, body or constant")
+            text = f"a wait source looks at one place; {found}"
+            refused.append(refuse(Code.WRONG_SHAPE, text, "header, body or constant", () if sources else SOURCES))
         if self.field is not None and self.header is None:
-            raise refuse(Code.WRONG_SHAPE, "`field` is a parameter inside of a header", "name the `header`")
-        self._right_unit()
+            text = "`field` is a parameter inside of a header"
+            refused.append(refuse(Code.WRONG_SHAPE, text, "name the `header`", ("header",)))
+        if self.constant is not None and self.unit is not None:
+            refused.append(refuse(Code.WRONG_SHAPE, "a constant carries its own unit", "remove `unit`"))
+        place = self.header or self.body
+        if place is not None and self.constant is None and self._lacks_unit():
+            text = f"`{clip(place)}` needs a `unit`: a name does not say what its number counts"
+            remedy = f"one of {', '.join(unit.value for unit in Unit)}"
+            refused.append(refuse(Code.MISSING_KEY, text, remedy, ("unit", "header")))
+        refuse_all(refused)
         return self
 
-    def _right_unit(self) -> None:
-        if self.constant is not None:
-            if self.unit is not None:
-                raise refuse(Code.WRONG_SHAPE, "a constant carries its own unit", "remove `unit`")
-            return
-        if self.unit is None and (self.header is None or self.header.lower() != "retry-after" or self.field):
-            place = self.header or self.body
-            raise refuse(
-                Code.MISSING_KEY,
-                f"`{clip(place or '')}` needs a `unit`: a name does not say what its number counts",
-                f"one of {', '.join(unit.value for unit in Unit)}",
-            )
+    def _lacks_unit(self) -> bool:
+        is_retry_after = self.header is not None and self.header.lower() == "retry-after" and not self.field
+        return self.unit is None and not is_retry_after
 
 
 def _read_wait(value: object) -> object:
@@ -303,6 +305,7 @@ class RereadBlock(Block):
                 Code.WRONG_SHAPE,
                 "a reread without `resend_when` and `answer_when` changes nothing",
                 "say in which state to send again: resend_when: {body: /status, in: [pending]}",
+                ("resend_when", "answer_when"),
             )
         return self
 
@@ -343,17 +346,19 @@ class RowBlock(Block):
 
     @model_validator(mode="after")
     def _status_or_failure(self) -> RowBlock:
-        if (self.status is None) == (self.failure is None):
-            found = "this has both" if self.status is not None else "this has neither"
-            raise refuse(
-                Code.WRONG_SHAPE,
-                f"a row matches a `status` or a `failure`; {found}",
-                "write two rows" if self.status is not None else "add `status: any` or `failure: any`",
+        refused = []
+        if self.status is not None and self.failure is not None:
+            text = "a row matches a `status` or a `failure`; this has both"
+            refused.append(refuse(Code.WRONG_SHAPE, text, "write two rows"))
+        if self.status is None and self.failure is None:
+            text, remedy = (
+                "a row matches a `status` or a `failure`; this has neither",
+                "add `status: any` or `failure: any`",
             )
+            refused.append(refuse(Code.WRONG_SHAPE, text, remedy, ("status", "failure")))
         if (self.then is Verb.REREAD) != (self.reread is not None):
-            raise refuse(
-                Code.WRONG_SHAPE,
-                "`then: reread` and the block `reread` go together",
-                "reread: {path: same, resend_when: {…}}",
-            )
+            text = "`then: reread` and the block `reread` go together"
+            remedy = "reread: {path: same, resend_when: {…}}"
+            refused.append(refuse(Code.WRONG_SHAPE, text, remedy, ("then", "reread")))
+        refuse_all(refused)
         return self

@@ -57,8 +57,10 @@ def review_rows(source: Source) -> list[Problem]:
         mark = row.key_mark("")
         if mark is None:
             continue
-        problems += _against_earlier(row, mark, cover)
         problems += _of_itself(row, mark)
+        if row.is_tainted:  # a row without its bad condition would mean something else
+            continue
+        problems += _against_earlier(row, mark, cover)
         cover.add(row, mark.line + 1)
     return problems
 

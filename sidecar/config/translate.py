@@ -6,20 +6,21 @@ A wrong part is taken out and the rest is judged again, so that one run tells of
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from sidecar.config.document import Document, Listing, Mark, Table, Value
+from sidecar.config.document import UNKNOWN_KEY, Document, Listing, Mark, Table, Value
 from sidecar.config.fields import Block, clip, kind_of
 from sidecar.config.problems import Code, Problem, nearest
 
 __all__ = ["block_in", "fields_by_key", "read_block"]
 
-MAX_PASSES = 8
+MAX_PASSES = 32
+"""Twice the deepest nesting of blocks and lists; each takes something out, or is the last."""
 
 FOREIGN_WORDS = {
     "retries": "`attempts` counts sends in all: the retries and the first one",
@@ -71,6 +72,10 @@ class _Spot:
     """What would have to be emptied of it …"""
     index: str | int | None
     """… at this key; None for the root itself."""
+    around: tuple[Table, ...] = ()
+    """Every mapping on the way, the outermost first."""
+    is_unknown: bool = False
+    """True if the key is none of its block."""
 
 
 def read_block(model: type[AnyBlock], document: Document) -> tuple[AnyBlock | None, list[Problem]]:
@@ -89,39 +94,63 @@ def read_block(model: type[AnyBlock], document: Document) -> tuple[AnyBlock | No
         try:
             return model.model_validate(root), problems
         except ValidationError as error:
-            problems += _judge(model, root, error)
+            found, is_smaller = _judge(model, root, error)
+            problems += found
+            if not is_smaller:
+                break
     return None, problems
 
 
-def _judge(model: type[Block], root: Table, error: ValidationError) -> list[Problem]:
-    """The problems of one pass; their values are taken out of the tree."""
+def _judge(model: type[Block], root: Table, error: ValidationError) -> tuple[list[Problem], bool]:
+    """The problems of one pass, and whether anything could be taken out of the tree for the next.
+
+    Taken out is as little as can be: a key or an item that is wrong; the block around it only for what is wrong with
+    the block. So what stands beside it is judged as well, by itself and against the rest.
+    """
     details = error.errors(include_url=False)
     spots = [_locate(model, root, detail["loc"]) for detail in details]
-    problems = [
-        _problem(spot, detail)
-        for spot, detail in zip(spots, details, strict=True)
-        if not _follows_from_taking_out(spot, detail)
-    ]
-    _take_out([_unit(model, root, detail["loc"]) for detail in details if not _stood_in(root, detail["loc"])])
-    return problems
+    problems = [problem for spot, detail in zip(spots, details, strict=True) for problem in _problems(spot, detail)]
+    wrong = []
+    is_smaller = False
+    for spot, detail in zip(spots, details, strict=True):
+        if _stood_in(root, detail["loc"]):
+            is_smaller = True
+        elif detail["type"] == "missing":
+            wrong.append(_locate(model, root, detail["loc"][:-1]))
+        else:
+            wrong.append(replace(spot, is_unknown=detail["type"] == "extra_forbidden"))
+    return problems, _take_out(wrong) or is_smaller
 
 
 def _stood_in(root: Table, loc: tuple[int | str, ...]) -> bool:
     """True if a key that an upstream cannot be without was given a value, so that its other keys are still judged."""
-    if len(loc) < 3 or loc[0] != "upstreams" or loc[2] not in STAND_INS:
+    if len(loc) != 3 or loc[0] != "upstreams" or loc[2] not in STAND_INS:
         return False
     upstream = _locate(Block, root, loc[:2]).value
     if not isinstance(upstream, Table):
         return False
     key = str(loc[2])
     upstream.put(key, upstream.mark, STAND_INS[key].format(loc[1]), upstream.mark)
-    upstream.is_tainted = True
+    upstream.taken.add(key)
+    upstream.is_tainted = root.is_tainted = True
     return True
 
 
-def _follows_from_taking_out(spot: _Spot, detail: ErrorDetails) -> bool:
-    table = spot.value if isinstance(spot.value, Table) and detail["type"] != "missing" else spot.table
-    return table.is_tainted
+def _problems(spot: _Spot, detail: ErrorDetails) -> list[Problem]:
+    """What is to be said; nothing of what only follows from what was taken out before."""
+    kind, context = detail["type"], detail.get("ctx", {})
+    if kind == "missing":
+        return [] if spot.key in spot.table.taken else [_problem(spot, detail)]
+    if kind == "too_short":
+        return [] if isinstance(spot.value, Listing) and spot.value.is_tainted else [_problem(spot, detail)]
+    if kind != "refused":
+        return [_problem(spot, detail)]
+    taken = spot.value.taken if isinstance(spot.value, Table) else set()
+    return [
+        _refused(spot, each)
+        for each in context.get("all", [context])
+        if not each["needs"] or taken.isdisjoint((*each["needs"], UNKNOWN_KEY))
+    ]
 
 
 def _locate(model: type[Block], root: Table, loc: tuple[int | str, ...]) -> _Spot:
@@ -131,6 +160,7 @@ def _locate(model: type[Block], root: Table, loc: tuple[int | str, ...]) -> _Spo
         here = spot.value
         if isinstance(here, Table) and isinstance(step, str):
             spot.block, spot.table, spot.key = block or spot.block, here, step
+            spot.around = (*spot.around, here)
             if step not in here:
                 break
             spot.holder, spot.index, spot.value = here, step, here[step]
@@ -143,30 +173,23 @@ def _locate(model: type[Block], root: Table, loc: tuple[int | str, ...]) -> _Spo
     return spot
 
 
-def _unit(model: type[Block], root: Table, loc: tuple[int | str, ...]) -> _Spot:
-    """The part that is wrong as a whole: a row, a route or a test case, one key of an upstream, else a setting.
-
-    A row without its bad condition would mean something else; so would half a backoff.
-    """
-    depth = 3 if loc[:1] == ("upstreams",) and len(loc) > 2 else 2 if loc[:1] in (("table",), ("cases",)) else 1
-    if "routes" in loc[:3]:
-        depth = 4
-    spot = _locate(model, root, loc[:depth])
-    if spot.key not in spot.table:  # a missing key: what lacks it goes
-        spot = _locate(model, root, loc[: depth - 1])
-    return spot
-
-
-def _take_out(spots: list[_Spot]) -> None:
-    """Remove each part once; the last items of a list first, so that the others keep their index."""
+def _take_out(spots: list[_Spot]) -> bool:
+    """Remove each part once; the last items of a list first, so that the others keep their index. False: nothing."""
+    done = False
     for spot in spots:
-        spot.table.is_tainted = True
+        if not spot.is_unknown:  # that an unknown key is gone changes nothing
+            for table in spot.around:
+                table.is_tainted = True
         if isinstance(spot.holder, Table) and isinstance(spot.index, str):
+            done = True
             spot.holder.pop(spot.index, None)
+            spot.holder.taken.add(UNKNOWN_KEY if spot.is_unknown else spot.index)
     items = {(id(s.holder), s.index): s for s in spots if isinstance(s.holder, Listing)}
     for spot in sorted(items.values(), key=lambda s: str(s.index).zfill(9), reverse=True):
         if isinstance(spot.holder, Listing) and isinstance(spot.index, int):
+            done = spot.holder.is_tainted = True
             spot.holder.without(spot.index)
+    return done
 
 
 def _refuse_empty(model: type[Block], table: Table) -> list[Problem]:
@@ -178,6 +201,7 @@ def _refuse_empty(model: type[Block], table: Table) -> list[Problem]:
             text = f"`{key}` has no value"
             problems.append(table.keys_at[key].problem(Code.WRONG_TYPE, text, "give it one, or remove the line"))
             table.is_tainted = True
+            table.taken.add(key)
             del table[key]
         elif inner is not None:
             for item in value if isinstance(value, list) else [value]:
@@ -194,8 +218,6 @@ def _problem(spot: _Spot, detail: ErrorDetails) -> Problem:
         mark = spot.table.mark
         description = fields_by_key(spot.block)[spot.key].description or ""
         return mark.problem(Code.MISSING_KEY, f"{spot.block.noun} needs `{spot.key}`", description)
-    if kind == "refused":
-        return _refused(spot, context)
     code, text, remedy = _builtin(kind, context, given)
     return spot.value_mark.problem(code, f"`{spot.key}` {text}", remedy)
 

@@ -61,7 +61,7 @@ def test_retry_after_is_seconds_or_a_date(value: str, wanted: float) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        *("", "-1", "+1", "1e3", "1_0", "1,5", "5, 5", "5s", "5;5", "soon", "NaN", "inf", "Infinity", "0x5"),
+        *("", "-1", "+1", "1e3", "1_0", "1,5", "5s", "5;5", "soon", "NaN", "inf", "Infinity", "0x5"),
         *("2023-09-29T16:26:37Z", "6m0s", "\xb2", "5 5", '"5"', "x" * 1_000_000),
     ],
     ids=short,
