@@ -127,7 +127,8 @@ class IdempotencyBlock(Block):
 
     header: WritableHeader = Field(description="The name of the request header.")
     methods: Annotated[list[Method], Field(min_length=1)] = Field(
-        ["POST", "PUT", "PATCH", "DELETE"], description="Requests with these methods get a key if they have none."
+        ["POST", "PUT", "PATCH", "DELETE"],
+        description="For which the upstream honours it: the app's own key counts, and a request without one gets one.",
     )
     format: Literal["uuid", "quoted"] = Field(
         "uuid", description="`uuid` bare; `quoted` as a structured string, for the IETF draft."

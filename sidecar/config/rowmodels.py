@@ -118,7 +118,7 @@ class ConditionBlock(Block):
     noun: ClassVar[str] = "a condition"
 
     header: HeaderName | None = Field(None, description="A response header.")
-    body: Pointer | None = Field(None, description="A JSON pointer into the response body.")
+    body: Pointer | None = Field(None, description="A JSON pointer into the response body; a step `*` is any.")
     body_text: _TextOrList = Field(None, description="The response body as text: contains this text (or one of these).")
     request_header: HeaderName | None = Field(None, description="A header of the app's request.")
     method: _TextOrList = Field(None, description="The method: this one, or one of these.")
@@ -184,7 +184,7 @@ class WaitBlock(Block):
     field: str | None = Field(
         None, description="The parameter inside of the header: `t` of `RateLimit`, `reset` of `a=1, reset=5`."
     )
-    body: Pointer | None = Field(None, description="A JSON pointer into the response body.")
+    body: Pointer | None = Field(None, description="A JSON pointer into the response body; a step `*` is any.")
     constant: Duration | None = Field(None, description="Always this long.")
     unit: UnitWord | None = Field(
         None, description="What the value counts. Names never imply it, except that of `Retry-After`."

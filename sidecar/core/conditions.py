@@ -8,6 +8,7 @@ there make it false (and ``present: false`` true). The counterpart is ``rows``: 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote_plus
@@ -68,7 +69,7 @@ class Look:
         if place == "header":
             return attempt.headers.all(name)
         if place == "body":
-            return scalar_texts(self.body_value(name))
+            return [text for value in self.body_values(name) for text in scalar_texts(value)]
         if place == "body_text":
             return body_texts(attempt.body)
         if place == "request_header":
@@ -77,15 +78,15 @@ class Look:
             return query_texts(request.query, name)
         return [request.method if place == "method" else request.path]
 
-    def body_value(self, pointer: str) -> object:
-        """The JSON value that the pointer (RFC 6901) leads to, or ``MISSING``."""
+    def body_values(self, pointer: str) -> list[object]:
+        """The JSON values that the pointer (RFC 6901; a step ``*`` is any) leads to."""
         if not self._json:
             self._json.append(parse_json(self.attempt.body))
-        return resolve(self._json[0], pointer)
+        return resolve_all(self._json[0], pointer)
 
     def _is_present(self, condition: Condition) -> bool:
         if condition.place == "body":
-            return self.body_value(condition.name) is not MISSING
+            return bool(self.body_values(condition.name))
         texts = self.texts(condition.place, condition.name)
         if condition.place in ("header", "request_header"):
             # A field without a value says nothing; some proxies blank a field in place of removing it.
@@ -113,19 +114,30 @@ def _refuse(_: str) -> object:
 
 
 def resolve(document: object, pointer: str) -> object:
-    """Follow an RFC 6901 pointer; ``MISSING`` where it leads nowhere."""
+    """The first of ``resolve_all``; ``MISSING`` where the pointer leads nowhere."""
+    return next(iter(resolve_all(document, pointer)), MISSING)
+
+
+def resolve_all(document: object, pointer: str) -> list[object]:
+    """Every value that an RFC 6901 pointer leads to, in order; a step ``*`` is any, as in ``report.redact``.
+
+    Bounded by the document: every step goes one level deeper, so that no value is met twice.
+    """
     steps = pointer_steps(pointer)
-    if steps is None:
-        return MISSING
-    value = document
-    for step in steps:
-        if isinstance(value, dict):
-            value = value.get(step, MISSING)
-        elif isinstance(value, list):
-            value = _element(value, step)
-        else:
-            return MISSING
-    return value
+    found = [] if steps is None or document is MISSING else [document]
+    for step in steps or ():
+        found = [child for value in found for child in _children(value, step)]
+    return found
+
+
+def _children(value: object, step: str) -> Iterable[object]:
+    if isinstance(value, dict):
+        if step == "*":
+            return value.values()
+        return (value[step],) if step in value else ()
+    if isinstance(value, list):
+        return value if step == "*" else _element(value, step)
+    return ()
 
 
 @lru_cache(maxsize=1024)  # pointers come from the configuration alone, never from a peer
@@ -138,12 +150,12 @@ def pointer_steps(pointer: str) -> tuple[str, ...] | None:
     return tuple(step.replace("~1", "/").replace("~0", "~") for step in pointer[1:].split("/"))
 
 
-def _element(items: list[object], step: str) -> object:
+def _element(items: list[object], step: str) -> Iterable[object]:
     """The element at an array index: ASCII digits without a leading zero (RFC 6901 section 4)."""
     if len(step) > 9 or not (step.isascii() and step.isdigit()) or (step[0] == "0" and step != "0"):
-        return MISSING
+        return ()
     index = int(step)
-    return items[index] if index < len(items) else MISSING
+    return items[index : index + 1]
 
 
 def scalar_texts(value: object) -> list[str]:

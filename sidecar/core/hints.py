@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from sidecar.core.conditions import MISSING, Look, NumberText
+from sidecar.core.conditions import Look, NumberText
 from sidecar.core.exchange import Attempt, Now, Request
 from sidecar.core.instants import duration, http_date, iso8601, json_number, number
 from sidecar.core.rows import Condition, HintSource
@@ -115,10 +115,8 @@ def _found(source: HintSource, look: Look) -> tuple[str, ...]:
         return ()
     if source.place != "body":
         return tuple(look.attempt.headers.all(source.name))
-    value = look.body_value(source.name)
-    if value is MISSING:
-        return ()
-    return (value,) if isinstance(value, str) else (f"a JSON value of the type {type(value).__name__}",)
+    values = look.body_values(source.name)
+    return tuple(v if isinstance(v, str) else f"a JSON value of the type {type(v).__name__}" for v in values)
 
 
 def _hint(source: HintSource, look: Look, now: Now) -> Hint | None:
@@ -138,8 +136,8 @@ def _seconds(source: HintSource, look: Look, now: Now) -> float | None:
     if source.place == "field":
         return _longest([_read(text, source.unit, wall) for text in _field_texts(source, look)])
     if source.place == "body":
-        value = look.body_value(source.name)
-        return _read(value, source.unit, wall) if isinstance(value, str) else None
+        values = look.body_values(source.name)
+        return _longest([_read(value, source.unit, wall) for value in values if isinstance(value, str)])
     return _longest(
         [_read_line(text.strip(" \t"), source.unit, wall) for text in look.attempt.headers.all(source.name)]
     )

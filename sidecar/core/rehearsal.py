@@ -44,13 +44,13 @@ def request_of(policy: Policy, method: str, path: str, query: str, headers: Head
     """The app's request as the loop would judge it, begun at second 0: with its key and its deadline."""
     asked = duration((headers.get("sidecar-timeout") or "").strip())
     deadline = min(asked, policy.deadline_seconds) if asked else policy.deadline_seconds
-    return Request(method, path, query, headers, _is_keyed(policy, method, headers), deadline)
+    return Request(method, path, query, headers, _is_keyed(policy, method), deadline)
 
 
-def _is_keyed(policy: Policy, method: str, headers: Headers) -> bool:
+def _is_keyed(policy: Policy, method: str) -> bool:
     """By the app's own key, or by the one that it would be given."""
     rule = policy.idempotency
-    return rule is not None and (bool((headers.get(rule.header) or "").strip()) or method in rule.methods)
+    return rule is not None and method in rule.methods
 
 
 def rehearse(

@@ -45,20 +45,18 @@ TRIES_BEFORE_ASIDE: Final = 8
 """Rounds in which the upstream got it: a minute of an outage with the default backoff, which order survives."""
 HELD_UP_SECONDS: Final = 300.0
 """A request that may not be sent for longer than this does not hold up those behind it meanwhile."""
-LATER: Final = frozenset(
+FINAL: Final = frozenset(
     {
-        Reason.ATTEMPTS,
-        Reason.DEADLINE,
-        Reason.WAIT_TOO_LONG,
-        Reason.BUDGET,
-        Reason.BREAKER,
-        Reason.GATE,
-        Reason.LOGIN_FAILED,
-        Reason.DRAINING,
-        Reason.SWITCHED_OFF,
+        Reason.NOT_RETRYABLE,
+        Reason.NOT_SAFE,
+        Reason.BODY_TOO_LARGE,
+        Reason.BODY_CONSUMED,
+        Reason.RESPONSE_STARTED,
+        Reason.SERVER_SAYS_NO,
     }
 )
-"""Why a round ended that may be repeated: each is judged after safety, so that it is safe to send again."""
+"""Why nothing is sent again, however long one waits. Every other reason is judged after safety and speaks of the moment:
+the round may be repeated. So a new word of the closed list leads to a later round, never to a dead letter."""
 ABOUT_ONE: Final = frozenset({Reason.ATTEMPTS, Reason.DEADLINE, Reason.WAIT_TOO_LONG})
 """Those that may concern this request alone; the others would end a round of any request to that upstream."""
 
@@ -411,7 +409,7 @@ def _has_field(fields: bytes, name: str) -> bool:
 def _is_repeatable(policy: Policy, message: RequestMessage) -> bool:
     """Whether a send whose end nobody knows may be repeated: permissions 2, 3 and 5 of the core."""
     rule = policy.idempotency
-    keyed = rule is not None and bool(message.headers.get(rule.header))
+    keyed = rule is not None and message.method in rule.methods and bool(message.headers.get(rule.header))
     return keyed or message.method in IDEMPOTENT_METHODS or message.method in policy.resend_methods
 
 
@@ -442,5 +440,7 @@ def _is_for_later(reason: Reason | None, decision: Decision | None) -> bool:
     if decision is not None and decision.verb is Verb.STORE:
         return True
     if decision is not None and decision.row is not None and decision.row.verb is Verb.LOGIN:
-        return reason in LATER and reason is not Reason.ATTEMPTS  # refused again after a login: it will stay so
-    return reason in LATER
+        return (
+            reason is not Reason.ATTEMPTS and reason is not None and reason not in FINAL
+        )  # refused again after a login: it will stay so
+    return reason is not None and reason not in FINAL

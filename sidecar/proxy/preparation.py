@@ -292,7 +292,7 @@ def _take_key(
     """The app's own key, or a new one where the policy says that this upstream honours it."""
     given = message.headers.get(rule.header)
     if given and given.strip() and not (named and rule.header.lower().encode("ascii") in named):
-        prepared.keyed = True
+        prepared.keyed = message.method in rule.methods
         return named
     if message.method in rule.methods:
         prepared.keyed = True

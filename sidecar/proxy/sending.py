@@ -149,7 +149,11 @@ class Sending:
             self.failed(FailureKind.CONNECT_TIMEOUT, "no connection in time", "connection_timeout")
             return None
         except Forbidden as exc:
-            raise Refused(403, "address", exc.detail) from None
+            if number == 1:
+                raise Refused(403, "address", exc.detail) from None
+            # A name that leads elsewhere since. What was sent before it stays told.
+            self.failed(exc.kind, exc.detail, "destination_ip_prohibited", lasting=True)
+            return None
         except NotConnected as exc:
             error = "tls_certificate_error" if exc.certificate else PROXY_STATUS[exc.kind]
             self.failed(exc.kind, exc.detail, error, lasting=exc.lasting)

@@ -33,7 +33,7 @@ from sidecar.wire.heads import RequestMessage, ResponseMessage
 
 __all__ = ["Tunnel", "authority_of"]
 
-_AUTHORITY: Final = re.compile(r"(?:([A-Za-z0-9._~%-]{1,255})|\[([0-9A-Fa-f:.]{2,45})\]):([0-9]{1,5})")
+_AUTHORITY: Final = re.compile(r"(?:([A-Za-z0-9._~-]{1,255})|\[([0-9A-Fa-f:.]{2,45})\]):([0-9]{1,5})")
 
 
 class _Opened:

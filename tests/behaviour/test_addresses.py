@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.config.load import ConfigError, load_deployment
+from sidecar.upstream.resolve import AddressInfo
 from tests.behaviour.conftest import Make
 from tests.support.client import Client
 from tests.support.client import connect as dial
@@ -236,3 +237,30 @@ async def test_an_authorization_that_the_app_sends_itself_goes_before_the_urls(m
     assert answer.status == 200
     assert upstream.requests[0].headers.all("authorization") == ["Bearer own"]
     assert upstream.requests[0].target == "/x"
+
+
+async def test_an_address_that_becomes_forbidden_does_not_hide_what_was_tried(make: Make, upstream: Upstream) -> None:
+    known = {"rebinding.test": ["127.0.0.1"]}
+    look_up = names(known)
+
+    async def lookup(host: str, port: int) -> list[AddressInfo]:
+        found = await look_up(host, port)
+        known["rebinding.test"] = ["169.254.169.254"]
+        return found
+
+    sidecar = await make(upstream, policies=QUIET, lookup=lookup)
+    answer = await sidecar.ask("GET", f"http://rebinding.test:{refused_port()}/", host="x")
+    assert answer.status == 502
+    assert "destination_ip_prohibited" in str(answer.headers.get("proxy-status"))
+    record = await sidecar.record()
+    assert [str(attempt.failure) for attempt in record.attempts] == ["refused", "unreachable"]
+    assert (record.outcome, record.reason) == ("failed", "attempts")
+
+
+@pytest.mark.parametrize("host", ["169%2e254.169.254", "169%2E254%2E169%2E254:80", "api%2eexample"])
+async def test_a_percent_encoded_host_is_refused(make: Make, upstream: Upstream, host: str) -> None:
+    """An outbound proxy that decodes would take it for another one."""
+    sidecar = await make(upstream, policies=QUIET)
+    answer = await sidecar.ask("GET", f"http://{host}/latest/", host="x")
+    assert (answer.status, answer.json()["code"]) == (400, "host")
+    assert (await sidecar.ask("GET", "/api/x", host=host)).status == 400

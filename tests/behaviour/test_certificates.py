@@ -52,3 +52,12 @@ async def test_a_file_of_authorities_that_was_rotated_in_place_is_taken_over_by_
         assert answer.status == 502
         assert "tls_certificate_error" in str(answer.headers.get("Proxy-Status"))
         assert len(upstream.requests) == 1
+
+
+async def test_a_certificate_that_is_refused_is_asked_for_once(make: Make, authority_file: str, tmp_path: Path) -> None:
+    async with Upstream.start(tls=tls_server(pem(trustme.CA().issue_cert("localhost"), tmp_path))) as upstream:
+        sidecar = await make(upstream, scheme="https", more=f"    ca_file: {authority_file}")
+        assert (await sidecar.ask("GET", "/api/x")).status == 502
+        record = await sidecar.record()
+        assert [(str(attempt.failure), attempt.written) for attempt in record.attempts] == [("tls", False)]
+        assert (record.reason, sidecar.clock.waits) == ("attempts", [])

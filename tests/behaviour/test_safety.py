@@ -226,3 +226,12 @@ upstreams:
     assert keys == [with_key.headers.get("Idempotency-Key"), None]
     assert keys[0] is not None
     assert "Idempotency-Key" not in without.headers
+
+
+async def test_a_key_counts_only_for_the_methods_that_it_is_honoured_for(make: Make, upstream: Upstream) -> None:
+    sidecar = await make(upstream, "idempotency: {header: X-Key, methods: [PUT, PATCH]}")
+    for method, sends in (("PATCH", 2), ("POST", 1)):
+        upstream.script(reset(), say(200))
+        await sidecar.ask(method, "/api/x", [("X-Key", "mine")], body=b"1")
+        assert len([request for request in upstream.requests if request.method == method]) == sends
+        upstream.script()

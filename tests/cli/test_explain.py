@@ -25,14 +25,14 @@ upstreams:
 """
 MESHQU = """
 extends: default
-idempotency: {header: X-Idempotency-Key, methods: [PUT]}
+idempotency: {header: X-Idempotency-Key, methods: [PUT, PATCH]}
 errors: {code: [/error/code]}
 table:
   - {status: 429, when: {body: /error/code, in: [insufficient_quota]}, then: pass}
 """
 
 
-HEDGED = "hedge: {after: 200ms}\nidempotency: {header: X-Key, methods: [PUT]}\n"
+HEDGED = "hedge: {after: 200ms}\nidempotency: {header: X-Key, methods: [POST]}\n"
 
 
 @pytest.fixture(name="site")
@@ -133,8 +133,10 @@ def test_a_body_that_cannot_be_decoded_is_not_looked_into_and_that_is_told(site:
 
 def test_a_key_makes_it_safe_by_the_app_or_by_the_policy(site: Path) -> None:
     flags = ("http://api.meshqu.example/", "--status", "503", "-c", str(site))
+    own = ("--request-header", "x-idempotency-key: a")
     assert explain("POST", *flags)["reason"] == "not_safe"
-    assert explain("POST", *flags, "--request-header", "x-idempotency-key: a")["safe_because"] == "keyed"
+    assert explain("PATCH", *flags)["safe_because"] == explain("PATCH", *flags, *own)["safe_because"] == "keyed"
+    assert explain("POST", *flags, *own)["reason"] == "not_safe"
 
 
 def test_dates_are_measured_against_the_given_time() -> None:
@@ -192,7 +194,7 @@ def test_what_makes_no_sense_is_a_matter_of_usage(arguments: tuple[str, ...]) ->
     ("request_", "hedged"),
     [
         (("GET",), True),
-        (("POST",), False),
+        (("PATCH",), False),
         (("POST", "--request-header", "X-Key: 1"), True),
         (("GET", "--attempt", "2"), False),
     ],

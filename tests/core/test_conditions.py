@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.conditions import LOOK_BYTES, MISSING, Look, parse_json, resolve
+from sidecar.core.conditions import LOOK_BYTES, MISSING, Look, parse_json, resolve, resolve_all
 from sidecar.core.exchange import Attempt, Request
 from sidecar.core.rows import Condition
 from tests.core.making import answered, attempts, conditions, headers, requests, short, steady
@@ -142,7 +142,40 @@ def test_an_empty_query_has_no_text() -> None:
 
 def test_the_body_is_parsed_once() -> None:
     look = Look(REQUEST, ANSWER)
-    assert look.body_value("/error") is look.body_value("/error")
+    assert look.body_values("/error")[0] is look.body_values("/error")[0]
+
+
+LISTED = answered(
+    429, body=b'{"errors": [{"code": "a"}, {"code": 5}, {"no": 1}, 7], "by": {"x": {"code": "b"}, "*": "star"}}'
+)
+
+
+@pytest.mark.parametrize(
+    ("pointer", "values"),
+    [
+        ("/errors/*/code", ["a", "5"]),
+        ("/*/*/code", ["a", "5", "b"]),
+        ("/by/*", ["star"]),
+        ("/errors/*", ["7"]),
+        ("/errors/*/code/*", []),
+        ("/none/*", []),
+    ],
+)
+def test_a_step_star_is_any(pointer: str, values: list[str]) -> None:
+    look = Look(REQUEST, LISTED)
+    assert look.texts("body", pointer) == values
+    for value in values:
+        assert look.holds(Condition("body", pointer, "equals", (value,)))
+    assert look.holds(Condition("body", pointer, "present", present=bool(look.body_values(pointer))))
+
+
+def test_any_number_of_stars_costs_no_more_than_the_document() -> None:
+    document: object = 1
+    for _ in range(13):
+        document = [document, document]
+    body = json.dumps(document).encode()
+    assert len(body) <= LOOK_BYTES
+    assert len(Look(REQUEST, answered(429, body=body)).texts("body", "/*" * 13)) == 1 << 13
 
 
 @steady
@@ -161,7 +194,8 @@ def test_every_value_of_a_document_is_reached_by_its_pointer(document: object) -
     parsed = parse_json(json.dumps(document).encode())
 
     def walk(value: object, pointer: str) -> None:
-        assert resolve(parsed, pointer) == value
+        assert value in resolve_all(parsed, pointer)
+        assert "/*" in pointer or resolve(parsed, pointer) == value
         inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
         for key, below in inner:
             walk(below, pointer + "/" + str(key).replace("~", "~0").replace("/", "~1"))

@@ -275,3 +275,9 @@ def test_no_bytes_raise_anywhere(noise: bytes) -> None:
     sources = (RETRY_AFTER, HintSource("field", "retry-after", field="t"), HintSource("body", "/a"))
     hint = read_hint(sources, Request("GET", headers=headers()), attempt, NOW)
     assert hint is None or hint.seconds >= 0
+
+
+def test_of_the_places_that_a_star_finds_the_longest_counts() -> None:
+    body = b'{"error": {"details": [{"@type": "x"}, {"retryDelay": "3s"}, {"retryDelay": "7.5s"}, {"retryDelay": {}}]}}'
+    assert seconds(HintSource("body", "/error/details/*/retryDelay", unit=Unit.DURATION), body=body) == 7.5
+    assert seconds(HintSource("body", "/error/*/retryDelay", unit=Unit.DURATION), body=body) is None

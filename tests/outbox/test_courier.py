@@ -11,8 +11,10 @@ import pytest
 
 from sidecar.config.load import load_deployment
 from sidecar.core.deployment import OutboxRule
+from sidecar.core.words import Reason
 from sidecar.outbox.items import Item
 from sidecar.outbox.shelf import Shelf
+from sidecar.proxy.courier import FINAL
 from tests.behaviour.conftest import Make
 from tests.support.sidecar import Running
 from tests.support.upstream import Connection, Live, Step, Upstream, head_bytes, refused_port, say
@@ -227,3 +229,9 @@ async def test_a_fault_of_ours_in_the_midst_of_a_send_does_not_repeat_it(
     assert (items[0].dead_reason, items[0].begun) == ("not_safe", True)
     assert "internal_error" in sidecar.log.getvalue()
     assert bodies(upstream).count(b"1") == 1
+
+
+def test_only_what_no_waiting_can_change_is_a_dead_letter() -> None:
+    """Whatever word joins the closed list is for later, until somebody says here that it is not."""
+    final = "not_retryable not_safe body_too_large body_consumed response_started server_says_no spool_failed"
+    assert {str(reason) for reason in FINAL} == {str(reason) for reason in Reason} & set(final.split())
