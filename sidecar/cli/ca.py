@@ -6,6 +6,7 @@ The authority itself is ``sidecar.intercept``, which needs the extra ``intercept
 from __future__ import annotations
 
 import importlib
+import os
 import shlex
 import sys
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from typing import Any
 
 import click
 
+from sidecar.config.files import default_site
 from sidecar.config.interception import wanted_intercept
 from sidecar.core.deployment import Intercept
 from sidecar.ways.runtimes import Trust, keytool, trust_variables
@@ -24,8 +26,8 @@ _config = click.option(
     "-c",
     "--config",
     envvar="SIDECAR_CONFIG",
-    default=Path("config/sidecar.yaml"),
-    show_default=True,
+    default=lambda: default_site(os.environ) or Path("config/sidecar.yaml"),
+    show_default="sidecar.yaml, config/sidecar.yaml",
     type=click.Path(path_type=Path),
     help="The sidecar.yaml whose `intercept` names the hosts and the folder.  [env: SIDECAR_CONFIG]",
 )

@@ -13,11 +13,13 @@ from pathlib import Path
 import click
 import orjson
 
+from sidecar.cli.paint import painter
+from sidecar.cli.sarif import sarif
 from sidecar.config.cases import load_cases
 from sidecar.config.document import Table
-from sidecar.config.files import Files
+from sidecar.config.files import Files, default_site
 from sidecar.config.load import load_deployment, load_policy
-from sidecar.config.problems import ConfigError, Problem, sorted_problems
+from sidecar.config.problems import ConfigError, Problem, page_of, sorted_problems
 from sidecar.config.schema import SCHEMAS
 from sidecar.config.translate import fields_by_key
 
@@ -29,18 +31,22 @@ BY_FOLDER = {"policies": "policy", "tests": "tests"}
 
 @click.command("check")
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path), metavar="[FILE]...")
-@click.option("--format", "form", type=click.Choice(["text", "json", "github"]), default="text", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(["text", "json", "github", "sarif"]), default="text", show_default=True
+)
 def command(files: tuple[Path, ...], form: str) -> None:
     """Judge configuration files: sidecar.yaml with its policies, policies alone, or policy tests.
 
-    Without FILE: what SIDECAR_CONFIG names, else config/sidecar.yaml. Exit code 78 if anything is wrong; warnings
-    are printed and are no error.
+    Without FILE: what SIDECAR_CONFIG names, else sidecar.yaml or config/sidecar.yaml. Exit code 78 if anything is
+    wrong; warnings are printed and are no error.
     """
-    paths = files or (Path(os.environ.get("SIDECAR_CONFIG") or "config/sidecar.yaml"),)
+    paths = files or (default_site(os.environ) or Path("config/sidecar.yaml"),)
     problems = sorted_problems(problem for path in paths for problem in _problems(path))
     errors = sum(not problem.is_warning for problem in problems)
     if form == "json":
         click.echo(orjson.dumps([_as_object(problem) for problem in problems], option=orjson.OPT_INDENT_2))
+    elif form == "sarif":
+        click.echo(orjson.dumps(sarif(problems), option=orjson.OPT_INDENT_2))
     elif form == "github":
         for problem in problems:
             click.echo(_as_annotation(problem))
@@ -73,14 +79,22 @@ def _kind_of(path: Path) -> str:
 
 
 def _print_text(paths: tuple[Path, ...], problems: tuple[Problem, ...], errors: int) -> None:
+    paint = painter()
     for problem in problems:
-        click.echo(f"{problem}\n")
+        first, newline, rest = str(problem).partition("\n")
+        colour = "yellow" if problem.is_warning else "red"
+        word = "warning" if problem.is_warning else "error"
+        place, _, told = first.partition(f": {word} ")
+        click.echo(f"{paint(place, 'bold')}: {paint(word, colour)} {told}{newline}{rest}\n")
+    if problems:
+        pages = dict.fromkeys(page_of(problem.code) for problem in problems)
+        click.echo(f"{paint('what they mean:', 'dim')} {' '.join(pages)}\n")
     warnings = len(problems) - errors
     names = ", ".join(map(str, paths))
     if errors:
-        click.echo(f"{names}: {_count(errors, 'error')}, {_count(warnings, 'warning')}")
+        click.echo(f"{names}: {paint(_count(errors, 'error'), 'red')}, {_count(warnings, 'warning')}")
     else:
-        click.echo(f"{names}: fine" + (f", {_count(warnings, 'warning')}" if warnings else ""))
+        click.echo(f"{names}: {paint('fine', 'green')}" + (f", {_count(warnings, 'warning')}" if warnings else ""))
 
 
 def _count(number: int, noun: str) -> str:
@@ -98,6 +112,7 @@ def _as_object(problem: Problem) -> dict[str, object]:
         "column": problem.column or None,
         "message": problem.message,
         "help": problem.help or None,
+        "page": page_of(problem.code),
     }
 
 

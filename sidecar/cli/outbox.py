@@ -6,6 +6,7 @@ a body only if it is asked for. The counterpart is ``sidecar.outbox``.
 
 from __future__ import annotations
 
+import functools
 import os
 import sqlite3
 import sys
@@ -28,13 +29,30 @@ __all__ = ["command"]
 _BODY_BYTES = 64 << 10
 
 
+_OPTIONS = (
+    click.option("-c", "--config", type=click.Path(path_type=Path), help="sidecar.yaml; else SIDECAR_CONFIG."),
+    click.option("--file", metavar="PATH", help="The outbox itself, in place of the configured one."),
+)
+
+
+def _which(function: Callable[..., None]) -> Callable[..., None]:
+    """Gives a verb the options of the group, so that they may be typed after it; there they win."""
+
+    @functools.wraps(function)
+    def opened(config: Path | None, file: str | None, **rest: object) -> None:
+        given = (config, file) if config is not None or file is not None else click.get_current_context().obj
+        function(lambda: _shelf(*given), **rest)
+
+    return _OPTIONS[0](_OPTIONS[1](opened))
+
+
 @click.group("outbox")
-@click.option("-c", "--config", type=click.Path(path_type=Path), help="sidecar.yaml; else SIDECAR_CONFIG.")
-@click.option("--file", metavar="PATH", help="The outbox itself, in place of the configured one.")
+@_OPTIONS[0]
+@_OPTIONS[1]
 @click.pass_context
 def command(ctx: click.Context, config: Path | None, file: str | None) -> None:
     """Look into the outbox; send dead letters again, or drop them."""
-    ctx.obj = lambda: _shelf(config, file)
+    ctx.obj = (config, file)
 
 
 def _shelf(config: Path | None, file: str | None) -> Shelf:
@@ -64,7 +82,7 @@ def _opened(make: Callable[[], Shelf]) -> Iterator[Shelf]:
 @click.option("--dead", is_flag=True, help="Only dead letters.")
 @click.option("--upstream", help="Only of this upstream.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@click.pass_obj
+@_which
 def list_(make: Callable[[], Shelf], dead: bool, upstream: str | None, form: str) -> None:
     """What is in it, in the order of delivery."""
     now = time.time()
@@ -85,7 +103,7 @@ def list_(make: Callable[[], Shelf], dead: bool, upstream: str | None, form: str
 @command.command("show")
 @click.argument("receipt")
 @click.option("--body", is_flag=True, help="Also its body, as it will be sent, up to 64 KiB.")
-@click.pass_obj
+@_which
 def show(make: Callable[[], Shelf], receipt: str, body: bool) -> None:
     """One request: its head, without credentials, and how it stands."""
     with _opened(make) as shelf:
@@ -112,7 +130,7 @@ def show(make: Callable[[], Shelf], receipt: str, body: bool) -> None:
 @click.argument("receipts", nargs=-1)
 @click.option("--dead", is_flag=True, help="All dead letters.")
 @click.option("--upstream", help="With --dead: only of this upstream.")
-@click.pass_obj
+@_which
 def retry(make: Callable[[], Shelf], receipts: tuple[str, ...], dead: bool, upstream: str | None) -> None:
     """Put dead letters back to wait, at their old place.
 
@@ -125,7 +143,7 @@ def retry(make: Callable[[], Shelf], receipts: tuple[str, ...], dead: bool, upst
 @click.argument("receipts", nargs=-1)
 @click.option("--dead", is_flag=True, help="All dead letters.")
 @click.option("--upstream", help="With --dead: only of this upstream.")
-@click.pass_obj
+@_which
 def drop(make: Callable[[], Shelf], receipts: tuple[str, ...], dead: bool, upstream: str | None) -> None:
     """Forget requests for ever; those that wait, too, if they are named."""
     _each(make, receipts, dead, upstream, Shelf.remove, "dropped")

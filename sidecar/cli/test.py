@@ -16,6 +16,7 @@ import orjson
 
 from sidecar.cli.paint import painter
 from sidecar.config.cases import load_cases
+from sidecar.config.files import default_site
 from sidecar.core.expectation import Case, Failed, judge
 from sidecar.core.explain import explain_object, explain_text
 from sidecar.observe.text import clean
@@ -38,8 +39,7 @@ def command(files: tuple[Path, ...], config: Path | None, form: str) -> None:
     FILE is a file of cases, or a directory of them. Without: every *.yaml in policies/tests/ beside sidecar.yaml
     (config/sidecar.yaml where none is named). Exit code 1 if a case fails, 78 if a file or a policy is wrong.
     """
-    named = os.environ.get("SIDECAR_CONFIG")
-    site = config or (Path(named) if named else None)
+    site = config or default_site(os.environ)
     paths = _paths(files or ((site or DEFAULT_SITE).parent / "policies" / "tests",))
     cases = load_cases(paths, site, environ=os.environ)
     failures = [failed for failed in map(judge, cases) if failed is not None]

@@ -6,13 +6,14 @@ Says in a sentence why a file cannot be read. What stands in it is judged elsewh
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from sidecar.config.contents import digest, read
 from sidecar.config.document import Document, parse
 from sidecar.config.problems import Code, Problem
 
-__all__ = ["Files", "name_of", "shipped_policies"]
+__all__ = ["Files", "default_site", "name_of", "shipped_policies"]
 
 
 class Files:
@@ -62,6 +63,14 @@ def name_of(path: Path) -> str:
         return str(path)
     relative = os.path.relpath(path)
     return str(path) if relative.startswith("..") else relative
+
+
+def default_site(environ: Mapping[str, str]) -> Path | None:
+    """The ``sidecar.yaml`` of every verb that is given none: ``SIDECAR_CONFIG``, else the one here, else None."""
+    if environ.get("SIDECAR_CONFIG"):
+        return Path(environ["SIDECAR_CONFIG"])
+    here = Path("sidecar.yaml")
+    return here if here.is_file() else None
 
 
 def shipped_policies() -> Path:

@@ -14,7 +14,7 @@ from sidecar.config.compile import compile_deployment, compile_policy
 from sidecar.config.document import Document, Mark
 from sidecar.config.effective import policy_settings, render, site_settings
 from sidecar.config.environment import lay_over
-from sidecar.config.files import Files
+from sidecar.config.files import Files, default_site
 from sidecar.config.gateway import read_gateway
 from sidecar.config.interception import review_intercept
 from sidecar.config.library import Chain, Library
@@ -78,11 +78,10 @@ def load_deployment(
 ) -> Loaded:
     """The configuration in force: flag > environment > file > default.
 
-    ``path`` is ``sidecar.yaml``; None: what ``SIDECAR_CONFIG`` names, else the built-in one. ``overrides`` are flags
-    by setting (``{"log.format": "json"}``). Raises ``ConfigError`` with all that is wrong.
+    ``path`` is ``sidecar.yaml``; None: ``default_site``, else the built-in one. ``overrides`` are flags by setting
+    (``{"log.format": "json"}``). Raises ``ConfigError`` with all that is wrong.
     """
-    if path is None and environ.get("SIDECAR_CONFIG"):
-        path = Path(environ["SIDECAR_CONFIG"])
+    path = path or default_site(environ)
     files = Files()
     document = files.parse(path) if path else Document("built-in configuration", is_file=False)
     problems = list(document.problems)

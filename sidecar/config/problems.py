@@ -16,7 +16,7 @@ from pathlib import Path
 
 from sidecar.core.secrecy import is_secret_name
 
-__all__ = ["Code", "ConfigError", "Problem", "nearest", "sorted_problems"]
+__all__ = ["Code", "ConfigError", "Problem", "nearest", "page_of", "sorted_problems"]
 
 _USER_INFO = re.compile(r"//[^/\s@]{1,200}@")
 _VALUE = re.compile(r"""(([A-Za-z][\w-]*)["']?\s*:\s+)(?!["']?(?:env:|file:|/|$))("[^"]*"|'[^']*'|[^\s,}"'{\[]+)""")
@@ -55,6 +55,11 @@ class Code(Enum):
     NO_EFFECT = ("W202", "no-effect")
     RETRIES_SUCCESS = ("W203", "retries-success")
     CLEAR_LOGIN = ("W207", "clear-login")
+
+
+def page_of(code: Code) -> str:
+    """Where the documents say what a code means and what to do."""
+    return "docs/errors.md#" + "-".join(code.value).lower()
 
 
 @dataclass(frozen=True, slots=True)
