@@ -9,6 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 __all__ = [
+    "FINAL_REASONS",
     "IDEMPOTENT_METHODS",
     "FailureKind",
     "HedgeEnd",
@@ -68,6 +69,20 @@ class Reason(StrEnum):
     LOGIN_FAILED = "login_failed"
     DRAINING = "draining"
     SWITCHED_OFF = "switched_off"
+
+
+FINAL_REASONS = frozenset(
+    {
+        Reason.NOT_RETRYABLE,
+        Reason.NOT_SAFE,
+        Reason.BODY_TOO_LARGE,
+        Reason.BODY_CONSUMED,
+        Reason.RESPONSE_STARTED,
+        Reason.SERVER_SAYS_NO,
+    }
+)
+"""Why nothing is sent again, however long one waits. Every other reason is judged after safety and speaks of the
+moment, so that the round may be repeated: a new word of the closed list means a later round, not a dead letter."""
 
 
 class FailureKind(StrEnum):

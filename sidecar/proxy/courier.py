@@ -22,7 +22,7 @@ from typing import Final
 from sidecar.core.backoff import backoff_seconds
 from sidecar.core.decide import Decision
 from sidecar.core.policy import Idempotency, Policy
-from sidecar.core.words import IDEMPOTENT_METHODS, Outcome, Reason, Verb
+from sidecar.core.words import FINAL_REASONS, IDEMPOTENT_METHODS, Outcome, Reason, Verb
 from sidecar.observe.log import EventLog
 from sidecar.observe.metrics import UpstreamMeters
 from sidecar.outbox.items import Count, Item
@@ -45,18 +45,6 @@ TRIES_BEFORE_ASIDE: Final = 8
 """Rounds in which the upstream got it: a minute of an outage with the default backoff, which order survives."""
 HELD_UP_SECONDS: Final = 300.0
 """A request that may not be sent for longer than this does not hold up those behind it meanwhile."""
-FINAL: Final = frozenset(
-    {
-        Reason.NOT_RETRYABLE,
-        Reason.NOT_SAFE,
-        Reason.BODY_TOO_LARGE,
-        Reason.BODY_CONSUMED,
-        Reason.RESPONSE_STARTED,
-        Reason.SERVER_SAYS_NO,
-    }
-)
-"""Why nothing is sent again, however long one waits. Every other reason is judged after safety and speaks of the moment:
-the round may be repeated. So a new word of the closed list leads to a later round, never to a dead letter."""
 ABOUT_ONE: Final = frozenset({Reason.ATTEMPTS, Reason.DEADLINE, Reason.WAIT_TOO_LONG})
 """Those that may concern this request alone; the others would end a round of any request to that upstream."""
 
@@ -155,6 +143,13 @@ class Courier:
             return
         lane = self._lanes[upstream] = _Lane(upstream)
         lane.task = self._services.loop.create_task(self._serve(lane), name=f"outbox {upstream}")
+        # A task that is cancelled before its first step runs no `finally`.
+        lane.task.add_done_callback(lambda _: self._over(lane))
+
+    def _over(self, lane: _Lane) -> None:
+        """Nothing is delivered by it any more; another may have begun since."""
+        if self._lanes.get(lane.upstream) is lane:
+            del self._lanes[lane.upstream]
 
     def drain(self) -> None:
         """Begin no other send; what is on the wire may end, and every change of the file that is under way does."""
@@ -259,7 +254,7 @@ class Courier:
         except Exception as error:
             self._services.crashed(error)
         finally:
-            self._lanes.pop(lane.upstream, None)
+            self._over(lane)
 
     async def _sleep(self, lane: _Lane, seconds: float, *, quiet: bool = False) -> None:
         """At most so long; ``drain`` ends it, and ``wake`` unless it is ``quiet``."""
@@ -441,6 +436,6 @@ def _is_for_later(reason: Reason | None, decision: Decision | None) -> bool:
         return True
     if decision is not None and decision.row is not None and decision.row.verb is Verb.LOGIN:
         return (
-            reason is not Reason.ATTEMPTS and reason is not None and reason not in FINAL
+            reason is not Reason.ATTEMPTS and reason is not None and reason not in FINAL_REASONS
         )  # refused again after a login: it will stay so
-    return reason is not None and reason not in FINAL
+    return reason is not None and reason not in FINAL_REASONS

@@ -90,7 +90,14 @@ class Opener:
         if contexts is None or transport.is_closing():
             tunnel.app.cut()
             return
-        context = contexts(host)
+        try:
+            context = contexts(host)
+        except Exception as exc:
+            # Nothing has been accepted yet: the app sees its CONNECT fail, and is not left waiting.
+            tunnel.app.cut()
+            text = f"no certificate could be made ({type(exc).__name__}): see `sidecar ca` and `sidecar doctor`"
+            self._events.limited("intercept_refused", "error", host=host, message=text)
+            return
         inside = Inside(self._loop, self._house, "https://" + _authority(host, port, 443))
         transport.write(tunnel.accepted())
         tunnel.left()

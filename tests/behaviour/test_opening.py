@@ -297,3 +297,18 @@ async def test_an_idle_connection_inside_ends_with_the_drain(opened: Running) ->
         cut = await opened.sidecar.drain(5)
         assert cut == 0
         assert await app.ended() == b""
+
+
+async def test_a_tunnel_for_which_no_certificate_can_be_made_ends_at_once(opened: Running) -> None:
+    def contexts(host: str) -> ssl.SSLContext:
+        raise OSError("the disk is full")
+
+    opened.sidecar.opener._contexts = contexts
+    address = opened.sidecar.address
+    reader, writer = await asyncio.open_connection(address.host, address.port)
+    writer.write(CONNECT.format("api.example:443", "").encode())
+    inside = Inside(reader, writer)
+    assert await inside.ended() == b""
+    writer.close()
+    [line] = told(opened, "intercept_refused")
+    assert "no certificate" in str(line["message"])

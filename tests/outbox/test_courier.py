@@ -11,10 +11,9 @@ import pytest
 
 from sidecar.config.load import load_deployment
 from sidecar.core.deployment import OutboxRule
-from sidecar.core.words import Reason
+from sidecar.core.words import FINAL_REASONS, Reason
 from sidecar.outbox.items import Item
 from sidecar.outbox.shelf import Shelf
-from sidecar.proxy.courier import FINAL
 from tests.behaviour.conftest import Make
 from tests.support.sidecar import Running
 from tests.support.upstream import Connection, Live, Step, Upstream, head_bytes, refused_port, say
@@ -234,4 +233,19 @@ async def test_a_fault_of_ours_in_the_midst_of_a_send_does_not_repeat_it(
 def test_only_what_no_waiting_can_change_is_a_dead_letter() -> None:
     """Whatever word joins the closed list is for later, until somebody says here that it is not."""
     final = "not_retryable not_safe body_too_large body_consumed response_started server_says_no spool_failed"
-    assert {str(reason) for reason in FINAL} == {str(reason) for reason in Reason} & set(final.split())
+    assert {str(reason) for reason in FINAL_REASONS} == {str(reason) for reason in Reason} & set(final.split())
+
+
+async def test_a_lane_that_is_cancelled_before_its_first_step_is_not_kept(
+    make: Make, upstream: Upstream, tmp_path: Path
+) -> None:
+    sidecar = await make(upstream, top=filled(tmp_path / "shared.db"))
+    courier = sidecar.sidecar._courier
+    assert courier is not None
+    courier.wake("api")
+    task = courier._lanes["api"].task
+    assert task is not None
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await asyncio.sleep(0)
+    assert courier._lanes == {}
