@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from sidecar.app import CannotListen
+from sidecar.cli.paint import painter
 from sidecar.demo.apis.scenes import STORIES
 from sidecar.demo.apis.telling import tell
 from sidecar.demo.load import Load, Tally
@@ -72,7 +73,9 @@ async def _compare(load: Load) -> None:
     )
     without, with_it = await compare(load, _Bar(load).show)
     click.echo()
-    click.echo(table(without, with_it))
+    head, *rows = table(without, with_it).split("\n")
+    paint = painter()
+    click.echo("\n".join([paint(head, "bold"), *(paint(row, "green") if "success" in row else row for row in rows)]))
     click.echo()
     _tell_story(with_it)
 

@@ -74,7 +74,9 @@ class ExchangeLog:
     def write(self, record: ExchangeRecord) -> None:
         """One line. Never blocks, never raises."""
         if self._pretty:
-            line = pretty_line(record, self._paint).encode("utf-8", "backslashreplace")
+            ended = timestamp(record.started_at + record.duration_seconds)[11:19] + "Z"
+            text = f"{self._paint(ended, 'dim')} {pretty_line(record, self._paint)}"
+            line = text.encode("utf-8", "backslashreplace")
         else:
             line = _json(fields_of(record))
         self._writer.write(line)

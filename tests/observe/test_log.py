@@ -170,7 +170,7 @@ def test_auto_is_json_for_a_file_and_pretty_at_a_terminal(monkeypatch: pytest.Mo
     stream = io.StringIO()
     ExchangeLog(Logging(), stream, HandClock()).write(RECOVERED)
     assert told(stream)[0]["event"] == "exchange"
-    assert at_a_terminal() == pretty_line(RECOVERED)
+    assert at_a_terminal() == f"22:13:21Z {pretty_line(RECOVERED)}"
 
 
 def test_colour_is_only_for_a_terminal_that_nobody_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +181,7 @@ def test_colour_is_only_for_a_terminal_that_nobody_told_otherwise(monkeypatch: p
     assert "\x1b" not in at_a_terminal()
     stream = io.StringIO()
     ExchangeLog(PRETTY, stream, HandClock()).write(RECOVERED)
-    assert stream.getvalue() == pretty_line(RECOVERED) + "\n"
+    assert stream.getvalue() == f"22:13:21Z {pretty_line(RECOVERED)}\n"
 
 
 def at_a_terminal() -> str:
