@@ -9,5 +9,5 @@ are arguments. Imports flow one way, and only from the standard library beside t
 ``words`` are the closed lists · ``exchange`` what happened · ``policy``, ``rows``, ``deployment`` what is
 allowed · ``conditions`` and ``table`` which row decides · ``instants`` and ``hints`` what the upstream asked for
 · ``backoff`` and ``waits`` how long · ``safety`` whether it can do harm · ``budget`` who pays · ``decide`` the
-judgement · ``explain`` the judgement told.
+judgement · ``explain`` the judgement told · ``story``, ``story_words`` and ``story_text`` a whole exchange told.
 """

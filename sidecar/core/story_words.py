@@ -7,6 +7,7 @@ lists.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from typing import Final
 
 from sidecar.core.conditions import Look
@@ -16,6 +17,7 @@ from sidecar.core.explain import REASONS, SAFE
 from sidecar.core.hints import Reading, SourceState
 from sidecar.core.policy import Policy
 from sidecar.core.rows import Backoff, Condition, HintSource, Row
+from sidecar.core.safety import why_safe
 from sidecar.core.waits import limits_of
 from sidecar.core.words import Jitter, OverMax, Reason, Unit
 
@@ -84,7 +86,7 @@ def pass_text(step: str, policy: Policy, request: Request, attempt: Attempt, dec
     if step == "verdict":
         return _verdict_text(policy, attempt, row)
     if step == "safety":
-        because = decision.safe_because
+        because = why_safe(policy, row, request, attempt)
         return "it may be sent again" if because is None else f"{because}: {SAFE[because]}"
     if step == "attempts":
         return f"{decision.attempts_left} left"
@@ -213,7 +215,7 @@ def range_text(least: float, most: float) -> str:
 
 
 def seconds_text(seconds: float) -> str:
-    return f"{seconds:.4g} s"
+    return f"{seconds:.4g} s" if seconds < inf else "endless"
 
 
 def count_text(number: int, noun: str) -> str:

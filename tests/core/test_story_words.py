@@ -48,3 +48,4 @@ def test_a_strangers_text_is_cut_and_escaped() -> None:
 
 def test_a_range_of_one_value_is_that_value() -> None:
     assert (range_text(2.0, 2.0), range_text(0.0, 0.25)) == ("2 s", "0 … 0.25 s")
+    assert range_text(float("inf"), float("inf")) == "endless"
