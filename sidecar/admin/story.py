@@ -30,6 +30,7 @@ _OF_TRAFFIC: Final = frozenset(
     {
         Reason.DEADLINE,
         Reason.BODY_TOO_LARGE,
+        Reason.SPOOL_FAILED,
         Reason.BODY_CONSUMED,
         Reason.RESPONSE_STARTED,
         Reason.BUDGET,

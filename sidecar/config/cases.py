@@ -34,6 +34,7 @@ __all__ = ["load_cases"]
 NEEDS_TRAFFIC: Final = frozenset(
     {
         Reason.BODY_TOO_LARGE,
+        Reason.SPOOL_FAILED,
         Reason.BODY_CONSUMED,
         Reason.RESPONSE_STARTED,
         Reason.BUDGET,

@@ -38,7 +38,7 @@ ORDER: Final[tuple[tuple[str, frozenset[Reason]], ...]] = (
     ("response", frozenset({Reason.RESPONSE_STARTED})),
     ("body sent", frozenset({Reason.BODY_CONSUMED})),
     ("safety", frozenset({Reason.NOT_SAFE})),
-    ("body held", frozenset({Reason.BODY_TOO_LARGE})),
+    ("body held", frozenset({Reason.BODY_TOO_LARGE, Reason.SPOOL_FAILED})),
     ("attempts", frozenset({Reason.ATTEMPTS})),
     ("max_wait", frozenset({Reason.WAIT_TOO_LONG})),
     ("deadline", frozenset({Reason.DEADLINE})),
@@ -279,6 +279,8 @@ def _unrepeatable(pressure: Pressure, safe: Safe | None) -> Reason | None:
         return Reason.BODY_CONSUMED
     if safe is None:
         return Reason.NOT_SAFE
+    if pressure.replay is Replay.SPOOL_FAILED:
+        return Reason.SPOOL_FAILED
     return Reason.BODY_TOO_LARGE if pressure.replay is Replay.TOO_LARGE else None
 
 

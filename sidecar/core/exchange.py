@@ -45,6 +45,8 @@ class Replay(StrEnum):
     """Held whole, or there is none."""
     TOO_LARGE = "too_large"
     """It outgrew the policy's limits and was streamed through."""
+    SPOOL_FAILED = "spool_failed"
+    """It was to be held on disk, which refused, and was streamed through."""
     CONSUMED = "consumed"
     """It was not wholly sent when the answer came (RFC 9112 section 9.5 …): the exchange ends here."""
 

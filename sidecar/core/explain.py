@@ -19,6 +19,7 @@ REASONS: dict[Reason, str] = {
     Reason.WAIT_TOO_LONG: "the upstream asks for a longer wait than max_wait",
     Reason.NOT_SAFE: "it may have been applied, and is neither idempotent nor keyed",
     Reason.BODY_TOO_LARGE: "the request body outgrew what is held for replay",
+    Reason.SPOOL_FAILED: "the request body could not be held on disk",
     Reason.BODY_CONSUMED: "the answer came before the request body was wholly sent",
     Reason.RESPONSE_STARTED: "part of a response has already reached the app",
     Reason.BUDGET: "the upstream's retry budget is empty",

@@ -60,6 +60,8 @@ class Reason(StrEnum):
     NOT_SAFE = "not_safe"
     """May have been applied, and is neither idempotent nor keyed."""
     BODY_TOO_LARGE = "body_too_large"
+    SPOOL_FAILED = "spool_failed"
+    """The body was to be held on disk, and the disk refused."""
     BODY_CONSUMED = "body_consumed"
     RESPONSE_STARTED = "response_started"
     BUDGET = "budget"
@@ -76,6 +78,7 @@ FINAL_REASONS = frozenset(
         Reason.NOT_RETRYABLE,
         Reason.NOT_SAFE,
         Reason.BODY_TOO_LARGE,
+        Reason.SPOOL_FAILED,
         Reason.BODY_CONSUMED,
         Reason.RESPONSE_STARTED,
         Reason.SERVER_SAYS_NO,

@@ -61,6 +61,7 @@ class Body:
         "held",
         "length",
         "received_bytes",
+        "spool_failed",
     )
 
     def __init__(
@@ -83,6 +84,8 @@ class Body:
         """Whether everything received so far can still be sent from the first byte."""
         self.consumed = False
         """Whether a byte that is no longer held has been sent."""
+        self.spool_failed = False
+        """Whether it is not held because the disk refused."""
         self._file: int | None = None
         self._file_bytes = 0
         self._tail: list[bytes] = []
@@ -231,6 +234,7 @@ class Body:
             _write_all(self._file, self._tail, self._file_bytes)
         except OSError as error:
             self._spool.refused(error)
+            self.spool_failed = True
             self._stop_holding()
             return
         self._file_bytes += self._tail_bytes

@@ -136,5 +136,5 @@ class Judging:
             # RFC 9112 section 9.3: the answer came before the request was whole; it is the answer.
             return Replay.CONSUMED
         if body is not None and not body.can_be_sent:
-            return Replay.TOO_LARGE
+            return Replay.SPOOL_FAILED if body.spool_failed else Replay.TOO_LARGE
         return Replay.HELD

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -93,6 +95,22 @@ async def test_a_body_beyond_the_limits_that_fails_gets_502(make: Make, upstream
     assert answer.status == 502
     assert (await sidecar.record()).reason == "body_too_large"
     assert len(upstream.requests) == 1
+
+
+async def test_a_body_that_the_disk_refuses_is_sent_once_and_that_is_told(
+    make: Make, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(file: int, pieces: object, offset: int) -> int:
+        raise OSError(errno.ENOSPC, "the disk is full")
+
+    sidecar = await make(upstream, "body: {memory: 64KiB, disk: 64MiB}")
+    upstream.script(say(503, b"sorry"), say(200))
+    monkeypatch.setattr(os, "pwritev", full)
+    body = noise(700_000)
+    answer = await sidecar.ask("PUT", "/api/x", body=body)
+    assert (answer.status, answer.body) == (503, b"sorry")
+    assert [bytes(request.body) for request in upstream.requests] == [body]
+    assert (await sidecar.record()).reason == "spool_failed"
 
 
 async def test_nothing_is_held_when_the_exchange_is_over(make: Make, upstream: Upstream) -> None:

@@ -215,6 +215,7 @@ def test_the_servers_verdict_works_where_no_row_matches() -> None:
         (Pressure(response_started=True), Reason.RESPONSE_STARTED),
         (Pressure(replay=Replay.CONSUMED), Reason.BODY_CONSUMED),
         (Pressure(replay=Replay.TOO_LARGE), Reason.BODY_TOO_LARGE),
+        (Pressure(replay=Replay.SPOOL_FAILED), Reason.SPOOL_FAILED),
         (Pressure(budget_tokens=0.5), Reason.BUDGET),
         (Pressure(budget_tokens=float("nan")), Reason.BUDGET),
         (Pressure(breaker_open=True), Reason.BREAKER),
