@@ -124,7 +124,7 @@ class Sidecar:
         self.opener = Opener(loop, self.listener, self.events)
         self.services.interceptor = self.opener
         self.operator = Operator(self.services, lambda: self.listener.router, self.events)
-        self._ticker = Ticker(loop, self._clock, self._holdings, self.trend.sample)
+        self._ticker = Ticker(loop, self._clock, self._holdings, self._sample)
         self._ticker.start()
         try:
             self._share(deployment)
@@ -200,12 +200,19 @@ class Sidecar:
             hold=self._hold,
         )
 
+    def _sample(self) -> None:
+        """Once a second, for the page."""
+        self.operator.look()
+        self.trend.sample()
+
     def _holdings(self) -> Iterator[Holding]:
         return self.listener.router.holdings()
 
     def _hold(self, policy: Policy, meters: UpstreamMeters) -> Holding:
         is_replica = self.deployment.shared is not None and meters is not self.metrics.unknown
-        return Holding(self.services.loop, self._clock, self._chance, policy, meters, is_replica=is_replica)
+        return Holding(
+            self.services.loop, self._clock, self._chance, policy, meters, is_replica=is_replica, events=self.events
+        )
 
     async def _start_admin(self, address: Address) -> None:
         state = AdminState(

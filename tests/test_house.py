@@ -117,7 +117,7 @@ NOT_OURS = {"__pycache__", "dist", "build", "var"}
 """Made by tools, ignored by git; so is whatever begins with a dot and is no file of ours."""
 
 LONGEST_FUNCTION_LINES = 60
-LONGEST_FILE_LINES = 450
+LONGEST_FILE_LINES = 480
 
 
 @cache

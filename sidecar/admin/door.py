@@ -37,6 +37,7 @@ def make_admin(state: AdminState) -> web.Application:
     app.router.add_get("/debug/numbers", views.numbers)
     app.router.add_get("/-/retries", switches.retries)
     app.router.add_post("/-/reload", switches.reload)
+    app.router.add_post("/-/open", switches.open)
     app.router.add_post("/-/retries/off", switches.retries_off)
     app.router.add_post("/-/retries/on", switches.retries_on)
     return app

@@ -34,6 +34,9 @@ class Operator(Protocol):
     def names(self) -> list[str]:
         """Every upstream that can be named."""
 
+    def open(self, upstream: str | None) -> int:
+        """Forget what was learnt, let go who waits; returns how many exchanges waited."""
+
     def turn_retries_off(self, upstream: str | None, seconds: float | None) -> None:
         """For so long; None: until they are turned on."""
 
@@ -41,6 +44,9 @@ class Operator(Protocol):
 
     def retries_off(self) -> dict[str, float | None]:
         """Upstream -> the seconds for which its retries are still off; None: until they are turned on."""
+
+    def look(self) -> None:
+        """Bring the gauges of what is in force up to date."""
 
     def states(self) -> dict[str, dict[str, object]]:
         """Upstream -> what holds its exchanges now, as plain data (docs/metrics.md)."""

@@ -1,4 +1,4 @@
-"""What changes the running sidecar: reload, retries off and on. Each needs the token, and no other site's page.
+"""What changes the running sidecar: reload, open, retries off and on. Each needs the token, and no other site's page.
 
 An answer says what is in force now, in one sentence for each upstream. The counterparts are ``guard``, which has
 looked at the host, and ``state.Operator``, which acts.
@@ -31,6 +31,16 @@ class Switches:
             return refusal
         result = await self._state.reload()
         return _text(result.message, status=200 if result.ok else 422)
+
+    async def open(self, request: web.Request) -> web.Response:
+        """Forgets what was learnt of an upstream (or all), and lets go whoever is held."""
+
+        def act(upstream: str | None) -> str:
+            released = self._state.operator.open(upstream)
+            held = "1 exchange was" if released == 1 else f"{released} exchanges were"
+            return f"opened {upstream or 'all upstreams'}: {held} held"
+
+        return self._change(request, act, {"upstream"})
 
     async def retries_off(self, request: web.Request) -> web.Response:
         """Nothing is sent again from now on: for the time ``for``, or until ``retries_on``."""

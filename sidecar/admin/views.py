@@ -50,6 +50,7 @@ class Views:
     async def metrics(self, request: web.Request) -> web.Response:
         """The counters, in the classic text format or OpenMetrics, as ``Accept`` says."""
         metrics = self._state.metrics
+        self._state.operator.look()
         encode, content_type = _encoder(request.headers.get("Accept", ""))
         async with self._scraping:
             if len(metrics.upstreams()) > _INLINE_UPSTREAMS:
@@ -79,6 +80,7 @@ class Views:
         """What the page draws: counters, states, readiness."""
         checks = [Check(*check)._asdict() for check in self._state.ready()]
         operator = self._state.operator
+        operator.look()
         return _json({"checks": checks, **snapshot(self._state.metrics, operator.states(), self._state.trend)})
 
     async def story(self, request: web.Request) -> web.Response:

@@ -39,6 +39,7 @@ VERBS = {
     "health": "Ask a running sidecar whether it lives; for HEALTHCHECK.",
     "outbox": "Look into the outbox; send dead letters again, or drop them.",
     "top": "Show what a running sidecar saves, costs, gives up and holds, live.",
+    "open": "Let go what a running sidecar holds back, and forget why.",
     "retries": "Turn the retries of a running sidecar off for a while, and on again.",
     "report": "Bundle what is known of one failed exchange.",
     "completion": "Print the completion script of bash, zsh or fish.",

@@ -60,6 +60,9 @@ cannot keep an upstream shut."""
 ANY_FAILURE: Final = frozenset(FailureKind)
 """What ``failure: any`` stands for."""
 
+NOT_TO_BE_RETRIED: Final = frozenset({Reason.NOT_SAFE, Reason.SERVER_SAYS_NO, Reason.BODY_CONSUMED})
+"""Reasons that lie in the request, or in the upstream's own word: no other send was possible, whatever is left."""
+
 NOW_IS_NO_MATTER: Final = Now(0.0, 0.0)
 """Whether a hint is usable does not depend on the time."""
 
@@ -345,12 +348,13 @@ def outcome_of(history: tuple[Attempt, ...], decision: Decision) -> Outcome:
     """How an exchange ended whose last decision was to hand over what there is.
 
     One of ``ok recovered passed exhausted failed``; the other outcomes are the loop's to know. ``passed`` is an
-    error that the table hands over, whichever attempt brought it; an error whose retrying something else stopped
-    (also the verdict header, also before it began) is ``exhausted``.
+    error that the table hands over, whichever attempt brought it; so is one that was sent once and could not have
+    been retried at all (``NOT_TO_BE_RETRIED``). An error whose retrying something else stopped is ``exhausted``.
     """
     attempt = history[-1]
     if attempt.failure is not None or attempt.status is None:
         return Outcome.FAILED
     if attempt.status < 400:
         return Outcome.OK if len(history) == 1 else Outcome.RECOVERED
-    return Outcome.PASSED if decision.reason is Reason.NOT_RETRYABLE else Outcome.EXHAUSTED
+    is_plain = len(history) == 1 and decision.reason in NOT_TO_BE_RETRIED
+    return Outcome.PASSED if decision.reason is Reason.NOT_RETRYABLE or is_plain else Outcome.EXHAUSTED

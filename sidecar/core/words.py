@@ -35,7 +35,7 @@ class Outcome(StrEnum):
     RECOVERED = "recovered"
     """An error, then success."""
     PASSED = "passed"
-    """An error that the table says to hand over."""
+    """An error that the table says to hand over, or that was sent once and could not be repeated."""
     EXHAUSTED = "exhausted"
     """The last response handed over because retrying stopped."""
     FAILED = "failed"

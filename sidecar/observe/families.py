@@ -9,11 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from sidecar.core.flow.scopes import SCOPE_KINDS
 from sidecar.core.words import FailureKind, HedgeEnd, Outcome, Reason, WaitFrom
 
 __all__ = [
     "DURATION_BUCKETS",
     "FAMILIES",
+    "FLOW_CHANGES",
+    "FLOW_PARTS",
     "HEDGE_CANCELLED",
     "HELD_BY",
     "METHODS",
@@ -23,6 +26,7 @@ __all__ = [
     "PROTOCOL_ERRORS",
     "STORE_FAULTS",
     "UNKNOWN",
+    "WAITED_FROM",
     "Family",
     "label_values",
     "reference_table",
@@ -39,7 +43,11 @@ HEDGE_CANCELLED = "hedge_cancelled"
 """The result of a send that was cancelled because the one beside it was quicker."""
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY")
-HELD_BY = ("gate", "breaker", "wait", "login", "connection")
+HELD_BY = ("gate", "breaker", "rate", "concurrency", "wait", "login", "connection")
+FLOW_PARTS = ("gate", "rate", "concurrency", "breaker")
+WAITED_FROM = (*map(str, WaitFrom), *FLOW_PARTS, "login", "reread", "connection")
+"""Why an exchange stood still: before a retry by where the length of the wait came from, else by what held it."""
+FLOW_CHANGES = ("hold", "release")
 PROTOCOL_ERRORS = (
     "request_line",
     "version",
@@ -165,8 +173,8 @@ FAMILIES: tuple[Family, ...] = (
         "wait_seconds",
         "histogram",
         ("upstream", "from"),
-        "Pauses before a retry, by where their length came from.",
-        "How long do we wait, and who says so: the upstream or our backoff?",
+        "Times in which an exchange stood still: before a retry by where the length came from, else by what held it.",
+        "What does waiting cost the app, and who says so: the upstream, our backoff, or flow control?",
     ),
     _family(
         "overhead_seconds",
@@ -190,11 +198,32 @@ FAMILIES: tuple[Family, ...] = (
         "What is everybody waiting for?",
     ),
     _family(
-        "gate_closed",
+        "gates_closed",
+        "gauge",
+        ("upstream", "scope"),
+        "Scopes that have asked for quiet, by their kind.",
+        "Are we rate limited right now, and is it all of the upstream, or one endpoint or credential?",
+    ),
+    _family(
+        "rate_limit_per_second",
         "gauge",
         ("upstream",),
-        "1 while the upstream has asked for quiet.",
-        "Are we rate limited right now?",
+        "Sends a second that the upstream takes, as learnt; the lowest of all scopes, absent where there is none.",
+        "How much does it let us send?",
+    ),
+    _family(
+        "concurrency_limit",
+        "gauge",
+        ("upstream",),
+        "Sends under way at once that the upstream takes, as learnt; absent where no limit is in force.",
+        "Is it overloaded by what we send at once?",
+    ),
+    _family(
+        "flow_changes_total",
+        "counter",
+        ("upstream", "by", "to"),
+        "How often a part of flow control began to hold exchanges, and let go again.",
+        "Does something flap, and what?",
     ),
     _family(
         "breaker_state",
@@ -216,6 +245,13 @@ FAMILIES: tuple[Family, ...] = (
         ("upstream",),
         "1 while an operator has turned its retries off.",
         "Has somebody forgotten to turn retries on again?",
+    ),
+    _family(
+        "opened_total",
+        "counter",
+        ("upstream",),
+        "How often an operator made it forget what it had learnt, and let go what was held.",
+        "Did somebody step in?",
     ),
     _family(
         "buffered_bytes",
@@ -338,8 +374,12 @@ def label_values() -> dict[str, str]:
         + ", ".join(f"`{end}`" for end in HedgeEnd),
         "cause": _STATUS_OR_FAILURE,
         "code": f"codes that the policy names (in rows, and in `errors.known`), and `{OTHER}`",
-        "from": ", ".join(f"`{source}`" for source in WaitFrom),
-        "by": ", ".join(f"`{holder}`" for holder in HELD_BY),
+        "from": ", ".join(f"`{source}`" for source in WAITED_FROM),
+        "by": ", ".join(f"`{holder}`" for holder in HELD_BY)
+        + "; of `sidecar_flow_changes_total`: "
+        + ", ".join(f"`{part}`" for part in FLOW_PARTS),
+        "scope": ", ".join(f"`{kind}`" for kind in SCOPE_KINDS),
+        "to": ", ".join(f"`{change}`" for change in FLOW_CHANGES),
         "fault": ", ".join(f"`{fault}`" for fault in STORE_FAULTS),
         "kind": ", ".join(f"`{kind}`" for kind in PROTOCOL_ERRORS),
     }

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from sidecar.observe.record import AttemptRecord, ExchangeRecord
+from sidecar.observe.record import AttemptRecord, ExchangeRecord, HeldRecord
 from sidecar.observe.text import clean, clean_message, clean_path
 
-__all__ = ["ATTEMPT_FIELDS", "FIELDS", "fields_of", "timestamp"]
+__all__ = ["ATTEMPT_FIELDS", "FIELDS", "HELD_FIELDS", "fields_of", "timestamp"]
 
 FIELDS: dict[str, str] = {
     "time": "when the exchange began: RFC 3339, UTC, milliseconds",
@@ -27,10 +27,12 @@ FIELDS: dict[str, str] = {
     "path": "without the query; cut after 2 KiB",
     "attempts": "every send, in order: see below",
     "duration_seconds": "from the request head to the end of the answer",
-    "waited_seconds": "all waits together",
+    "waited_seconds": "all waits together: those of the attempts and those in `held`",
+    "held": "every other time in which it stood still, in order: see below",
     "request_id": "the same on every attempt and on the answer",
     "correlation_id": "likewise",
     "trace_id": "of `traceparent`",
+    "code": "of an answer that the sidecar made itself: why, in a word; also in its body and in `Proxy-Status`",
     "error_code": "the upstream's own error code, read where the policy says",
     "error_message": "the upstream's own message; URLs in it lose their query",
     "upstream_request_id": "the id that the upstream gave",
@@ -56,6 +58,14 @@ ATTEMPT_FIELDS: dict[str, str] = {
     "row": "file and line of the policy's row that decided about it, where one was asked",
 }
 """Field of one entry of ``attempts`` -> what it means."""
+
+HELD_FIELDS: dict[str, str] = {
+    "by": "what held it: a value of the label `from` of `sidecar_wait_seconds`",
+    "scope": "what was held: `upstream`, `endpoint …`, `key …`; absent where it was this exchange alone",
+    "seconds": "for how long",
+    "before": "the number of the attempt that was to come",
+}
+"""Field of one entry of ``held`` -> what it means."""
 
 _WARNING = frozenset({"exhausted", "failed", "rejected", "client_gone"})
 _ID_LIMIT = 128
@@ -100,9 +110,11 @@ def _of_exchange(record: ExchangeRecord) -> dict[str, object]:
         "attempts": [_of_attempt(attempt) for attempt in record.attempts],
         "duration_seconds": round(record.duration_seconds, 6),
         "waited_seconds": round(record.waited_seconds, 6),
+        "held": [_of_hold(hold) for hold in record.held] or None,
         "request_id": clean(record.request_id, _ID_LIMIT),
         "correlation_id": clean(record.correlation_id, _ID_LIMIT),
         "trace_id": clean(record.trace_id, _ID_LIMIT),
+        "code": record.own_code,
         "error_code": clean(record.error_code or "", _CODE_LIMIT),
         "error_message": clean_message(record.error_message or "", _MESSAGE_LIMIT),
         "upstream_request_id": clean(record.upstream_request_id or "", _ID_LIMIT),
@@ -111,6 +123,13 @@ def _of_exchange(record: ExchangeRecord) -> dict[str, object]:
         "response_bytes": record.response_bytes,
         "body_cut": record.body_cut,
     }
+
+
+def _of_hold(hold: HeldRecord) -> dict[str, object]:
+    told: dict[str, object] = {"by": hold.by}
+    if hold.scope:
+        told["scope"] = clean(hold.scope, _NAME_LIMIT)
+    return {**told, "seconds": round(hold.seconds, 6), "before": hold.before}
 
 
 def _of_attempt(attempt: AttemptRecord) -> dict[str, object]:

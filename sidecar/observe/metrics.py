@@ -15,7 +15,6 @@ import platform
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version as installed_version
-from typing import Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import (
@@ -26,181 +25,21 @@ from prometheus_client.core import (
 )
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 
 from sidecar import __version__
-from sidecar.core.flow import latency
-from sidecar.core.flow.latency import Latency
-from sidecar.core.words import FailureKind, HedgeEnd, Outcome, Reason, WaitFrom
 from sidecar.observe.families import (
     DURATION_BUCKETS,
     FAMILIES,
-    HEDGE_CANCELLED,
     HELD_BY,
-    METHODS,
     OTHER,
-    OTHER_METHOD,
     OVERHEAD_BUCKETS,
     PROTOCOL_ERRORS,
-    STORE_FAULTS,
     UNKNOWN,
 )
+from sidecar.observe.meters import OVERHEAD_SUM, Cells, SharedMeters, UpstreamMeters, cells_of
 
 __all__ = ["Metrics", "SharedMeters", "UpstreamMeters"]
-
-_FAILURES = frozenset(str(word) for word in FailureKind)
-
-Cells = list[float]
-"""A histogram: the count of each bucket, of everything above the last, and at the end the sum."""
-DURATION_SUM: Final = len(DURATION_BUCKETS) + 1
-OVERHEAD_SUM: Final = len(OVERHEAD_BUCKETS) + 1
-
-
-def _cells(buckets: Sequence[float]) -> Cells:
-    return [0] * (len(buckets) + 2)
-
-
-class OutboxMeters:
-    """What the outbox has of one upstream."""
-
-    __slots__ = ("dead", "delivered", "died", "oldest_age_seconds", "waiting")
-
-    def __init__(self) -> None:
-        self.waiting = 0
-        self.dead = 0
-        """Dead letters that are there now …"""
-        self.died = 0
-        """… and those that came to be since the start."""
-        self.delivered = 0
-        self.oldest_age_seconds = 0.0
-        """Of those that wait."""
-
-
-class UpstreamMeters:
-    """What is counted for one upstream. Bound once, when the configuration is read."""
-
-    __slots__ = (
-        "attempt_durations",
-        "attempts",
-        "breaker_state",
-        "budget_tokens",
-        "durations",
-        "errors",
-        "gate_closed",
-        "hedges",
-        "held",
-        "login_failures",
-        "logins",
-        "name",
-        "outbox",
-        "read_budget",
-        "requests",
-        "retries",
-        "retries_off",
-        "suppressions",
-        "waits",
-    )
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.requests = {outcome: dict.fromkeys((*METHODS, OTHER_METHOD), 0) for outcome in Outcome}
-        self.durations = {outcome: _cells(DURATION_BUCKETS) for outcome in Outcome}
-        self.attempts: dict[str, int] = {}
-        self.attempt_durations = _cells(DURATION_BUCKETS)
-        self.retries: dict[str, int] = {}
-        self.hedges = dict.fromkeys(HedgeEnd, 0)
-        self.suppressions = dict.fromkeys(Reason, 0)
-        self.errors: dict[str, int] = {}
-        """Error answers by the upstream's own code."""
-        self.logins = 0
-        self.login_failures = 0
-        self.outbox = OutboxMeters()
-        self.waits = {source: _cells(DURATION_BUCKETS) for source in WaitFrom}
-        self.held = dict.fromkeys(HELD_BY, 0)
-        """Exchanges standing still, by what holds them; the loop adds and subtracts."""
-        self.gate_closed: bool | int = 0
-        self.breaker_state = 0
-        """0 closed, 1 probing, 2 open."""
-        self.budget_tokens = 0.0
-        self.retries_off = False
-        """An operator has turned retries off."""
-        self.read_budget: Callable[[], float] | None = None
-        """If set, asked at every scrape in place of ``budget_tokens``; runs in the scraping thread."""
-
-    def finished(self, method: str, outcome: Outcome, duration_seconds: float) -> None:
-        """One exchange is over. Methods outside the closed list count as ``_OTHER``."""
-        counts = self.requests[outcome]
-        try:
-            counts[method] += 1
-        except KeyError:
-            counts[OTHER_METHOD] += 1
-        cells = self.durations[outcome]
-        cells[bisect_left(DURATION_BUCKETS, duration_seconds)] += 1
-        cells[DURATION_SUM] += duration_seconds
-
-    def attempted(self, result: str, duration_seconds: float) -> None:
-        """One send is over: its status code as text, or the word of its failure."""
-        counts = self.attempts
-        try:
-            counts[result] += 1
-        except KeyError:
-            _admit(counts, result)
-        cells = self.attempt_durations
-        cells[bisect_left(DURATION_BUCKETS, duration_seconds)] += 1
-        cells[DURATION_SUM] += duration_seconds
-
-    def usual_seconds(self) -> float:
-        """How long an attempt takes at the median, as finely as the buckets and the mean tell; 0 before the first."""
-        *counts, total_seconds = self.attempt_durations
-        return latency.median(DURATION_BUCKETS, counts, total_seconds)
-
-    def told(self, known: Latency, *, calm: bool) -> Latency:
-        """The same of late, once a second."""
-        *counts, total_seconds = self.attempt_durations
-        return latency.update(known, DURATION_BUCKETS, counts, total_seconds, calm=calm)
-
-    def retried(self, cause: str) -> None:
-        """A send after the first has begun, because of this status code or failure."""
-        _admit(self.retries, cause)
-
-    def hedged(self, end: HedgeEnd) -> None:
-        """What came of a second send beside the first."""
-        self.hedges[end] += 1
-
-    def cancelled(self) -> None:
-        """One send was cut, because the one beside it was quicker: how long it would have taken is not known."""
-        self.attempts[HEDGE_CANCELLED] = self.attempts.get(HEDGE_CANCELLED, 0) + 1
-
-    def suppressed(self, reason: Reason) -> None:
-        """An error was not retried (again)."""
-        self.suppressions[reason] += 1
-
-    def erred(self, code: str | None, known: frozenset[str]) -> None:
-        """One error answer with this code of the upstream's own; one that the policy does not name is ``other``."""
-        word = code if code is not None and code in known else OTHER
-        self.errors[word] = self.errors.get(word, 0) + 1
-
-    def waited(self, source: WaitFrom, seconds: float) -> None:
-        """A pause before a retry is over, or was cut short after ``seconds``."""
-        cells = self.waits[source]
-        cells[bisect_left(DURATION_BUCKETS, seconds)] += 1
-        cells[-1] += seconds
-
-    def budget(self) -> float:
-        return self.budget_tokens if self.read_budget is None else self.read_budget()
-
-
-class SharedMeters:
-    """Of the store that replicas share."""
-
-    __slots__ = ("errors", "up")
-
-    def __init__(self) -> None:
-        self.up = False
-        self.errors = dict.fromkeys(STORE_FAULTS, 0)
-
-    def failed(self, fault: str) -> None:
-        """One operation failed; a fault outside the closed list counts as ``other``."""
-        self.errors[fault if fault in self.errors else OTHER] += 1
 
 
 class Metrics(Collector):
@@ -226,7 +65,7 @@ class Metrics(Collector):
         self.config_loaded_at = 0.0
         """Unix seconds of the last successful load."""
         self.build = _build()
-        self._overhead = _cells(OVERHEAD_BUCKETS)
+        self._overhead = cells_of(OVERHEAD_BUCKETS)
         self._upstreams: dict[str, UpstreamMeters] = {}
         self.unknown = self.upstream(UNKNOWN)
         """For every host that the configuration does not name."""
@@ -317,18 +156,6 @@ class Metrics(Collector):
         build.add_metric([], self.build)
 
 
-def _admit(counts: dict[str, int], result: str) -> None:
-    """Counts a result that may be new; whatever is no status or failure counts as ``other``."""
-    word = str(result)
-    if word not in _FAILURES and not _is_status(word):
-        word = OTHER
-    counts[word] = counts.get(word, 0) + 1
-
-
-def _is_status(text: str) -> bool:
-    return len(text) == 3 and text.isascii() and text.isdigit() and "100" <= text <= "599"
-
-
 def _build() -> dict[str, str]:
     return {
         "version": __version__,
@@ -370,7 +197,8 @@ def _collect_requests(meters: UpstreamMeters, families: dict[str, Metric]) -> No
                 _single(families["requests_total"], [meters.name, method, str(outcome)], count)
     for outcome, cells in meters.durations.items():
         if any(cells):
-            _histogram(families["request_duration_seconds"], [meters.name, str(outcome)], DURATION_BUCKETS, cells)
+            family, labels = families["request_duration_seconds"], [meters.name, str(outcome)]
+            _histogram(family, labels, DURATION_BUCKETS, cells, meters.exemplars.get(outcome))
 
 
 def _collect_attempts(meters: UpstreamMeters, families: dict[str, Metric]) -> None:
@@ -397,10 +225,18 @@ def _collect_attempts(meters: UpstreamMeters, families: dict[str, Metric]) -> No
 def _collect_state(meters: UpstreamMeters, families: dict[str, Metric]) -> None:
     for holder in HELD_BY:
         _single(families["held_requests"], [meters.name, holder], meters.held.get(holder, 0))
-    _single(families["gate_closed"], [meters.name], int(meters.gate_closed))
+    for kind, count in meters.gates_closed.items():
+        _single(families["gates_closed"], [meters.name, kind], count)
+    if meters.rate_limit_per_second is not None:
+        _single(families["rate_limit_per_second"], [meters.name], meters.rate_limit_per_second)
+    if meters.concurrency_limit is not None:
+        _single(families["concurrency_limit"], [meters.name], meters.concurrency_limit)
+    for (by, to), count in list(meters.flow_changes.items()):
+        _single(families["flow_changes_total"], [meters.name, by, to], count)
     _single(families["breaker_state"], [meters.name], meters.breaker_state)
     _single(families["budget_tokens"], [meters.name], meters.budget())
     _single(families["retries_off"], [meters.name], int(meters.retries_off))
+    _single(families["opened_total"], [meters.name], meters.opened)
 
 
 def _collect_outbox(meters: UpstreamMeters, families: dict[str, Metric]) -> None:
@@ -416,14 +252,21 @@ def _single(family: Metric, labels: list[str], value: float) -> None:
     family.add_metric(labels, value)  # type: ignore[attr-defined]
 
 
-def _histogram(family: Metric, labels: list[str], bounds: Sequence[float], cells: Cells) -> None:
-    """Turns counts per bucket into Prometheus's running totals (``le``)."""
+def _histogram(
+    family: Metric,
+    labels: list[str],
+    bounds: Sequence[float],
+    cells: Cells,
+    exemplars: dict[int, Exemplar] | None = None,
+) -> None:
+    """Turns counts per bucket into Prometheus's running totals (``le``); OpenMetrics shows the exemplars."""
     *counts, total = list(cells)
     running = 0.0
-    buckets: list[tuple[str, float]] = []
-    for bound, count in zip([*map(_le, bounds), "+Inf"], counts, strict=True):
+    buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
+    for at, (bound, count) in enumerate(zip([*map(_le, bounds), "+Inf"], counts, strict=True)):
         running += count
-        buckets.append((bound, running))
+        exemplar = None if exemplars is None else exemplars.get(at)
+        buckets.append((bound, running) if exemplar is None else (bound, running, exemplar))
     family.add_metric(labels, buckets, total)  # type: ignore[attr-defined]
 
 

@@ -1,6 +1,7 @@
 """A record as one line for a person at a terminal.
 
 ``GET meshqu /v1/x → 503 ⟲ 0.26s → 503 ⟲ 0.61s → 200  recovered in 3 attempts, 1.1s  [request id]``
+``GET meshqu /v1/x ⏸ rate 2.1s → 200  ok, 2.1s  [request id]``
 ``GET meshqu /v1/x → cancelled ⇉ 200  ok in 2 attempts, 0.31s  [request id]``
 
 It writes nothing and decides nothing; everything foreign in the line is cleaned. The counterpart is ``fields``: the
@@ -37,7 +38,8 @@ def coloured(text: str, colour: str) -> str:
 def pretty_line(record: ExchangeRecord, paint: Paint = plain) -> str:
     """The whole story of an exchange in one line, without a newline."""
     where = clean(record.host, 255) or record.upstream
-    story = "".join(_attempt(attempt, paint) for attempt in record.attempts)
+    story = "".join(_holds(record, attempt.number, paint) + _attempt(attempt, paint) for attempt in record.attempts)
+    story += _holds(record, len(record.attempts) + 1, paint)
     asked = f"{clean(record.method, 32)} {paint(where, 'cyan')} {clean_path(record.path)}"
     request_id = paint(f"[{clean(record.request_id, 128)}]", "dim")
     return f"{asked}{story}  {_ending(record, paint)}{_error(record)}  {request_id}"
@@ -58,6 +60,11 @@ def _attempt(attempt: AttemptRecord, paint: Paint) -> str:
     return f"{paint(wait, 'dim') if wait else ''} {arrow} {_result(attempt, paint)}"
 
 
+def _holds(record: ExchangeRecord, before: int, paint: Paint) -> str:
+    held = (hold for hold in record.held if hold.before == before)
+    return "".join(paint(f" ⏸ {hold.by} {seconds_text(hold.seconds)}", "dim") for hold in held)
+
+
 def _result(attempt: AttemptRecord, paint: Paint) -> str:
     if attempt.cancelled:
         return paint("cancelled", "dim")
@@ -74,7 +81,8 @@ def _ending(record: ExchangeRecord, paint: Paint) -> str:
     if record.reason is not None:
         parts[0] += f" ({record.reason})"
     if record.outcome in _OWN_ANSWERS and record.status is not None:
-        parts.append(f"{record.status} to the app")
+        code = f" ({record.own_code})" if record.own_code not in (None, str(record.reason)) else ""
+        parts.append(f"{record.status} to the app{code}")
     if record.body_cut:
         parts.append(paint("body cut", "red"))
     return ", ".join([*parts, seconds_text(record.duration_seconds)])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sidecar.core.decide import Decision
 from sidecar.core.words import FailureKind, Outcome, Reason, Verb, WaitFrom
 
-__all__ = ["AttemptRecord", "ExchangeRecord"]
+__all__ = ["AttemptRecord", "ExchangeRecord", "HeldRecord"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,19 @@ class AttemptRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldRecord:
+    """One time in which an exchange stood still, other than a wait before an attempt that was made."""
+
+    by: str
+    """A word of ``WAITED_FROM``."""
+    seconds: float
+    before: int
+    """The number of the attempt that was to come."""
+    scope: str = ""
+    """What was held, in words; empty: this exchange alone."""
+
+
+@dataclass(frozen=True, slots=True)
 class ExchangeRecord:
     """One request of the app, with all its sends, until its answer."""
 
@@ -61,7 +74,8 @@ class ExchangeRecord:
     duration_seconds: float
     reason: Reason | None = None
     waited_seconds: float = 0.0
-    """Of all waits together."""
+    """Of all waits together: those of the attempts and those in ``held``."""
+    held: tuple[HeldRecord, ...] = ()
     correlation_id: str = ""
     trace_id: str = ""
     """32 hexadecimal digits, or empty."""
@@ -75,6 +89,8 @@ class ExchangeRecord:
     request_bytes: int = 0
     response_bytes: int = 0
     """Of the bodies, as they travelled."""
+    own_code: str | None = None
+    """Of an answer that the sidecar made itself: why, in a word."""
     body_cut: bool = False
     """The response broke off, and so did our connection to the app."""
     judged_path: str = ""

@@ -55,9 +55,12 @@ def _upstream(meters: UpstreamMeters) -> dict[str, object]:
         "duration_seconds": sum(cells[-1] for cells in meters.durations.values()),
         "waited_seconds": sum(cells[-1] for cells in meters.waits.values()),
         "held": _nonzero(meters.held),
-        "gate_closed": bool(meters.gate_closed),
+        "gate_closed": any(meters.gates_closed.values()),
+        "rate_limit_per_second": meters.rate_limit_per_second,
+        "concurrency_limit": meters.concurrency_limit,
         "breaker_state": meters.breaker_state,
         "budget_tokens": round(meters.budget(), 3),
+        "opened": meters.opened,
     }
 
 

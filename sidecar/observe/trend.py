@@ -12,7 +12,8 @@ from collections import deque
 from typing import Final, NamedTuple
 
 from sidecar.core.words import Outcome
-from sidecar.observe.metrics import DURATION_SUM, Metrics, UpstreamMeters
+from sidecar.observe.meters import DURATION_SUM, UpstreamMeters
+from sidecar.observe.metrics import Metrics
 
 __all__ = ["SLOTS", "SLOT_SAMPLES", "Slot", "Trend"]
 
@@ -59,9 +60,10 @@ class _Line:
 
     def sample(self, meters: UpstreamMeters) -> None:
         held = sum(meters.held.values())
-        if held or meters.gate_closed or meters.breaker_state:
+        gates = sum(meters.gates_closed.values())
+        if held or gates or meters.breaker_state:
             self.held = max(self.held, held)
-            self.gates = max(self.gates, int(meters.gate_closed))
+            self.gates = max(self.gates, gates)
             self.breaker = max(self.breaker, meters.breaker_state)
 
     def end_slot(self, meters: UpstreamMeters) -> None:

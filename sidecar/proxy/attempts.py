@@ -17,7 +17,7 @@ from sidecar.core.exchange import Attempt
 from sidecar.core.flow.queue import Ticket
 from sidecar.core.hedge import COST, may_hedge, outlast, settles
 from sidecar.core.words import IDEMPOTENT_METHODS, HedgeEnd, Reason, Verb
-from sidecar.observe.record import AttemptRecord
+from sidecar.observe.record import AttemptRecord, HeldRecord
 from sidecar.proxy.answering import Kept
 from sidecar.proxy.body import Body
 from sidecar.proxy.codes import count_code
@@ -42,6 +42,9 @@ LEAST_LEFT_SECONDS: Final = LEAST_ATTEMPT_SECONDS / 2
 """Of the deadline, at the moment of a retry: less than what the judgement before the wait asked for, since timers ring
 late by milliseconds."""
 
+LEAST_STOOD_SECONDS: Final = 0.0005
+"""A login or a reread that took less was answered from memory: nobody stood still."""
+
 _number: Final = attrgetter("number")
 
 STATUS_TEXT: Final = tuple(str(status) for status in range(1000))
@@ -57,9 +60,12 @@ class Story(Protocol):
     started: float
     upstream_seconds: float
     waited_seconds: float
+    held: tuple[HeldRecord, ...]
     attempts: tuple[AttemptRecord, ...]
     is_hedged: bool
     not_before: float
+
+    def stood(self, by: str, seconds: float, scope: str = "") -> None: ...
 
     async def pass_on(self, prepared: Prepared, sending: Sending, number: int) -> None: ...
 
@@ -115,6 +121,7 @@ class Attempts:
         under_way, self._under_way = self._under_way, []
         for sent in under_way:
             destination.holding.abandon(sent.token)
+            self._queued(sent.sending)
         if self._hedging is not None and self._hedging.close():
             destination.meters.hedged(HedgeEnd.ABANDONED)
         if self._paid:
@@ -126,7 +133,11 @@ class Attempts:
         prepared, exchange = self._prepared, self._exchange
         if exchange.body is not None and prepared.credential is not None:
             # A long body that is refused in mid-upload could not be sent again: have the token first.
-            await prepared.credential.ready(self._left_seconds())
+            begun = self._services.monotonic()
+            try:
+                await prepared.credential.ready(self._left_seconds())
+            finally:
+                self._stood_since(begun, Verb.LOGIN)
         back = self._adopted
         decision: Decision | None = None
         while True:
@@ -154,6 +165,18 @@ class Attempts:
     def _left_seconds(self) -> float:
         return self._deadline_at - self._services.monotonic()
 
+    def _stood_since(self, begun: float, by: str) -> None:
+        seconds = self._services.monotonic() - begun
+        if seconds >= LEAST_STOOD_SECONDS:
+            self._exchange.stood(by, seconds)
+
+    def _queued(self, sending: Sending) -> None:
+        """What it waited for a connection is no time of the upstream's."""
+        seconds, sending.queued_seconds = sending.queued_seconds, 0.0
+        if seconds:
+            self._exchange.stood("connection", seconds)
+            self._exchange.upstream_seconds -= min(seconds, self._exchange.upstream_seconds)
+
     async def _hand_over(self, decision: Decision) -> None:
         await self._exchange.hand_over(
             self._prepared, self._sending, decision, self._judging.history, self._last_response()
@@ -173,19 +196,26 @@ class Attempts:
         wait_from = decision.wait.source if decision is not None and decision.wait is not None and waited else None
         number, destination = self._sends + 1, self._prepared.destination
         ticket = None if destination.holding.limiter.calm else await self._turn(number)
-        # Whatever was waited for, and however late its timer rang: this is the last look before the send.
-        if self._left_seconds() < (LEAST_LEFT_SECONDS if number > 1 else 0.0):
+        objection = self._objection(number, destination.name, has_waited=waited > 0)
+        if objection is not None:
             if ticket is not None:
                 destination.holding.abandon(ticket)
-            raise Rejected(Reason.DEADLINE, 0.0)
-        if waited and self._services.retry_switch.is_off(destination.name, self._services.monotonic()):
-            if ticket is not None:
-                destination.holding.abandon(ticket)
-            raise Rejected(Reason.SWITCHED_OFF, 0.0)
+            raise Rejected(objection, 0.0)
         began = self._exchange.started if number == 1 and ticket is None else self._services.monotonic()
         sent = Sent(number, self._sending, began, ticket, waited, wait_from)
+        if wait_from is not None:  # it is told with the attempt that it led to
+            exchange = self._exchange
+            exchange.held = tuple(hold for hold in exchange.held if hold.before != number or hold.by != wait_from)
         self._begun(sent)
         return await self._send(sent)
+
+    def _objection(self, number: int, upstream: str, *, has_waited: bool) -> Reason | None:
+        """The last look before a send, whatever was waited for, and however late its timer rang."""
+        if self._left_seconds() < (LEAST_LEFT_SECONDS if number > 1 else 0.0):
+            return Reason.DEADLINE
+        if has_waited and self._services.retry_switch.is_off(upstream, self._services.monotonic()):
+            return Reason.SWITCHED_OFF
+        return None
 
     def _begun(self, sent: Sent) -> None:
         """What is under way until it has come back, or is abandoned (``close``)."""
@@ -273,6 +303,7 @@ class Attempts:
         seconds = ended - sent.began
         exchange.upstream_seconds += ended - self._accounted_at
         self._accounted_at = ended
+        self._queued(sending)
         self._prepared.destination.meters.attempted(STATUS_TEXT[status] if status else str(failure), seconds)
         wait = (sent.waited_seconds, sent.wait_from)
         self._note(AttemptRecord(sent.number, status, failure, *wait, seconds, sending.written, hedge=sent.is_hedge))
@@ -315,15 +346,15 @@ class Attempts:
         body = exchange.body
         size_bytes = len(exchange.payload) if body is None else body.memory_bytes
         repeatable = exchange.message.method in IDEMPOTENT_METHODS or self._prepared.keyed
-        monotonic = self._services.monotonic
-        begun = monotonic()
-        try:
-            with Pause(exchange.app):
-                return await self._prepared.destination.holding.admitted(
-                    exchange.message, number, self._deadline_at, repeatable=repeatable, size_bytes=size_bytes
-                )
-        finally:
-            exchange.waited_seconds += monotonic() - begun
+        with Pause(exchange.app):
+            return await self._prepared.destination.holding.admitted(
+                exchange.message,
+                number,
+                self._deadline_at,
+                repeatable=repeatable,
+                size_bytes=size_bytes,
+                stood=exchange.stood,
+            )
 
     async def _turned_away(self, rejected: Rejected) -> None:
         """Not sent (again). Before the first send the answer is ours, after it there is one to hand over."""
@@ -344,7 +375,11 @@ class Attempts:
         if self._verbs is None:
             self._verbs = Verbs(self._services, self._prepared, self._exchange.message, self._deadline_at)
         self._retell(self._last, then=decision.verb)
-        decision = await self._verbs.carry_out(decision)
+        verb, begun = decision.verb, self._services.monotonic()
+        try:
+            decision = await self._verbs.carry_out(decision)
+        finally:
+            self._stood_since(begun, verb)
         if self._verbs.answer is not None:
             self._sending.let_go()
             self._kept, self._kept_at = self._verbs.answer, len(self._judging.history)
@@ -378,8 +413,7 @@ class Attempts:
         finally:
             meters.held["wait"] -= 1
             waited = clock.monotonic() - begun
-            exchange.waited_seconds += waited
-            meters.waited(wait.source, waited)
+            exchange.stood(wait.source, waited)
         return waited
 
     async def _keep(self) -> bool:

@@ -17,7 +17,7 @@ from typing import ClassVar, Final, Protocol
 from sidecar.core.decide import Decision, outcome_of
 from sidecar.core.exchange import Attempt
 from sidecar.core.words import IDEMPOTENT_METHODS, Outcome, Reason, Verb
-from sidecar.observe.record import AttemptRecord
+from sidecar.observe.record import AttemptRecord, HeldRecord
 from sidecar.observe.redact import BODY_BYTES
 from sidecar.proxy.admission import admit
 from sidecar.proxy.answering import Kept, answer_head, answer_whole, give_kept, give_own, give_whole
@@ -74,6 +74,10 @@ class Exchange:
     status: int | None = None
     """What the app got."""
     waited_seconds = 0.0
+    held: tuple[HeldRecord, ...] = ()
+    """Every time it stood still, but for waits before attempts that were made."""
+    own_code: str | None = None
+    """Of our own answer: why, in a word."""
     upstream_seconds = 0.0
     ids: tuple[str, str, bytes] = ("", "", b"")
     """Of a request that was refused before it was prepared."""
@@ -228,6 +232,13 @@ class Exchange:
                 self.payload = self.body.copy(BODY_BYTES)
             self.body.close()
 
+    def stood(self, by: str, seconds: float, scope: str = "") -> None:
+        """It stood still for so long, before the attempt that comes next (or was to come)."""
+        self.waited_seconds += seconds
+        self.held += (HeldRecord(by, seconds, len(self.attempts) + 1, scope),)
+        if self.prepared is not None:
+            self.prepared.destination.meters.waited(by, seconds)
+
     @property
     def attempts_made(self) -> int:
         return len(self.attempts) or int(self.upstream_seconds > 0)
@@ -271,12 +282,13 @@ class Exchange:
         self.status = code
         if code < 400:
             self.outcome = Outcome.OK if number == 1 or self._is_first_answer else Outcome.RECOVERED
-            line = _OK_LINE if number == 1 else sidecar_field(self.outcome, number, self.waited_seconds, None)
+            plain = number == 1 and not self.waited_seconds
+            line = _OK_LINE if plain else sidecar_field(self.outcome, number, self.waited_seconds, None)
         else:
             early = not connection.request_sent
             self.outcome = Outcome.PASSED
             self.reason = Reason.BODY_CONSUMED if early else Reason.NOT_RETRYABLE
-            plain = number == 1 and not early
+            plain = number == 1 and not early and not self.waited_seconds
             line = _PASSED_LINE if plain else sidecar_field(self.outcome, number, self.waited_seconds, self.reason)
             if connection.complete:
                 self.last_body = b"".join(connection.held)
@@ -444,5 +456,5 @@ class Exchange:
         self._give_own(prepared, answer, ids[2] + refused.lines)
 
     def _give_own(self, prepared: Prepared | None, answer: OwnAnswer, id_lines: bytes) -> None:
-        self.status = answer.status
+        self.status, self.own_code = answer.status, answer.code
         give_own(self.app, self.message, prepared, answer, id_lines, self._services.clock.wall())

@@ -13,13 +13,16 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
 from sidecar.core.exchange import Headers
+from sidecar.core.flow.breaker import State
 from sidecar.core.flow.latency import Latency
-from sidecar.core.flow.limiter import Limiter, Load, Result
+from sidecar.core.flow.limiter import Hold, Limiter, Load, Result
 from sidecar.core.flow.queue import Ticket, TicketState
 from sidecar.core.flow.ratelimit_headers import NO_RATELIMIT_HEADERS, read_ratelimit_headers
+from sidecar.core.flow.scopes import scope_text
 from sidecar.core.flow.shared_limiter import SharedLimiter
 from sidecar.core.policy import Policy
 from sidecar.core.words import Reason
+from sidecar.observe.log import EventLog
 from sidecar.observe.metrics import UpstreamMeters
 from sidecar.proxy.clock import Clock
 from sidecar.wire.heads import RequestMessage, ResponseMessage
@@ -29,9 +32,8 @@ __all__ = ["Holding", "Peer", "Rejected", "Ticker"]
 LEAST_ATTEMPT_SECONDS: Final = 0.02
 """What an attempt needs at the least: who would be admitted later than this before the deadline is not held."""
 TICK_SECONDS: Final = 1.0
-FEW_LANES: Final = 32
-SHOWN_SECONDS: Final = 0.25
-"""Of more gate keys than that the closed ones are counted no more often."""
+MOST_HOLDS: Final = 100
+"""Scopes that are closed, as far as somebody who looks is told of them."""
 SALT_BYTES: Final = 16
 _KEY_SALT: Final = os.urandom(SALT_BYTES)
 """Gate keys hold values of headers (a tenant's credential, perhaps): only their keyed hash is kept."""
@@ -44,6 +46,12 @@ class Rejected(Exception):
         super().__init__(str(reason))
         self.reason = reason
         self.retry_after_seconds = retry_after_seconds
+
+
+class Stood(Protocol):
+    """Who is told that an exchange stood still: by what, for how long, and what was held."""
+
+    def __call__(self, by: str, seconds: float, scope: str) -> None: ...
 
 
 class Peer(Protocol):
@@ -59,11 +67,12 @@ class Holding:
     __slots__ = (
         "_chance",
         "_clock",
+        "_events",
         "_loop",
         "_meters",
         "_policy",
-        "_shown_at",
         "_timer",
+        "_told",
         "_usual",
         "limiter",
         "peer",
@@ -79,6 +88,7 @@ class Holding:
         meters: UpstreamMeters,
         *,
         is_replica: bool = False,
+        events: EventLog | None = None,
     ) -> None:
         self._loop = loop
         self._clock = clock
@@ -86,10 +96,12 @@ class Holding:
         self._policy = policy
         self._meters = meters
         self._timer: asyncio.TimerHandle | None = None
-        self._shown_at = 0.0
+        self._events = events
         self.salt = _KEY_SALT
         self.peer: Peer | None = None
         self.limiter = (SharedLimiter if is_replica else Limiter)(policy.breaker, policy.gate, self._load)
+        self._told = (self.limiter.closings.copy(), self.limiter.openings.copy())
+        """How often each of them had begun and ceased to hold, when that was last told."""
         self._usual = Latency()
         self.tick()
 
@@ -100,8 +112,6 @@ class Holding:
         """Once a second: so that it is known what was usual before trouble began."""
         self.limiter.tick(self._clock.monotonic())
         self._usual = self._meters.told(self._usual, calm=self.limiter.calm)
-        if not self.limiter.calm:
-            self._show(self._clock.monotonic())  # a gate opens by itself, also where nobody waits behind it
 
     def key(self, message: RequestMessage) -> str:
         """Whose quota this request is under: everybody's, or that of the values of the named headers."""
@@ -112,9 +122,19 @@ class Holding:
         return hashlib.blake2b(values.encode("utf-8", "surrogateescape"), digest_size=12, key=self.salt).hexdigest()
 
     async def admitted(
-        self, message: RequestMessage, number: int, deadline_at: float, *, repeatable: bool, size_bytes: int
+        self,
+        message: RequestMessage,
+        number: int,
+        deadline_at: float,
+        *,
+        repeatable: bool,
+        size_bytes: int,
+        stood: Stood,
     ) -> Ticket:
-        """Wait for a turn to send attempt ``number``. Raises ``Rejected``; a cancelled call leaves its place."""
+        """Wait for a turn to send attempt ``number``. Raises ``Rejected``; a cancelled call leaves its place.
+
+        ``stood`` is told of the time that it took, on every path.
+        """
         ticket = Ticket(
             deadline_at - LEAST_ATTEMPT_SECONDS,
             self.key(message),
@@ -126,13 +146,13 @@ class Holding:
         self.limiter.ask(ticket, self._clock.monotonic())
         self._release()
         if ticket.state is TicketState.WAITING:
-            await self._held(ticket)
+            await self._held(ticket, stood)
         if ticket.state is not TicketState.ADMITTED:
             raise Rejected(ticket.reason or Reason.GATE, ticket.retry_after_seconds)
         return ticket
 
-    async def _held(self, ticket: Ticket) -> None:
-        held, by = self._meters.held, ticket.by
+    async def _held(self, ticket: Ticket, stood: Stood) -> None:
+        held, by, begun = self._meters.held, ticket.by, self._clock.monotonic()
         waiter = ticket.owner = self._loop.create_future()
         held[by] += 1
         try:
@@ -143,6 +163,7 @@ class Holding:
             raise
         finally:
             held[by] -= 1
+            stood(ticket.by, self._clock.monotonic() - begun, scope_text(f"key:{ticket.key}" if ticket.key else ""))
 
     def tell(
         self,
@@ -189,7 +210,8 @@ class Holding:
             waiter = ticket.owner
             if isinstance(waiter, asyncio.Future) and not waiter.done():
                 waiter.set_result(None)
-        self._show(now)
+        if self._told != (self.limiter.closings, self.limiter.openings):
+            self._tell()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -203,22 +225,48 @@ class Holding:
         """The time has come for somebody, or something was heard from other replicas."""
         self._release()
 
-    def holds(self) -> list[dict[str, object]]:
-        """What would hold a newcomer now, for those who look: ``by``, ``scope``, ``seconds`` (None: unknown)."""
-        now, found = self._clock.monotonic(), []
-        breaker = self.limiter.breaker
-        if breaker.is_open:
-            found.append({"by": "breaker", "scope": "upstream", "seconds": max(0.0, round(breaker.probe_at - now, 3))})
-        if self.limiter.gates_closed(now):
-            found.append({"by": "gate", "scope": "upstream", "seconds": None})
-        return found
+    def open(self) -> int:
+        """Forget everything that was learnt and let go whoever waits; returns how many did."""
+        waiting = self.limiter.waiting
+        self.limiter.open(self._clock.monotonic())
+        self._release()
+        return waiting
 
-    def _show(self, now: float) -> None:
-        meters, limiter = self._meters, self.limiter
-        meters.breaker_state = 0 if not limiter.breaker.is_open else 2
-        if limiter.lanes <= FEW_LANES or not 0 <= now - self._shown_at < SHOWN_SECONDS:
-            self._shown_at = now
-            meters.gate_closed = limiter.gates_closed(now)
+    def holds(self) -> list[Hold]:
+        """What would hold a newcomer of some scope now."""
+        if not self.limiter.calm:
+            self._release()  # what is over ends here: no exchange may have come since
+        return [] if self.limiter.calm else self.limiter.holds(self._clock.monotonic(), MOST_HOLDS)
+
+    @property
+    def is_probing(self) -> bool:
+        """A probe looks whether the upstream is back."""
+        return self.limiter.breaker.state is State.PROBING
+
+    def _tell(self) -> None:
+        """Count what began or ceased to hold since the last time, and say so in the log."""
+        limiter, known = self.limiter, self._told
+        self._told = (limiter.closings.copy(), limiter.openings.copy())
+        for to, counts, before in zip(("hold", "release"), self._told, known, strict=True):
+            for by, count in counts.items():
+                if count != before[by]:
+                    self._meters.flow_changed(by, to, count - before[by])
+                    self._say(to, by)
+
+    def _say(self, to: str, by: str) -> None:
+        if self._events is None:
+            return
+        holds = self.limiter.holds(self._clock.monotonic(), MOST_HOLDS) if to == "hold" else []
+        hold = next((hold for hold in holds if hold.by == by), None)
+        self._events.limited(
+            to,
+            "warning" if to == "hold" else "info",
+            upstream=self._meters.name,
+            by=by,
+            scope=None if hold is None else scope_text(hold.scope),
+            seconds=None if hold is None or hold.seconds is None else round(hold.seconds, 3),
+            waiting=self.limiter.waiting,
+        )
 
     def close(self) -> None:
         if self._timer is not None:

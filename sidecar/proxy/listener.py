@@ -242,6 +242,8 @@ class Listener:
         if wanted:
             self._recent.add(record)
             self._log.write(record)
+            meters = prepared.destination.meters if prepared is not None else self._services.metrics.unknown
+            meters.is_logged(record.outcome, seconds, record.request_id, self._services.clock.wall())
         if policy is not None and rule is not None:
             self.reports.add(policy.name, rule.keep, report_of(exchange, record, rule))
         if on_record is not None:

@@ -1,4 +1,4 @@
-"""What an operator may do to a running sidecar: turn retries off and on again, and see the state.
+"""What an operator may do to a running sidecar: open what is held, turn retries off and on again, and see the state.
 
 Every act is an event in the log, a counter or a gauge, and part of ``states``, which the page draws. It outlives
 reloads, not the process. It decides nothing; the counterparts are ``core.flow`` (what holds) and ``admin`` (who asks).
@@ -11,7 +11,10 @@ import math
 from collections.abc import Callable
 from typing import Final
 
+from sidecar.core.flow.limiter import Hold
+from sidecar.core.flow.scopes import SCOPE_KINDS, scope_kind, scope_text
 from sidecar.observe.log import EventLog
+from sidecar.observe.text import clean
 from sidecar.proxy.routing import Router
 from sidecar.proxy.services import Services
 
@@ -22,6 +25,7 @@ REMIND_SECONDS: Final = 600.0
 
 MOST_HOLDS: Final = 20
 """Of one upstream, that are told: more do not fit on a page."""
+SCOPE_CHARACTERS: Final = 200
 
 
 class Operator:
@@ -36,6 +40,16 @@ class Operator:
     def names(self) -> list[str]:
         """Every upstream that can be named, and what all other hosts are called together."""
         return [*self._router().destinations, self._services.metrics.unknown.name]
+
+    def open(self, upstream: str | None) -> int:
+        """Forget everything that was learnt of it (None: of all), and let go whoever waits; returns how many did."""
+        released = 0
+        for name in self.names() if upstream is None else [upstream]:
+            own = sum(holding.open() for holding in self._router().holdings_of(name))
+            self._services.metrics.upstream(name).opened += 1
+            self._events.event("opened", upstream=name, released=own)
+            released += own
+        return released
 
     def turn_retries_off(self, upstream: str | None, seconds: float | None) -> None:
         """For so long; None: until they are turned on."""
@@ -70,15 +84,32 @@ class Operator:
         told: dict[str, dict[str, object]] = {}
         for name in self.names():
             held = self._services.metrics.upstream(name).held
-            holds = [hold for holding in self._router().holdings_of(name) for hold in holding.holds()][:MOST_HOLDS]
+            holds = [_plain(hold) for hold in self._holds(name)][:MOST_HOLDS]
             most = max(held, key=held.__getitem__, default="")
-            first = next((str(hold["by"]) for hold in holds), "flowing")
+            first = next((str(hold["by"]) for hold in holds if hold["by"] in ("breaker", "gate")), "flowing")
             told[name] = {
                 "state": most if held.get(most) else first,
                 "holds": holds,
                 "retries_off": {"seconds": off[name]} if name in off else None,
             }
         return told
+
+    def look(self) -> None:
+        """Bring the gauges of what is in force up to date: a gate opens by itself, while nobody looks."""
+        for name in self.names():
+            meters, holds = self._services.metrics.upstream(name), self._holds(name)
+            closed = dict.fromkeys(SCOPE_KINDS, 0)
+            for hold in holds:
+                closed[scope_kind(hold.scope)] += hold.by == "gate"
+            meters.gates_closed = closed
+            meters.rate_limit_per_second = min((rate for hold in holds if (rate := hold.per_second)), default=None)
+            meters.concurrency_limit = min((hold.limit for hold in holds if hold.limit is not None), default=None)
+            is_probing = any(holding.is_probing for holding in self._router().holdings_of(name))
+            is_open = any(hold.by == "breaker" for hold in holds)
+            meters.breaker_state = 1 if is_probing else 2 if is_open else 0
+
+    def _holds(self, name: str) -> list[Hold]:
+        return [hold for holding in self._router().holdings_of(name) for hold in holding.holds()]
 
     def apply(self) -> None:
         """The map is another one: upstreams have come and gone."""
@@ -110,3 +141,14 @@ class Operator:
         off = self.retries_off()
         if off:
             self._events.event("retries_off", "warning", upstream=list(off), reminder=True)
+
+
+def _plain(hold: Hold) -> dict[str, object]:
+    """As it stands in JSON."""
+    return {
+        "by": hold.by,
+        "scope": clean(scope_text(hold.scope), SCOPE_CHARACTERS),
+        "seconds": None if hold.seconds is None else round(hold.seconds, 3),
+        "per_second": None if hold.per_second is None else round(hold.per_second, 3),
+        "limit": hold.limit,
+    }

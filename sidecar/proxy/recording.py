@@ -36,6 +36,8 @@ def record_of(exchange: Exchange, started_at: float, duration_seconds: float) ->
         duration_seconds=duration_seconds,
         reason=exchange.reason,
         waited_seconds=exchange.waited_seconds,
+        held=exchange.held,
+        own_code=exchange.own_code,
         trace_id=trace.trace_id if trace is not None else "",
         host=prepared.destination.host if prepared is not None else "",
         error_code=codes[0],

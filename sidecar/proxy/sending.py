@@ -49,6 +49,8 @@ class Sending:
     """Whether the failure cannot heal by itself."""
     written = False
     pooled = False
+    queued_seconds = 0.0
+    """For how long it has waited for a connection, since somebody asked: the pool was full."""
 
     def __init__(
         self,
@@ -139,7 +141,7 @@ class Sending:
         pool = self._prepared.destination.pool
         seconds = self._prepared.bound.policy.timeouts.connect_seconds
         meters = self._prepared.destination.meters
-        waits = pool.size >= pool.limit
+        begun, waits = self._services.loop.time(), pool.size >= pool.limit
         if waits:
             meters.held["connection"] += 1
         try:
@@ -161,6 +163,7 @@ class Sending:
         finally:
             if waits:
                 meters.held["connection"] -= 1
+                self.queued_seconds += self._services.loop.time() - begun
         if self._write(connection, number, left_seconds):
             return connection
         self.failed(FailureKind.CLOSED, "the upstream closed at once", "connection_terminated")

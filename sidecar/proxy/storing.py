@@ -48,6 +48,7 @@ class Story(Protocol):
     body: Body | None
     started: float
     waited_seconds: float
+    own_code: str | None
     not_before: float
     outcome: Outcome
     reason: Reason | None
@@ -123,6 +124,8 @@ def _refuse(story: Story, services: Services, prepared: Prepared, attempts: int,
 
 def _give(story: Story, services: Services, prepared: Prepared, answer: OwnAnswer | Receipt) -> None:
     story.status = answer.status
+    if isinstance(answer, OwnAnswer):
+        story.own_code = answer.code
     lines = prepared.id_lines + prepared.key_line
     give_own(story.app, story.message, prepared, answer, lines, services.clock.wall())
 

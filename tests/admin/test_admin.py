@@ -27,7 +27,7 @@ from tests.observe.samples import FAILED, OK, RECOVERED
 
 TOKEN = "correct horse"
 READ_PATHS = ["/", "/livez", "/readyz", "/healthz", "/metrics", "/config", "/debug/exchanges", "/debug/numbers"]
-SWITCHES = ["/-/reload", "/-/retries/off", "/-/retries/on"]
+SWITCHES = ["/-/reload", "/-/open", "/-/retries/off", "/-/retries/on"]
 
 
 @dataclass
@@ -54,6 +54,13 @@ class World:
 
     def names(self) -> list[str]:
         return ["api", "unknown"]
+
+    def open(self, upstream: str | None) -> int:
+        self.changes.append(("open", upstream))
+        return 3
+
+    def look(self) -> None:
+        pass
 
     def turn_retries_off(self, upstream: str | None, seconds: float | None) -> None:
         self.changes.append(("off", upstream, seconds))
@@ -400,6 +407,8 @@ MAY = {"Authorization": f"Bearer {TOKEN}"}
 @pytest.mark.parametrize(
     ("path", "change", "said"),
     [
+        ("/-/open", ("open", None), "opened all upstreams: 3 exchanges were held\n"),
+        ("/-/open?upstream=api", ("open", "api"), "opened api: 3 exchanges were held\n"),
         ("/-/retries/off", ("off", None, None), "api: retries are off\nunknown: retries are off\n"),
         ("/-/retries/off?for=10m&upstream=api", ("off", "api", 600.0), "api: retries are off for 600 s more\n"),
         ("/-/retries/on?upstream=unknown", ("on", "unknown"), "retries are on\n"),
@@ -414,7 +423,7 @@ async def test_a_switch_says_what_is_in_force(
     assert retries == (said if "off" in path else "retries are on\n")
 
 
-@pytest.mark.parametrize("path", ["/-/retries/off", "/-/retries/on"])
+@pytest.mark.parametrize("path", ["/-/open", "/-/retries/off", "/-/retries/on"])
 async def test_an_unknown_upstream_is_told_which_there_are(door: Door, world: World, path: str) -> None:
     for name in ("nobody", "", "<b>", "a\r\nx: y", "API"):
         status, text, _ = await door.ask(f"{path}?upstream={quote(name)}", "POST", MAY)
@@ -424,7 +433,7 @@ async def test_an_unknown_upstream_is_told_which_there_are(door: Door, world: Wo
 
 @pytest.mark.parametrize("query", ["upsteam=api", "upstream=api&upstream=api", "upstream=api&x=", "for=1m&for=2m"])
 async def test_a_misspelt_question_does_not_change_all_of_them(door: Door, world: World, query: str) -> None:
-    for path in ("/-/retries/off", "/-/retries/on"):
+    for path in ("/-/open", "/-/retries/off", "/-/retries/on"):
         assert (await door.ask(f"{path}?{query}", "POST", MAY))[0] == 400
     assert world.changes == []
 

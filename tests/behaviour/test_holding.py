@@ -31,7 +31,7 @@ async def test_one_429_holds_everybody_until_its_hint_is_over(make: Make, upstre
     assert min(held) >= told + QUIET
     sidecar.clock.release()
     await first
-    assert (await sidecar.metric('sidecar_gate_closed{upstream="api"}')) == 0
+    assert (await sidecar.metric('sidecar_gates_closed{upstream="api",scope="upstream"}')) == 0
 
 
 async def test_whoever_cannot_wait_so_long_is_told_at_once_and_how_long(make: Make, upstream: Upstream) -> None:

@@ -8,6 +8,9 @@ import json
 from tests.behaviour.conftest import Make
 from tests.support.upstream import Upstream, say
 
+FEWEST = 1
+"""Refusals, before others are held for them."""
+
 
 async def test_with_retries_off_the_first_answer_is_the_last(make: Make, upstream: Upstream) -> None:
     sidecar = await make(upstream)
@@ -77,3 +80,47 @@ async def test_it_works_while_draining_and_twice_at_once(make: Make, upstream: U
     sidecar.sidecar.listener.drain()
     said = await asyncio.gather(*(sidecar.change(f"/-/retries/{to}") for to in ("off", "on", "off", "off")))
     assert [answer.status for answer in said] == [200] * 4
+
+
+async def test_open_lets_go_whoever_is_held_and_forgets_why(make: Make, upstream: Upstream) -> None:
+    sidecar = await make(upstream)
+    upstream.script(*[say(429, headers=[("Retry-After", "30")]) for _ in range(FEWEST)])
+    for _ in range(FEWEST):
+        await sidecar.ask("GET", "/api/x", [("Sidecar-Timeout", "1s")])
+    held = [asyncio.create_task(sidecar.ask("GET", "/api/x")) for _ in range(3)]
+    await sidecar.until(lambda: sidecar.held("gate") == 3)
+    said = await asyncio.gather(*(sidecar.change("/-/open?upstream=api") for _ in range(2)))
+    assert sorted(answer.body for answer in said) == [
+        b"opened api: 0 exchanges were held\n",
+        b"opened api: 3 exchanges were held\n",
+    ]
+    assert [(await each).status for each in held] == [200, 200, 200]
+    assert (await sidecar.ask("GET", "/api/x")).status == 200
+    assert sidecar.holds() == []
+    assert [hold.by for hold in sidecar.records[-1].held] == []
+    assert await sidecar.metric('sidecar_opened_total{upstream="api"}') == 2
+    events = [json.loads(line) for line in sidecar.log.getvalue().splitlines() if '"opened"' in line]
+    assert [event["released"] for event in events] == [3, 0]
+
+
+async def test_open_closes_a_breaker(make: Make, upstream: Upstream) -> None:
+    sidecar = await make(upstream, "attempts: 1\nbreaker: {of_at_least: 5, when_open: fail}")
+    upstream.otherwise = lambda _: say(500)
+    while (await sidecar.ask("GET", "/api/x")).status == 500:
+        pass
+    assert await sidecar.metric('sidecar_breaker_state{upstream="api"}') == 2
+    assert await sidecar.metric('sidecar_flow_changes_total{upstream="api",by="breaker",to="hold"}') == 1
+    await sidecar.change("/-/open")
+    assert await sidecar.metric('sidecar_breaker_state{upstream="api"}') == 0
+    assert await sidecar.metric('sidecar_flow_changes_total{upstream="api",by="breaker",to="release"}') == 1
+    events = [json.loads(line)["event"] for line in sidecar.log.getvalue().splitlines() if '"breaker"' in line]
+    assert [event for event in events if event != "exchange"] == ["hold", "release"]
+    upstream.otherwise = lambda _: say(200)
+    assert (await sidecar.ask("GET", "/api/x")).status == 200
+
+
+async def test_nothing_to_open_is_nothing_wrong(make: Make, upstream: Upstream) -> None:
+    sidecar = await make(upstream)
+    assert (await sidecar.change("/-/open")).body == b"opened all upstreams: 0 exchanges were held\n"
+    sidecar.sidecar.listener.drain()
+    assert (await sidecar.change("/-/open?upstream=unknown")).status == 200

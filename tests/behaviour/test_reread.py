@@ -9,7 +9,7 @@ import pytest
 
 from sidecar.proxy.reread import path_to_read
 from tests.behaviour.conftest import Make
-from tests.support.structured import dictionary
+from tests.support.structured import dictionary as whole_dictionary
 from tests.support.upstream import Step, Upstream, close, hang, head_bytes, say, say_raw
 
 POLICY = """
@@ -20,6 +20,11 @@ table:
     reread: {path: PATH, resend_when: {body: /status, in: [pending_approval]}}
 """
 CONFLICT = b'{"error":"conflict"}'
+
+
+def dictionary(value: str | None) -> dict[str, object]:
+    """The ``Sidecar`` field without the seconds that it took to ask somebody else."""
+    return {name: told for name, told in whole_dictionary(value).items() if name != "waited"}
 
 
 def policy(path: str = "same") -> str:

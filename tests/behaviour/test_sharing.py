@@ -43,11 +43,11 @@ def errors(sidecar: Running, fault: str) -> int:
 
 
 def is_gated(sidecar: Running) -> bool:
-    return bool(sidecar.sidecar.metrics.upstream("api").gate_closed)
+    return any(hold["by"] == "gate" for hold in sidecar.holds())
 
 
 def breaker_state(sidecar: Running) -> int:
-    return int(sidecar.sidecar.metrics.upstream("api").breaker_state)
+    return 2 if any(hold["by"] == "breaker" for hold in sidecar.holds()) else 0
 
 
 async def replicas(

@@ -8,17 +8,20 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from sidecar.core.flow.scopes import SCOPE_KINDS
 from sidecar.core.words import FailureKind, HedgeEnd, Outcome, Reason, WaitFrom
 from sidecar.observe.families import (
     DURATION_BUCKETS,
     FAMILIES,
+    FLOW_PARTS,
     HEDGE_CANCELLED,
     HELD_BY,
     OVERHEAD_BUCKETS,
+    WAITED_FROM,
     label_values,
     reference_table,
 )
-from sidecar.observe.fields import ATTEMPT_FIELDS, FIELDS
+from sidecar.observe.fields import ATTEMPT_FIELDS, FIELDS, HELD_FIELDS
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 
@@ -38,6 +41,7 @@ def generated(text: str) -> str:
         "families": reference_table(),
         "labels": table(("label", "values"), label_values()),
         "fields": table(("field", "meaning"), FIELDS),
+        "held fields": table(("field", "meaning"), HELD_FIELDS),
         "attempt fields": table(("field", "meaning"), ATTEMPT_FIELDS),
     }
     for name, part in parts.items():
@@ -77,10 +81,14 @@ def test_families_and_labels_are_those_of_the_contract() -> None:
         "sidecar_overhead_seconds": (),
         "sidecar_inflight_requests": (),
         "sidecar_held_requests": ("upstream", "by"),
-        "sidecar_gate_closed": ("upstream",),
+        "sidecar_gates_closed": ("upstream", "scope"),
+        "sidecar_rate_limit_per_second": ("upstream",),
+        "sidecar_concurrency_limit": ("upstream",),
+        "sidecar_flow_changes_total": ("upstream", "by", "to"),
         "sidecar_breaker_state": ("upstream",),
         "sidecar_budget_tokens": ("upstream",),
         "sidecar_retries_off": ("upstream",),
+        "sidecar_opened_total": ("upstream",),
         "sidecar_buffered_bytes": (),
         "sidecar_tunnels_total": (),
         "sidecar_open_tunnels": (),
@@ -103,11 +111,13 @@ def test_closed_lists_are_those_of_words() -> None:
     values = {label: set(re.findall(r"`([^`]+)`", text)) for label, text in label_values().items()}
     assert values["outcome"] == {str(word) for word in Outcome}
     assert values["reason"] == {str(word) for word in Reason}
-    assert values["from"] == {str(word) for word in WaitFrom}
+    assert values["from"] == set(WAITED_FROM) > {str(word) for word in WaitFrom} | set(FLOW_PARTS)
+    assert values["scope"] == set(SCOPE_KINDS)
     assert values["cause"] == {"other", *(str(word) for word in FailureKind)}
     ends = {"sidecar_hedges_total", *(str(word) for word in HedgeEnd)}
     assert values["result"] == values["cause"] | ends | {HEDGE_CANCELLED}
-    assert values["by"] == set(HELD_BY) == {"gate", "breaker", "wait", "login", "connection"}
+    assert values["by"] - {"sidecar_flow_changes_total"} == set(HELD_BY)
+    assert set(HELD_BY) == {*FLOW_PARTS, "wait", "login", "connection"}
 
 
 if __name__ == "__main__":

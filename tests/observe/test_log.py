@@ -16,12 +16,12 @@ from sidecar.core.decide import Decision
 from sidecar.core.deployment import Logging
 from sidecar.core.rows import Row
 from sidecar.core.words import Outcome, Verb
-from sidecar.observe.fields import ATTEMPT_FIELDS, FIELDS, timestamp
+from sidecar.observe.fields import ATTEMPT_FIELDS, FIELDS, HELD_FIELDS, timestamp
 from sidecar.observe.libraries import LibraryHandler, listen_to_libraries
 from sidecar.observe.lines import LineWriter
 from sidecar.observe.log import EventLog, ExchangeLog
 from sidecar.observe.pretty import pretty_line
-from sidecar.observe.record import AttemptRecord, ExchangeRecord
+from sidecar.observe.record import AttemptRecord, ExchangeRecord, HeldRecord
 from tests.observe.samples import FAILED, OK, RECOVERED
 
 JSON = Logging(format="json", sample=0.01, slow_seconds=5.0)
@@ -109,6 +109,8 @@ def test_every_field_of_a_line_is_documented_and_every_field_of_a_record_is_told
         request_bytes=1,
         body_cut=True,
         waited_seconds=1.0,
+        held=(HeldRecord("gate", 1.0, 1, "endpoint GET /v1/x"),),
+        own_code="gate",
         attempts=(
             *FAILED.attempts,
             replace(
@@ -124,9 +126,12 @@ def test_every_field_of_a_line_is_documented_and_every_field_of_a_record_is_told
     attempts = line["attempts"]
     assert isinstance(attempts, list)
     assert {name for attempt in attempts for name in attempt} == set(ATTEMPT_FIELDS)
+    assert line["held"] == [{"by": "gate", "scope": "endpoint GET /v1/x", "seconds": 1.0, "before": 1}]
+    assert list(line["held"][0]) == list(HELD_FIELDS)
     assert {field.name for field in fields(ExchangeRecord)} - set(FIELDS) == {
         "started_at",  # told as time
         "judged_path",  # for policy tests
+        "own_code",  # told as code
     }
 
 

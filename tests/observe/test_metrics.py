@@ -141,7 +141,7 @@ def test_every_status_and_every_method_has_its_own_series(metrics: Metrics) -> N
 def test_gauges_show_what_the_loop_has_set(metrics: Metrics) -> None:
     meters = metrics.upstream("meshqu")
     meters.held["gate"] += 3
-    meters.gate_closed = True
+    meters.gates_closed["endpoint"] = 1
     meters.breaker_state = 2
     meters.budget_tokens = 4.5
     metrics.read_inflight = lambda: 7
@@ -149,7 +149,7 @@ def test_gauges_show_what_the_loop_has_set(metrics: Metrics) -> None:
     metrics.tunnels = 2
     assert value(metrics, "held_requests", upstream="meshqu", by="gate") == 3
     assert value(metrics, "held_requests", upstream="meshqu", by="wait") == 0
-    assert value(metrics, "gate_closed", upstream="meshqu") == 1
+    assert value(metrics, "gates_closed", upstream="meshqu", scope="endpoint") == 1
     assert value(metrics, "breaker_state", upstream="meshqu") == 2
     assert value(metrics, "budget_tokens", upstream="meshqu") == 4.5
     assert value(metrics, "inflight_requests") == 7
@@ -194,6 +194,8 @@ def test_everything_exposed_is_documented_and_everything_documented_is_exposed(m
     meters.hedged(HedgeEnd.WON)
     meters.erred("GONE", frozenset({"GONE"}))
     meters.logins += 1
+    meters.rate_limit_per_second, meters.concurrency_limit = 4.5, 3
+    meters.flow_changed("gate", "hold", 1)
     metrics.has_outbox = True
     metrics.shared = SharedMeters()
     seen: dict[str, set[str]] = {}
@@ -253,9 +255,12 @@ def test_the_snapshot_for_the_page_says_what_the_counters_say(metrics: Metrics) 
             "waited_seconds": 0,
             "held": {"wait": 1},
             "gate_closed": False,
+            "rate_limit_per_second": None,
+            "concurrency_limit": None,
             "breaker_state": 0,
             "budget_tokens": 0.0,
             "trend": [],
+            "opened": 0,
         }
     ]
 
@@ -266,3 +271,36 @@ def test_the_snapshot_shows_unknown_hosts_once_there_are_some(metrics: Metrics) 
     upstreams = snapshot(metrics)["upstreams"]
     assert isinstance(upstreams, list)
     assert [upstream["name"] for upstream in upstreams] == ["unknown"]
+
+
+def test_an_exemplar_leads_from_a_slow_bucket_to_the_log(metrics: Metrics) -> None:
+    meters = metrics.upstream("meshqu")
+    for number, seconds in enumerate((0.1, 2.0, 2.1)):
+        meters.finished("GET", Outcome.OK, seconds)
+        meters.is_logged(Outcome.OK, seconds, f"req-{number}", 1_700_000_000.5)
+    meters.is_logged(Outcome.OK, 100.0, "x" * 101, 1.0)
+    families = list(parse_openmetrics(openmetrics(metrics.registry).decode()))  # type: ignore[no-untyped-call]
+    found = {
+        sample.labels["le"]: (sample.exemplar.labels["request_id"], sample.exemplar.value)
+        for family in families
+        for sample in family.samples
+        if sample.exemplar
+    }
+    assert found == {"0.1": ("req-0", 0.1), "2.5": ("req-2", 2.1)}
+    assert b"req-" not in generate_latest(metrics.registry)
+
+
+def test_a_hundred_thousand_hosts_paths_and_methods_add_no_series(metrics: Metrics) -> None:
+    def use(name: str, method: str, words: str) -> None:
+        meters = metrics.find(name)
+        meters.finished(method, Outcome.OK, 0.1)
+        meters.attempted(words, 0.1)
+        meters.retried(words)
+        meters.erred(words, frozenset())
+        meters.is_logged(Outcome.OK, 0.1, words, 1.0)
+
+    use("host", "PURGE", "no status")
+    before = len(list(samples(metrics)))
+    for number in range(100_000):
+        use(f"host-{number}", f"METHOD{number}", f"/path/{number}")
+    assert len(list(samples(metrics))) == before

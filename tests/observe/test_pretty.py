@@ -8,7 +8,7 @@ import pytest
 
 from sidecar.core.words import Outcome, Reason
 from sidecar.observe.pretty import coloured, pretty_line, seconds_text
-from sidecar.observe.record import AttemptRecord, ExchangeRecord
+from sidecar.observe.record import AttemptRecord, ExchangeRecord, HeldRecord
 from tests.observe.samples import FAILED, OK, RECOVERED, REJECTED
 
 PASSED = replace(
@@ -21,6 +21,12 @@ HEDGED = replace(
         AttemptRecord(2, status=200, duration_seconds=0.01, hedge=True),
     ),
 )
+HELD = replace(
+    OK,
+    attempts=(AttemptRecord(1, status=503), AttemptRecord(2, status=200)),
+    held=(HeldRecord("login", 0.012, 1), HeldRecord("rate", 2.1, 2, "upstream")),
+)
+OWN = replace(REJECTED, reason=None, status=404, own_code="mount")
 TOLD = replace(PASSED, error_code="gone", error_message="see http://x/?k=SECRET\nfake line")
 
 
@@ -31,6 +37,8 @@ TOLD = replace(PASSED, error_code="gone", error_message="see http://x/?k=SECRET\
             RECOVERED,
             "GET meshqu /v1/x → 503 ⟲ 0.26s → 503 ⟲ 0.61s → 200  recovered in 3 attempts, 1.1s  [req-1]",
         ),
+        (HELD, "GET meshqu /v1/x ⏸ login 12ms → 503 ⏸ rate 2.1s → 200  ok in 2 attempts, 4.2ms  [req-1]"),
+        (OWN, "POST meshqu /v1/x  rejected, 404 to the app (mount), 0.20s  [req-1]"),
         (OK, "GET meshqu /v1/x → 200  ok, 4.2ms  [req-1]"),
         (FAILED, "POST meshqu /v1/x → reset  failed (not_safe), 502 to the app, 0.20s  [req-1]"),
         (REJECTED, "POST meshqu /v1/x  rejected (gate), 503 to the app, 0.20s  [req-1]"),

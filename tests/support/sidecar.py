@@ -98,6 +98,12 @@ class Running:
         """How many exchanges stand still, held by this."""
         return self.sidecar.metrics.upstream(upstream).held[by]
 
+    def holds(self, upstream: str = "api") -> list[dict[str, object]]:
+        """What would hold a newcomer now, as /debug/numbers tells it."""
+        holds = self.sidecar.operator.states()[upstream]["holds"]
+        assert isinstance(holds, list)
+        return holds
+
     def client(self, *, receive_buffer_bytes: int | None = None) -> contextlib.AbstractAsyncContextManager[Client]:
         address = self.sidecar.address
         return connect(address.host, address.port, receive_buffer_bytes=receive_buffer_bytes)

@@ -11,19 +11,20 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from sidecar.core.flow import breaker as breakers
 from sidecar.core.flow import concurrency_limit as concurrency_limits
 from sidecar.core.flow.breaker import Breaker
 from sidecar.core.flow.concurrency_limit import ConcurrencyLimit
-from sidecar.core.flow.gate import left_seconds
+from sidecar.core.flow.gate import Gate, left_seconds
 from sidecar.core.flow.keys import Keys, KeyState, Load, Result
 from sidecar.core.flow.queue import Deadlines, Ticket, TicketState
 from sidecar.core.policy import BreakerRule, GateRule
 from sidecar.core.words import Reason
 
-__all__ = ["Limiter", "Load", "Result"]
+__all__ = ["Hold", "Limiter", "Load", "Result"]
 
 MOST_HELD_BYTES: Final = 256 << 20
 LEAST_PAUSE_SECONDS: Final = 0.001
@@ -34,6 +35,21 @@ CROWD_KEPT_SECONDS: Final = 3.0
 CROWDED_SECONDS: Final = 0.25
 """The breaker's share of failures among its ``of_at_least`` attempts within this time: too many at once. So is half of
 ``of_at_least`` in a row. To be wrong here costs little: a third fewer at once, for a moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """One part of flow control that is in force, for those who look."""
+
+    by: str
+    scope: str
+    """The name of a scope; empty: the whole upstream."""
+    seconds: float | None = None
+    """Until it ends, or looks again; None where nobody knows."""
+    per_second: float | None = None
+    """The learnt rate."""
+    limit: int | None = None
+    """The learnt number under way."""
 
 
 class Limiter:
@@ -55,8 +71,10 @@ class Limiter:
         "_usual_per_second",
         "breaker",
         "calm",
+        "closings",
         "crowd",
         "lent",
+        "openings",
         "sends",
         "waiting",
         "waiting_bytes",
@@ -77,6 +95,9 @@ class Limiter:
         (its ticket is in since it was admitted), whoever ends it takes that out. To take out twice is harmless."""
         self.waiting = 0
         self.waiting_bytes = 0
+        self.closings = dict.fromkeys(("gate", "breaker", "rate", "concurrency"), 0)
+        """How often each of them began to hold."""
+        self.openings = dict.fromkeys(self.closings, 0)
         self._lanes = Keys()
         self._queued: OrderedDict[str, KeyState] = OrderedDict()
         self._deadlines = Deadlines()
@@ -140,6 +161,15 @@ class Limiter:
             self.lent.discard(ticket)
             if not self.calm and ticket.is_probe and ticket.breaker_generation == self.breaker.generation:
                 self._set_breaker(breakers.probe_lost(self.breaker, now), now)
+
+    def open(self, now: float) -> None:
+        """Forget everything that was learnt. Call ``release`` then: all that wait are admitted."""
+        for _, lane in self._lanes.latest(len(self._lanes)):
+            lane.gate, lane.pace = Gate(), None
+            lane.lease.void()
+        self._set_breaker(Breaker(generation=self.breaker.generation + 1), now)
+        self.crowd = None
+        self._relax(now)
 
     # -- who may go --------------------------------------------------------------------------------------
 
@@ -328,6 +358,8 @@ class Limiter:
         """A gate was closed; ``before``: the generation of its pace until now, 0 for none. For ``replicas``."""
 
     def _set_breaker(self, breaker: Breaker, now: float) -> None:
+        if breaker.is_open != self.breaker.is_open:
+            (self.closings if breaker.is_open else self.openings)["breaker"] += 1
         self.breaker = breaker
 
     # -- for those who look -------------------------------------------------------------------------------
@@ -340,6 +372,22 @@ class Limiter:
     def gates_closed(self, now: float) -> int:
         """How many gate keys are in quiet at this moment; for a gauge."""
         return self._lanes.closed(now)
+
+    def holds(self, now: float, most: int) -> list[Hold]:
+        """What would hold a newcomer now, the widest first; of the gate keys no more than ``most``."""
+        found = []
+        if self.breaker.is_open:
+            found.append(Hold("breaker", "", max(0.0, self.breaker.probe_at - now)))
+        if self.crowd is not None:
+            found.append(Hold("concurrency", "", limit=int(self.crowd.limit)))
+        for key, lane in self._lanes.latest(most):
+            left = left_seconds(lane.gate, now)
+            name = f"key:{key}" if key else ""
+            if left > 0:
+                found.append(Hold("gate", name, left))
+            elif lane.pace is not None:
+                found.append(Hold("rate", name, per_second=lane.pace.low))
+        return found
 
     def tick(self, now: float) -> None:
         """Once in a while (about a second): so that it is known how much was sent of late, if trouble begins."""
