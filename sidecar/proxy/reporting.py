@@ -29,8 +29,9 @@ def report_of(exchange: Exchange, record: ExchangeRecord, rule: ReportRule) -> R
     report: Report = fields_of(record)
     query = exchange.message.path.partition("?")[2]
     if query:
-        names = (name for name, _ in parse_qsl(query, keep_blank_values=True))
-        report["query"] = "&".join(f"{name}=…" for name in names) or "…"
+        # What stands there without a value may be the secret itself.
+        pairs = parse_qsl(query, keep_blank_values=True)
+        report["query"] = "&".join(f"{name}=…" if value else "…" for name, value in pairs) or "…"
     report["request"] = _request(exchange, rule)
     report["answer"] = _answer(exchange, exchange.last_message, rule)
     return report
