@@ -12,9 +12,10 @@ from urllib.parse import quote
 
 import orjson
 
-from sidecar.core.decide import Decision
+from sidecar.core.decide import ORDER, Decision
 from sidecar.core.explain import explain_text
-from sidecar.core.rows import Condition, Row
+from sidecar.core.rows import Row
+from sidecar.core.story_words import condition_text
 from sidecar.core.words import FailureKind, Reason, Verb, WaitFrom
 from sidecar.observe.fields import fields_of
 from sidecar.observe.record import AttemptRecord, ExchangeRecord
@@ -25,7 +26,7 @@ __all__ = ["story_of"]
 _ALL_STATUSES: Final = 500
 """More in one row than this is ``any``."""
 _SHOWN: Final = 12
-"""Statuses, or values of a condition, that are spelled out."""
+"""Ranges of statuses that are spelled out."""
 _OF_TRAFFIC: Final = frozenset(
     {
         Reason.DEADLINE,
@@ -62,10 +63,20 @@ def _step(record: ExchangeRecord, attempt: AttemptRecord) -> dict[str, object]:
         "n": attempt.number,
         "words": explain_text(record.upstream, record.policy, decision),
         "row": row_text(decision.row),
+        "judged": _judged(decision),
     }
     if decision.hint_seconds is not None:
         step["asked_seconds"] = round(decision.hint_seconds, 3)
     return step
+
+
+def _judged(decision: Decision) -> str:
+    """The steps of the judgement in order, up to the one that objected."""
+    names = [name for name, _ in ORDER]
+    if decision.verb is Verb.PASS:
+        at = next((n for n, (_, reasons) in enumerate(ORDER) if decision.reason in reasons), None)
+        return "table ✓" if at is None else ", ".join([*(f"{name} ✓" for name in names[:at]), f"{names[at]} ✗"])
+    return ", ".join(f"{name} ✓" for name in (names[:6] if decision.verb is Verb.STORE else names))
 
 
 def _unjudged(attempt: AttemptRecord) -> str:
@@ -79,7 +90,7 @@ def row_text(row: Row | None) -> str:
     """The row as it is in force, close to how one writes it; settings that the policy decides are left out."""
     if row is None:
         return "no row matches"
-    told = [_matches(row), *(f"when {_condition(condition)}" for condition in row.when), f"then {row.verb}"]
+    told = [_matches(row), *(f"when {condition_text(condition)}" for condition in row.when), f"then {row.verb}"]
     settings = {
         "attempts": row.attempts,
         "max_wait": None if row.max_wait_seconds is None else f"{row.max_wait_seconds:g}s",
@@ -111,16 +122,6 @@ def _ranges(statuses: list[int]) -> str:
             runs.append((status, status))
     shown = [str(first) if first == last else f"{first}-{last}" for first, last in runs[:_SHOWN]]
     return " ".join(shown) + (" …" if len(runs) > _SHOWN else "")
-
-
-def _condition(condition: Condition) -> str:
-    place = " ".join(filter(None, (condition.place, condition.name)))
-    if condition.test == "present":
-        return f"{place} is {'there' if condition.present else 'absent'}"
-    if condition.test == "matches":
-        return f"{place} matches {condition.pattern.pattern if condition.pattern is not None else ''}"
-    more = " …" if len(condition.values) > _SHOWN else ""
-    return f"{place} {condition.test} {', '.join(condition.values[:_SHOWN])}{more}"
 
 
 def _test(record: ExchangeRecord) -> str | None:

@@ -39,6 +39,7 @@ class Slot(NamedTuple):
     waited_seconds: float = 0.0
     """Of pauses before a retry that ended."""
     held: int = 0
+    """Without those that only pause before their own retry: they hold nobody else, and are told as waited."""
     gates: int = 0
     """Closed."""
     breaker: int = 0
@@ -59,7 +60,7 @@ class _Line:
         self.held = self.gates = self.breaker = 0
 
     def sample(self, meters: UpstreamMeters) -> None:
-        held = sum(meters.held.values())
+        held = sum(meters.held.values()) - meters.held["wait"]
         gates = sum(meters.gates_closed.values())
         if held or gates or meters.breaker_state:
             self.held = max(self.held, held)

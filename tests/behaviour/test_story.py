@@ -50,6 +50,8 @@ async def test_each_attempt_is_told_with_the_words_of_explain_and_its_row(make: 
     assert second["row"] == "status 429, then retry, max_wait 60s, processed false"
     assert "asked for by the upstream" in second["words"]
     assert second["asked_seconds"] == 1.0
+    assert first["judged"].startswith("table ✓, verdict ✓, ")
+    assert "✗" not in first["judged"]
     assert third == {"n": 3, "words": "pass: no error"}
     places = [attempt.get("row", "") for attempt in told["exchange"]["attempts"]]
     assert [place.rpartition("/")[2] for place in places[:2]] == ["test.yaml:12", "test.yaml:10"]
@@ -60,8 +62,9 @@ async def test_a_guarded_row_and_a_failure_are_worded(make: Make, upstream: Upst
     upstream.script(say(503, headers=[("X-Busy", "1")]), reset(), reset())
     told = await asked(await make(upstream, TABLE))
     rows = [step["row"] for step in told["steps"]]
-    assert rows[0] == "status 503, when header x-busy equals 1, then retry, attempts 2"
+    assert rows[0] == "status 503, when header x-busy is `1`, then retry, attempts 2"
     assert rows[1:] == ["failure any, then retry"] * 2
+    assert told["steps"][2]["judged"].endswith("safety ✓, body held ✓, attempts ✗")
     assert "attempts: no attempt is left" in told["steps"][2]["words"]
 
 

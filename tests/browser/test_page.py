@@ -117,6 +117,30 @@ async def test_a_story_opens_by_keyboard_and_stays_open(shown: Shown, key: str) 
     await expect(page.locator(".story")).to_have_count(0)
 
 
+async def test_a_story_tells_every_held_second_with_its_cause(shown: Shown) -> None:
+    told: dict[str, object] = {
+        "exchange": {
+            "outcome": "rejected",
+            "attempts": [{"n": 1, "status": 429, "seconds": 0.5}],
+            "held": [
+                {"by": "breaker", "scope": "upstream", "seconds": 2.0, "before": 1},
+                {"by": "gate", "scope": "endpoint GET /v1/*", "seconds": 7.0, "before": 2},
+            ],
+            "duration_seconds": 9.5,
+            "waited_seconds": 9.0,
+        },
+        "steps": [],
+        "test": None,
+    }
+    lines = """(told) => { const box = document.createElement("div"); box.append(...story(told));
+      return [...box.querySelectorAll(".bars li")].map((line) => line.textContent); }"""
+    assert await shown.page.evaluate(lines, told) == [
+        "held by breaker (upstream): 2.00 s",
+        "attempt 1: 429 in 0.50 s",
+        "held by gate (endpoint GET /v1/*): 7.00 s",
+    ]
+
+
 async def test_a_story_is_copied_as_a_policy_test_and_shows_its_report(shown: Shown) -> None:
     page = shown.page
     shown.add(RECOVERED, judged_path="/v1/x", request_id="known")

@@ -43,11 +43,11 @@ def test_a_slot_has_what_was_counted_in_it() -> None:
 def test_what_held_a_minute_ago_leaves_a_trace() -> None:
     metrics, trend = made()
     meters = metrics.upstream("meshqu")
-    meters.breaker_state, meters.held["breaker"] = 2, 7
+    meters.breaker_state, meters.held["breaker"], meters.held["wait"] = 2, 7, 5
     trend.sample()
     meters.breaker_state, meters.held["breaker"] = 0, 2
     trend.sample()
-    meters.held["breaker"] = 0
+    meters.held["breaker"], meters.held["wait"] = 0, 1
     sampled(trend, 12 * SLOT_SAMPLES)
     [slot] = [slot for slot in trend.of(meters) if slot != Slot()]
     assert (slot.held, slot.breaker) == (7, 2)
