@@ -82,12 +82,15 @@ def _look_for_tools() -> None:
         raise CannotCompile("Python's headers are missing; on Debian and Ubuntu: apt install python3-dev")
 
 
-def _mend_throw(sources: Path) -> None:
-    """Beside the generated C file, which includes it, a copy comes before mypyc's own."""
+def _mended_runtime(work: Path) -> Path:
+    """A folder with a copy of the file, to be searched before mypyc's own: the generated C file includes it by name."""
     from mypyc.build import include_dir
 
+    folder = work / "runtime"
+    folder.mkdir()
     runtime = Path(include_dir(), "misc_ops.c").read_text(encoding="utf-8")
-    (sources / "misc_ops.c").write_text(runtime.replace(_THROW_THREE, _THROW_ONE), encoding="utf-8")
+    (folder / "misc_ops.c").write_text(runtime.replace(_THROW_THREE, _THROW_ONE), encoding="utf-8")
+    return folder
 
 
 def _compile(root: Path, work: Path, modules: list[Path]) -> None:
@@ -111,8 +114,9 @@ def _compile(root: Path, work: Path, modules: list[Path]) -> None:
             )
         if _LOST_DEFAULT in said.getvalue():
             raise CannotCompile(f"an attribute would be unset:\n{said.getvalue()}")
-        _mend_throw(work / "c")
+        runtime = _mended_runtime(work)
         for each in extensions:
+            each.include_dirs.insert(0, str(runtime))
             each.extra_compile_args.append("-Wno-error")
             each.extra_link_args.append("-s")
         distribution = Distribution({"name": LIBRARY, "ext_modules": extensions, "script_name": __file__})
