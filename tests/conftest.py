@@ -1,12 +1,19 @@
-"""What holds for every test: nothing leaves loopback."""
+"""What holds for every test: nothing leaves loopback, and no property fails because the machine is busy."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import defaultdict
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=bool(os.environ.get("CI"))
+)
+settings.load_profile("any machine")
 
 
 def _loopback_only(event: str, arguments: tuple[Any, ...]) -> None:

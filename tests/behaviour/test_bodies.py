@@ -31,7 +31,7 @@ def noise(count: int, seed: int = 7) -> bytes:
 
 async def settled(look: Callable[[], int]) -> int:
     """The value, once it has stopped moving."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         last, same = look(), 0
         while same < 15:
             await asyncio.sleep(0.004)

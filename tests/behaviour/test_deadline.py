@@ -9,6 +9,7 @@ import pytest
 
 from tests.behaviour.conftest import Make
 from tests.support.client import request_bytes
+from tests.support.sidecar import SHORT
 from tests.support.upstream import Live, Upstream, hang, head_bytes, say
 
 
@@ -23,7 +24,7 @@ async def test_a_wait_that_would_end_after_the_deadline_does_not_begin(make: Mak
 
 
 async def test_retries_end_with_the_deadline(make: Make, upstream: Upstream) -> None:
-    sidecar = await make(upstream, "deadline: 1s\nattempts: 50")
+    sidecar = await make(upstream, "deadline: 1s\nattempts: 50", quick=SHORT)
     upstream.otherwise = lambda _: say(503)
     answer = await sidecar.ask("GET", "/api/x")
     assert answer.status == 503
@@ -55,7 +56,7 @@ async def test_a_hanging_upstream_is_given_up_after_the_head_timeout(make: Make,
 
 
 async def test_the_last_attempt_may_use_all_that_is_left(make: Make, upstream: Upstream) -> None:
-    sidecar = await make(upstream, "attempts: 1\ndeadline: 600ms")
+    sidecar = await make(upstream, "attempts: 1\ndeadline: 600ms", quick=SHORT)
     upstream.script(hang())
     began = time.monotonic()
     assert (await sidecar.ask("GET", "/api/x")).status == 504
@@ -80,7 +81,7 @@ async def test_the_app_may_shorten_the_deadline(make: Make, upstream: Upstream, 
 
 
 async def test_the_app_may_not_lengthen_the_deadline(make: Make, upstream: Upstream) -> None:
-    sidecar = await make(upstream, "deadline: 1s")
+    sidecar = await make(upstream, "deadline: 1s", quick=SHORT)
     upstream.script(say(503, headers=[("Retry-After", "2")]))
     answer = await sidecar.ask("GET", "/api/x", [("Sidecar-Timeout", "1h")])
     assert answer.status == 503
@@ -114,7 +115,7 @@ async def test_an_app_cannot_pose_with_our_own_headers(make: Make, upstream: Ups
 
 
 async def test_the_last_answer_is_handed_over_when_the_deadline_ends_an_attempt(make: Make, upstream: Upstream) -> None:
-    sidecar = await make(upstream, "deadline: 900ms\nattempts: 2")
+    sidecar = await make(upstream, "deadline: 900ms\nattempts: 2", quick=SHORT)
     upstream.script(say(503, b"busy"), hang())
     answer = await sidecar.ask("GET", "/api/x")
     assert (answer.status, answer.body) == (503, b"busy")

@@ -12,7 +12,7 @@ from sidecar.proxy.destinations import Destination
 from tests.behaviour.conftest import Make
 from tests.support.client import Answer, request_bytes
 from tests.support.clock import ManualClock
-from tests.support.sidecar import Running
+from tests.support.sidecar import SHORT, Running
 from tests.support.upstream import Live, Upstream, head_bytes, reset, say
 
 SLOW_DOWN = [("Retry-After", "0")]
@@ -137,7 +137,9 @@ async def test_nothing_is_sent_when_the_wait_has_outlasted_the_deadline(
 ) -> None:
     clock = LateClock()
     clock.late_seconds = late
-    sidecar = await make(upstream, "deadline: 1s\ntable: [{status: 429, then: retry, gate: false}]", clock=clock)
+    sidecar = await make(
+        upstream, "deadline: 1s\ntable: [{status: 429, then: retry, gate: false}]", quick=SHORT, clock=clock
+    )
     upstream.script(say(429, b"slow down", headers=[("Retry-After", "0.15")]))
     answer = await sidecar.ask("POST", "/api/pay", body=b"100")
     assert (answer.status, answer.body) == (429, b"slow down")

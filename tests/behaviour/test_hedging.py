@@ -14,7 +14,7 @@ from tests.support.process import Processes
 from tests.support.sidecar import QUICK, Running, write_files, yaml_for
 from tests.support.upstream import Connection, Live, Upstream, hang, head_bytes, say
 
-PATIENT = QUICK.replace("150ms", "30s")
+PATIENT = QUICK.replace("2s", "30s").replace("400ms", "30s")
 SOON = "hedge: {after: 20ms}"
 KEYED = "idempotency: {header: X-Key, methods: [POST]}"
 
@@ -328,7 +328,7 @@ async def test_a_later_attempt_is_not_hedged(make: Make, upstream: Upstream) -> 
 
 
 async def test_the_deadline_ends_both(make: Make, upstream: Upstream) -> None:
-    sidecar = await make(upstream, f"{SOON}\ndeadline: 150ms", quick="")
+    sidecar = await make(upstream, f"{SOON}\ndeadline: 500ms", quick="")
     upstream.otherwise = lambda _: hang()
     got = await sidecar.ask("GET", "/api/x")
     assert got.status == 504
@@ -424,7 +424,7 @@ async def test_nothing_is_learnt_where_nothing_is_hedged_by_it(make: Make, upstr
 
 
 async def test_no_hedge_while_the_gate_is_closed(make: Make, upstream: Upstream) -> None:
-    sidecar = await make(upstream, "hedge: {after: 80ms}\ndeadline: 5s", quick=QUICK.replace("150ms", "250ms"))
+    sidecar = await make(upstream, "hedge: {after: 300ms}\ndeadline: 5s")
     first = Live()
     upstream.script(first, say(429, headers=[("Retry-After", "60")]))
     asking = asyncio.create_task(sidecar.ask("GET", "/api/x"))
@@ -436,8 +436,8 @@ async def test_no_hedge_while_the_gate_is_closed(make: Make, upstream: Upstream)
 
 
 async def test_no_hedge_while_the_breaker_is_open(make: Make, upstream: Upstream) -> None:
-    policy = "hedge: {after: 80ms}\nbreaker: {of_at_least: 2, when_open: fail}\ndeadline: 5s"
-    sidecar = await make(upstream, policy, quick=QUICK.replace("150ms", "250ms"))
+    policy = "hedge: {after: 300ms}\nbreaker: {of_at_least: 2, when_open: fail}\ndeadline: 5s"
+    sidecar = await make(upstream, policy)
     first = Live()
     upstream.script(first, say(500), say(500))
     asking = asyncio.create_task(sidecar.ask("GET", "/api/x"))
@@ -452,7 +452,7 @@ async def test_no_hedge_while_the_breaker_is_open(make: Make, upstream: Upstream
 
 @pytest.mark.parametrize("why", ["draining", "switched_off"])
 async def test_no_hedge_while_there_are_no_retries_either(make: Make, upstream: Upstream, why: str) -> None:
-    sidecar = await make(upstream, "hedge: {after: 80ms}")
+    sidecar = await make(upstream, "hedge: {after: 300ms}")
     upstream.script(hang())
     asking = asyncio.create_task(sidecar.ask("GET", "/api/x"))
     await upstream.received()
@@ -512,7 +512,7 @@ async def test_a_first_that_is_taken_only_after_a_look_counts_both(make: Make, u
 
 
 async def test_a_second_that_may_not_be_dialled_does_not_end_the_first(make: Make, upstream: Upstream) -> None:
-    sidecar = await make(upstream, SOON, quick=PATIENT)
+    sidecar = await make(upstream, "hedge: {after: 500ms}", quick=PATIENT)
     first = Live()
     upstream.script(first)
     asking = asyncio.create_task(sidecar.ask("GET", "/api/x"))

@@ -38,7 +38,7 @@ class Inside:
         return await self.answer()
 
     async def answer(self) -> tuple[int, str, bytes]:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
             length = next(
                 (int(line.split(":")[1]) for line in head.splitlines() if line.startswith("content-length")), 0
@@ -47,7 +47,7 @@ class Inside:
 
     async def ended(self) -> bytes:
         """What is left, once the sidecar has ended the connection."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             try:
                 return await self.reader.read()
             except ConnectionError:

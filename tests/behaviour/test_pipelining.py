@@ -9,6 +9,7 @@ import pytest
 from sidecar.observe.record import ExchangeRecord
 from tests.behaviour.conftest import Make
 from tests.support.client import request_bytes
+from tests.support.sidecar import SHORT
 from tests.support.upstream import Connection, Step, Upstream, hang, reset, say
 
 
@@ -56,7 +57,7 @@ async def test_bodies_are_told_apart(make: Make, upstream: Upstream) -> None:
 
 
 async def test_requests_behind_a_hanging_one_wait(make: Make, upstream: Upstream) -> None:
-    sidecar = await make(upstream, "attempts: 1\ndeadline: 600ms")
+    sidecar = await make(upstream, "attempts: 1\ndeadline: 600ms", quick=SHORT)
     upstream.script(hang())
     upstream.otherwise = echo
     async with sidecar.client() as client:

@@ -8,7 +8,7 @@ import pytest
 import trustme
 
 from tests.behaviour.conftest import Make
-from tests.support.sidecar import QUICK
+from tests.support.sidecar import QUICK, SHORT
 from tests.support.structured import dictionary
 from tests.support.upstream import (
     Upstream,
@@ -196,7 +196,7 @@ async def test_an_idempotent_request_survives_a_failure(make: Make, upstream: Up
     ],
 )
 async def test_a_failure_is_named(make: Make, upstream: Upstream, failing: object, kind: str) -> None:
-    sidecar = await make(upstream, "attempts: 1\ndeadline: 600ms")
+    sidecar = await make(upstream, "attempts: 1\ndeadline: 600ms", quick=SHORT)
     upstream.script(failing)  # type: ignore[arg-type]
     answer = await sidecar.ask("GET", "/api/x")
     assert answer.status in (502, 504)

@@ -31,7 +31,7 @@ from tests.support.upstream import Live, Upstream, free_port, hang, head_bytes, 
 from tests.support.wire import Gone
 
 ROOT = str(Path(__file__).resolve().parents[2])
-PATIENT = "attempt: {connect: 500ms, head: 5s, idle: 5s}\nbackoff: {base: 100ms, jitter: none}"
+PATIENT = "attempt: {connect: 5s, head: 5s, idle: 5s}\nbackoff: {base: 100ms, jitter: none}"
 
 
 def app_of(sidecar: Running) -> AppConnection:

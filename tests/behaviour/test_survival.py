@@ -22,7 +22,7 @@ POLICY = """
 extends: default
 deadline: 20s
 attempts: 4
-attempt: {connect: 500ms, head: 5s, idle: 5s}
+attempt: {connect: 5s, head: 5s, idle: 5s}
 backoff: {base: 1ms, factor: 1, cap: 2ms, jitter: full}
 budget: {ratio: 1, floor: 100000/s}
 body: {memory: 16KiB, disk: 64KiB}

@@ -43,7 +43,7 @@ def left(path: Path) -> list[Item]:
 
 
 async def until(path: Path, holds: Callable[[list[Item]], bool]) -> list[Item]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not holds(items := left(path)):  # noqa: ASYNC110 - a file signals nothing
             await asyncio.sleep(0.005)
     return items

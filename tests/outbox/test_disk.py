@@ -84,7 +84,7 @@ async def test_what_the_command_revives_is_delivered_by_the_running_sidecar(
     upstream.script(say(422))
     process = await processes.serve(path)
     receipt = json.loads((await process.ask("POST", "/api/x", body=b"1")).body)["stored"]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await process.metric('sidecar_outbox_dead_total{upstream="api"}') != 1.0:
             pass
     command = await processes.start("outbox", "-c", str(path), "retry", "--dead")

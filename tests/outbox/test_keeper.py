@@ -63,7 +63,7 @@ async def test_who_stopped_waiting_before_the_disk_was_free_has_stored_nothing(t
     other.execute("BEGIN IMMEDIATE")  # the disk is not free
     first = asyncio.create_task(keeper.add(item(1), 5))
     await asyncio.sleep(0)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not keeper._jobs.empty():  # noqa: ASYNC110 - until the thread has taken it, and waits
             await asyncio.sleep(0.001)
     second = asyncio.create_task(keeper.add(item(2), 5))
@@ -116,7 +116,7 @@ async def test_what_is_refused_because_its_time_is_over_is_never_stored(tmp_path
     other.execute("BEGIN IMMEDIATE")
     storing = asyncio.create_task(keeper.add(item(1), 0.2))
     await asyncio.sleep(0)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not keeper._jobs.empty():  # noqa: ASYNC110 - until the thread has taken it, and waits
             await asyncio.sleep(0.001)
     with pytest.raises(Refusal, match="not free in time"):

@@ -21,7 +21,7 @@ from tests.support.wire import BodyReader, Buffered, Fields, Gone, Malformed, Pl
 __all__ = ["Answer", "Client", "connect", "request_bytes"]
 
 _STATUS_LINE = re.compile(rb"HTTP/(1\.[01]) ([1-9][0-9]{2}) ([\t\x20-\x7e\x80-\xff]*)\r\n")
-_PATIENCE_SECONDS = 10.0
+_PATIENCE_SECONDS = 60.0
 _Headers = Iterable[tuple[str, str]]
 
 

@@ -55,7 +55,7 @@ class ManualClock:
 
     async def sleeping(self, number: int = 1) -> None:
         """Returns when that many sleeps are going on."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while self._asleep < number:
                 self._changed.clear()
                 await self._changed.wait()

@@ -19,7 +19,7 @@ from tests.support.client import Answer, Client, connect
 
 __all__ = ["Exit", "Process", "Processes"]
 
-_PATIENCE_SECONDS = 15.0
+_PATIENCE_SECONDS = 60.0
 _ADDRESS = re.compile(r"127\.0\.0\.1:(\d+)")
 _ROOT = Path(__file__).resolve().parents[2]
 

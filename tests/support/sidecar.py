@@ -20,17 +20,20 @@ from tests.support.client import Answer, Client, connect
 from tests.support.clock import ManualClock
 from tests.support.upstream import Upstream
 
-__all__ = ["QUICK", "Running", "running", "write_files", "yaml_for"]
+__all__ = ["QUICK", "SHORT", "Running", "running", "write_files", "yaml_for"]
 
-_PATIENCE_SECONDS = 10.0
+_PATIENCE_SECONDS = 60.0
 TOKEN = "a token of the tests"
 """Of the admin port."""
 
 QUICK = """
-attempt: {connect: 500ms, head: 150ms, idle: 150ms}
+attempt: {connect: 2s, head: 400ms, idle: 400ms}
 backoff: {base: 100ms, factor: 2, cap: 10s, jitter: none}
 """
-"""Settings of most tests: short timeouts, waits that can be told exactly."""
+"""Settings of most tests: timeouts that a busy machine keeps, waits that can be told exactly."""
+
+SHORT = QUICK.replace("connect: 2s", "connect: 500ms")
+"""The same, for a deadline below two seconds."""
 
 
 def yaml_for(upstream: Upstream | int, *, scheme: str = "http", more: str = "", top: str = "") -> str:

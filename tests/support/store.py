@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 
 __all__ = ["StoreServer", "store_server"]
 
-_PATIENCE_SECONDS = 10.0
+_PATIENCE_SECONDS = 60.0
 _PROGRAMS = ("redis-server", "valkey-server")
 
 

@@ -50,7 +50,7 @@ __all__ = [
     "tls_server",
 ]
 
-_PATIENCE_SECONDS = 10.0
+_PATIENCE_SECONDS = 60.0
 _Headers = Iterable[tuple[str, str]]
 Step = Callable[["Connection"], Awaitable[None]]
 When = Literal["nothing", "head", "request"]

@@ -39,7 +39,7 @@ async def hears(said: bytes) -> Connection:
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         peer.close()
         connection.write(bytes(1 << 20))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await connection.head()
             if connection.message is not None:
                 await connection.whole(1000)

@@ -48,7 +48,7 @@ async def resolver(names: Names) -> AsyncIterator[Resolver]:
 
 
 async def asking(names: Names, count: int) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while len(names.asked) < count:  # noqa: ASYNC110 - it takes a turn or two of the loop
             await asyncio.sleep(0)
 
