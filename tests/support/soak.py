@@ -48,8 +48,8 @@ table:
 """
 GROWTH = 1.15
 MORE_BYTES = 8 << 20
-"""Of resident memory, from the first quarter to the end: caches fill, an allocator rounds up. Half a kilobyte that every
-request left behind would be twice as much in a minute."""
+"""Of resident memory, from the first quarter to the end: caches fill, an allocator rounds up. Half a kilobyte that
+every request left behind would be twice as much in a minute."""
 MORE_DESCRIPTORS = 40
 CLIENTS = 16
 RELOAD_SECONDS = 3.0
