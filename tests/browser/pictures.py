@@ -120,9 +120,9 @@ async def picture(browser: Browser, url: str, name: str, size: ViewportSize, sch
 
 def _with_few_colours(image: Image.Image) -> Image.Image:
     """The most frequent ones as they are, the others as the nearest of them."""
-    counted = sorted(image.getcolors(1 << 24) or [], reverse=True)[:COLOURS]
+    counted: list[tuple[int, Any]] = sorted(image.getcolors(1 << 24) or [], reverse=True)[:COLOURS]
     palette = Image.new("P", (1, 1))
-    palette.putpalette([part for _, colour in counted for part in colour])  # type: ignore[attr-defined]
+    palette.putpalette([part for _, colour in counted for part in colour])
     return image.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
