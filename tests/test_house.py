@@ -116,9 +116,6 @@ TOP_LEVEL = {
 NOT_OURS = {"__pycache__", "dist", "build", "var"}
 """Made by tools, ignored by git; so is whatever begins with a dot and is no file of ours."""
 
-LONGEST_FUNCTION_LINES = 60
-LONGEST_FILE_LINES = 480
-
 
 @cache
 def tree_of(path: Path) -> ast.Module:
@@ -262,19 +259,6 @@ def test_a_file_begins_with_what_it_does_and_future_annotations(path: Path) -> N
         assert "annotations" in {a.name for n in tree.body if isinstance(n, ast.ImportFrom) for a in n.names}, label(
             path
         )
-
-
-@pytest.mark.parametrize("top", ["sidecar", "tests", "benchmarks"])
-def test_functions_and_files_read_in_one_sitting(top: str) -> None:
-    for path in sources(ROOT / top):
-        lines = len(path.read_text(encoding="utf-8").splitlines())
-        limit = LONGEST_FILE_LINES if top == "sidecar" else 2 * LONGEST_FILE_LINES
-        assert lines <= limit, f"{label(path)} has {lines} lines: it is two rooms"
-        for function in functions_of(path):
-            length = (function.end_lineno or 0) - function.lineno + 1
-            assert length <= LONGEST_FUNCTION_LINES, (
-                f"{label(path)}:{function.lineno}: {function.name} has {length} lines"
-            )
 
 
 def test_nothing_is_named_for_being_useful() -> None:

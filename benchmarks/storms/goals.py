@@ -23,6 +23,7 @@ WORDS = {
     "settled_seconds": "settled after the trouble",
     "ended_seconds": "total",
     "early": "early sends",
+    "early_again": "sent again before its own hint",
     "applied_twice": "applied twice",
     "untold": "applied without an answer, and the app not told",
 }

@@ -31,7 +31,7 @@ class Scenario:
         return self.storm.name
 
 
-NEVER = (always("applied_twice"), always("early"))
+NEVER = (always("applied_twice"), always("early_again"))
 QUOTA = (always("ok_share", 1.0), *NEVER, at_most("calls_per_request", 1.15))
 OUTAGE = (
     always("ok_share", 0.999),

@@ -40,6 +40,8 @@ NEEDS_TRAFFIC: Final = frozenset(
         Reason.BUDGET,
         Reason.BREAKER,
         Reason.GATE,
+        Reason.RATE,
+        Reason.CONCURRENCY,
         Reason.LOGIN_FAILED,
         Reason.DRAINING,
         Reason.SWITCHED_OFF,

@@ -9,7 +9,7 @@ the loop (``sidecar.proxy``), which acts. It judges in this order; the first obj
 3. safety: the five permissions (``safety``), and the body still held whole;
 4. attempts left;
 5. the wait: a hint, else backoff; against ``max_wait``, then against the deadline;
-6. budget, breaker, gate; then draining, the switch, and whether anybody still listens.
+6. budget, breaker, gate, rate, a place to wait in; then draining, the switch, and whether anybody still listens.
 
 What the table hands over is ``not_retryable`` however the rest stands: nothing was to be retried, so nothing
 else was the reason. That keeps the loop's fast path (``table.policy_passes``) and this room in agreement.
@@ -301,6 +301,10 @@ def _affordable_wait(case: Case, verb: Verb) -> Wait | Reason:
     wait = _behind_gate(case, wait)
     if isinstance(wait, Reason):
         return wait
+    if case.pressure.rate_ready_at - case.now.monotonic > _room_seconds(case):
+        return Reason.RATE
+    if case.pressure.full is not None:
+        return case.pressure.full
     if case.pressure.draining:
         return Reason.DRAINING
     # A login is no retry for the upstream's sake: without it, every exchange would fail once the token has expired.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from sidecar.core.words import FailureKind
+from sidecar.core.words import FailureKind, Reason
 
 __all__ = ["Attempt", "Headers", "Now", "Pressure", "Replay", "Request", "no_headers"]
 
@@ -109,8 +109,13 @@ class Pressure:
     budget_tokens: float = float("inf")
     """Retries that this upstream's traffic has earned."""
     breaker_open: bool = False
+    """… and the policy says to answer at once."""
     gate_closed_until: float = 0.0
     """Monotonic seconds."""
+    rate_ready_at: float = 0.0
+    """Monotonic seconds at which its turn would come, where a rate is limited."""
+    full: Reason | None = None
+    """No place is left to wait in; and what those who have one wait for."""
     draining: bool = False
     """The sidecar is shutting down: no new wait begins."""
     switched_off: bool = False

@@ -25,6 +25,8 @@ REASONS: dict[Reason, str] = {
     Reason.BUDGET: "the upstream's retry budget is empty",
     Reason.BREAKER: "the upstream's breaker is open",
     Reason.GATE: "the upstream asked for quiet for longer than this exchange can wait",
+    Reason.RATE: "at the rate that the upstream accepts, its turn comes later than this exchange can wait",
+    Reason.CONCURRENCY: "as many are under way as the upstream answers, and no place is left to wait in",
     Reason.SERVER_SAYS_NO: "the upstream's verdict header says no",
     Reason.LOGIN_FAILED: "the login failed",
     Reason.DRAINING: "the sidecar is shutting down",

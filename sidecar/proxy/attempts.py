@@ -338,7 +338,9 @@ class Attempts:
         if message is None or message.code >= 500 or message.code == 429 or not holding.limiter.calm:
             gate_until = None if decision is None else decision.gate_until
             gated = decision is not None and holds_others(decision.row)
-            holding.tell(sent.ticket, self._exchange.message, message, seconds, gate_until, gated=gated)
+            holding.tell(
+                sent.ticket, self._exchange.message, message, seconds, gate_until, gated=gated, number=sent.number
+            )
 
     async def _turn(self, number: int) -> Ticket:
         """Wait until the upstream can take another attempt. Raises ``Rejected``."""
@@ -351,6 +353,7 @@ class Attempts:
                 exchange.message,
                 number,
                 self._deadline_at,
+                self._prepared.bound.policy.max_wait_seconds,
                 repeatable=repeatable,
                 size_bytes=size_bytes,
                 stood=exchange.stood,

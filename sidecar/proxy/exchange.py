@@ -410,7 +410,7 @@ class Exchange:
         """Never sent: the upstream has asked for quiet, is down, or we are shutting down."""
         self.outcome, self.reason = Outcome.REJECTED, reason
         detail = TURNED_AWAY.get(reason, "the request could not be sent in time")
-        error = "http_request_denied" if reason is Reason.GATE else "destination_unavailable"
+        error = "http_request_denied" if reason in (Reason.GATE, Reason.RATE) else "destination_unavailable"
         seconds = math.ceil(retry_after_seconds) if retry_after_seconds > 0 else None
         self._give_own_after(prepared, status_for(None, reason), str(reason), detail, error, 0, seconds)
 

@@ -10,12 +10,13 @@ import asyncio
 import hashlib
 import os
 from collections.abc import Callable, Iterable
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from sidecar.core.exchange import Headers
 from sidecar.core.flow.breaker import State
+from sidecar.core.flow.keys import CREDENTIALS, endpoint_of, kind_of, scopes_of
 from sidecar.core.flow.latency import Latency
-from sidecar.core.flow.limiter import Hold, Limiter, Load, Result
+from sidecar.core.flow.limiter import Forecast, Hold, Limiter, Load, Result
 from sidecar.core.flow.queue import Ticket, TicketState
 from sidecar.core.flow.ratelimit_headers import NO_RATELIMIT_HEADERS, read_ratelimit_headers
 from sidecar.core.flow.scopes import scope_text
@@ -113,19 +114,31 @@ class Holding:
         self.limiter.tick(self._clock.monotonic())
         self._usual = self._meters.told(self._usual, calm=self.limiter.calm)
 
-    def key(self, message: RequestMessage) -> str:
-        """Whose quota this request is under: everybody's, or that of the values of the named headers."""
-        names = self._policy.gate.key
-        if not names:
-            return ""
-        values = "\0".join(message.headers.get(name, "") for name in names)
-        return hashlib.blake2b(values.encode("utf-8", "surrogateescape"), digest_size=12, key=self.salt).hexdigest()
+    def scopes(self, message: RequestMessage) -> tuple[str, ...]:
+        """What this request is one of, narrow first: endpoint, tenant or credential, upstream."""
+        named = self._policy.gate.key
+        values = "\0".join(message.headers.get(name, "") for name in named or CREDENTIALS)
+        key = ""
+        if named or len(values) >= len(CREDENTIALS):
+            secret = values.encode("utf-8", "surrogateescape")
+            key = hashlib.blake2b(secret, digest_size=12, key=self.salt).hexdigest()
+        return scopes_of(endpoint_of(message.method, _path_of(message.path)), key, is_keyed=bool(named))
+
+    def pressure(self, message: RequestMessage, now: float) -> Forecast:
+        """What one more send of this exchange would meet at this moment."""
+        return Forecast() if self.limiter.calm else self.limiter.forecast(self.scopes(message), now)
+
+    def configure(self, policy: Policy) -> None:
+        """Another policy from now on; what was learnt stays."""
+        self._policy = policy
+        self.limiter.configure(policy.breaker, policy.gate)
 
     async def admitted(
         self,
         message: RequestMessage,
         number: int,
         deadline_at: float,
+        max_wait_seconds: float,
         *,
         repeatable: bool,
         size_bytes: int,
@@ -137,11 +150,12 @@ class Holding:
         """
         ticket = Ticket(
             deadline_at - LEAST_ATTEMPT_SECONDS,
-            self.key(message),
-            number,
-            repeatable,
-            size_bytes,
-            self._policy.max_wait_seconds,
+            self.scopes(message),
+            number=number,
+            sends_left=max(1, self._policy.attempts - number + 1),
+            repeatable=repeatable,
+            size_bytes=size_bytes,
+            max_wait_seconds=max_wait_seconds,
         )
         self.limiter.ask(ticket, self._clock.monotonic())
         self._release()
@@ -163,7 +177,7 @@ class Holding:
             raise
         finally:
             held[by] -= 1
-            stood(ticket.by, self._clock.monotonic() - begun, scope_text(f"key:{ticket.key}" if ticket.key else ""))
+            stood(ticket.by, self._clock.monotonic() - begun, scope_text(ticket.scope))
 
     def tell(
         self,
@@ -174,33 +188,28 @@ class Holding:
         opens_at: float | None = None,
         *,
         gated: bool = True,
+        number: int = 1,
     ) -> None:
         """What came of an attempt; None: no answer. In calm, answers that are no sign of trouble need not be told.
 
         ``gated``: whether the policy lets this answer hold others; a 429 that may not is no sign of anything.
         """
-        if answer is None or (answer.code >= 500 and not (answer.code == 503 and opens_at is not None)):
-            kind: Any = "failed"
-        elif answer.code == 429 and gated:
-            kind = "refused"
-        else:
-            kind = "busy" if answer.code >= 500 else "ok"
+        kind = kind_of(None if answer is None else answer.code, holds=gated, hinted=opens_at is not None)
         figures = NO_RATELIMIT_HEADERS
         if answer is not None and (kind == "refused" or not self.limiter.calm):
             figures = read_ratelimit_headers(Headers(answer.raw_headers), self._clock.wall())
-        key = self.key(message) if ticket is None else ticket.key
-        result = Result(kind, seconds, opens_at, figures)
-        self.limiter.finished(ticket, result, self._clock.monotonic(), self._chance(), key)
+        scopes = self.scopes(message) if ticket is None else ticket.scopes
+        result = Result(kind, seconds, opens_at, figures, number == 1)
+        self.limiter.finished(ticket, result, self._clock.monotonic(), self._chance(), scopes)
         self._release()
 
     def abandon(self, token: object) -> None:
         """The attempt was given up: the app has left. ``token``: what stands for it in ``limiter.lent``."""
-        limiter = self.limiter
-        limiter.lent.discard(token)
-        if limiter.calm:
+        self.limiter.lent.discard(token)
+        if self.limiter.calm:
             return
         if isinstance(token, Ticket):
-            limiter.leave(token, self._clock.monotonic())
+            self.limiter.leave(token, self._clock.monotonic())
         self._release()
 
     def _release(self) -> None:
@@ -272,6 +281,12 @@ class Holding:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _path_of(target: str) -> str:
+    """Of a target in origin form or absolute form (RFC 9112 section 3.2)."""
+    path = target.partition("?")[0]
+    return path if path.startswith("/") else "/" + "".join(path.split("/", 3)[3:])
 
 
 class Ticker:

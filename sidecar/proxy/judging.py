@@ -122,7 +122,12 @@ class Judging:
     def pressure(self, now: float, sending: Sending) -> Pressure:
         """``sending``: the send after which, or beside which, another is thought of."""
         services = self._services
+        facts = self._prepared.destination.holding.pressure(self._message, now)
         return Pressure(
+            breaker_open=facts.breaker_open,
+            gate_closed_until=facts.gate_closed_until,
+            rate_ready_at=facts.rate_ready_at,
+            full=facts.full,
             budget_tokens=self._prepared.destination.purse.tokens(now),
             draining=services.draining,
             switched_off=services.retry_switch.is_off(self._prepared.destination.name, now),

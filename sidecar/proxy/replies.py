@@ -36,6 +36,8 @@ PROXY_STATUS: Final = {
 
 TURNED_AWAY: Final = {
     Reason.GATE: "the upstream has asked for quiet, and this request cannot wait so long",
+    Reason.RATE: "the upstream takes fewer requests a second, and this one cannot wait for its turn",
+    Reason.CONCURRENCY: "the upstream takes fewer requests at once, and this one cannot wait for its turn",
     Reason.BREAKER: "the upstream is down, and this request cannot wait until it is back",
     Reason.DRAINING: "this proxy is shutting down",
 }
@@ -46,9 +48,9 @@ def status_for(failure: FailureKind | None, reason: Reason | None) -> int:
     """502 no usable response · 503 breaker, gate, draining · 504 no response in time."""
     if reason is Reason.DEADLINE or failure in (FailureKind.HEAD_TIMEOUT, FailureKind.CONNECT_TIMEOUT):
         return 504
-    if reason in (Reason.BREAKER, Reason.DRAINING) and failure is None:
+    if reason in (Reason.BREAKER, Reason.CONCURRENCY, Reason.DRAINING) and failure is None:
         return 503
-    if reason is Reason.GATE and failure is None:
+    if reason in (Reason.GATE, Reason.RATE) and failure is None:
         return 429
     return 502
 

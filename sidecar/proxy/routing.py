@@ -184,11 +184,10 @@ class Router:
         return self._by_host(target)
 
     def _holding(self, policy: Policy, meters: UpstreamMeters, earlier: Destination | None) -> Holding:
-        """What has been learnt of an upstream, and who waits for it, survives a reload that leaves the rules alone."""
+        """What has been learnt of an upstream, and the exchanges that wait for it, survive every reload."""
         if earlier is not None and earlier.meters is meters:
-            before = earlier.bound.policy
-            if (before.breaker, before.gate) == (policy.breaker, policy.gate):
-                return earlier.holding
+            earlier.holding.configure(policy)
+            return earlier.holding
         return self._hold(policy, meters)
 
     def _purse(self, policy: Policy, earlier: Destination | None) -> Purse:

@@ -32,7 +32,7 @@ from sidecar.wire.heads import RequestMessage
 __all__ = ["HELD_BACK", "can_store", "store", "stores_unsent"]
 
 READING: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "CONNECT", "QUERY"})
-HELD_BACK: Final = frozenset({Reason.GATE, Reason.BREAKER, Reason.DRAINING})
+HELD_BACK: Final = frozenset({Reason.GATE, Reason.RATE, Reason.CONCURRENCY, Reason.BREAKER, Reason.DRAINING})
 """Why a request is not sent now that may well be sent later; each is judged after safety."""
 UNREACHABLE: Final = Attempt(1, failure=FailureKind.UNREACHABLE, written=False)
 TOO_MANY: Final = Attempt(1, status=429)

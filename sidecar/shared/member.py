@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 from sidecar.core.flow.keys import Grant, KeyState
 from sidecar.core.flow.rate_limit import RateLimit, memory_seconds, rate_at
-from sidecar.core.flow.shared_state import FOR_A_NEW_STORE, BreakerNews, KeyNews, breaker_note, lane_note
+from sidecar.core.flow.shared_state import FOR_A_NEW_STORE, BreakerNews, KeyNews, breaker_note, key_note
 from sidecar.shared.door import Part
 from sidecar.shared.store import Call, Foreign, Lost, Store
 
@@ -103,7 +103,7 @@ class Member:
             notes = await self._store.run_all("read", [([self._lane_key(lane)], ()) for lane in lanes])
             now = self._monotonic()
             for lane, note in zip(lanes, notes, strict=True):
-                self.limiter.told_lane(_key_of(lane), _note(note), now)
+                self.limiter.told_key(_key_of(lane), _note(note), now)
 
     async def _agree_on_salt(self) -> None:
         """Keys of gates are hashes of header values: all replicas must hash alike."""
@@ -125,7 +125,7 @@ class Member:
         if message.get("kind") == "breaker":
             self.limiter.told_breaker(_note(message.get("fields")), now, self._chance())
         elif isinstance(lane, str) and message.get("kind") == "lane":
-            self.limiter.told_lane(_key_of(lane), _note(message.get("fields")), now)
+            self.limiter.told_key(_key_of(lane), _note(message.get("fields")), now)
         elif isinstance(lane, str) and message.get("kind") == "needed":
             self.limiter.told_needed(_key_of(lane), now)
         self.holding.look_again()
@@ -141,7 +141,7 @@ class Member:
     async def _work(self) -> None:
         while True:
             at = self.limiter.ask_store_at() if self.limiter.shares else float("inf")
-            if self.limiter.shares and self.purse.paid > 0:
+            if self.limiter.shares and self.purse.paid != 0:
                 at = min(at, self._settle_at)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(None if at == float("inf") else max(0.001, at - self._monotonic())):
@@ -161,7 +161,7 @@ class Member:
         for lanes in _batches(self.limiter.wanting(self._monotonic())):
             await self._ask(lanes)
             await self._tell_news()
-        if self.purse.paid > 0 and self._monotonic() >= self._settle_at:
+        if self.purse.paid != 0 and self._monotonic() >= self._settle_at:
             await self._settle()
 
     async def _tell_news(self) -> None:
@@ -170,12 +170,12 @@ class Member:
         await self._tell(news)
 
     async def _tell(self, news: Iterable[KeyNews | BreakerNews]) -> None:
-        """The last word on each gate and on the breaker; every pace."""
+        """The last word on each gate and on the breaker; every rate."""
         told: dict[tuple[str, ...], KeyNews | BreakerNews] = {}
         for item in news:
             name: tuple[str, ...] = ("breaker",)
             if isinstance(item, KeyNews):
-                name = ("lane", item.key, "" if item.pace is None else str(item.pace.generation))
+                name = ("lane", item.key, "" if item.rate is None else str(item.rate.generation))
             told.pop(name, None)
             told[name] = item
         breaker = told.pop(("breaker",), None)
@@ -195,21 +195,21 @@ class Member:
             if isinstance(reply, Foreign):
                 self.limiter.alone_in(item.key)
             else:
-                self.limiter.told_lane(item.key, _note(reply), now)
+                self.limiter.told_key(item.key, _note(reply), now)
         self.holding.look_again()
 
     def _close_call(self, news: KeyNews, now: float) -> Call:
-        fields = lane_note(news.gate, news.pace, now)
+        fields = key_note(news.gate, news.rate, now)
         left = fields.pop("@until")
         lane = _lane_of(news.key)
         keys = [self._lane_key(lane), self._prefix + "lanes"]
-        pace = _flat(fields) if news.pace is not None else ()
+        pace = _flat(fields) if news.rate is not None else ()
         return keys, [*self._whence(), lane, str(news.expected), left, _milliseconds(KEEP_SECONDS), *pace]
 
     async def _ask(self, lanes: Sequence[tuple[str, KeyState]]) -> None:
         """For moments, for all of these at once."""
         now = self._monotonic()
-        asked = [(key, lane, lane.pace, lane.lease) for key, lane in lanes if lane.pace is not None]
+        asked = [(key, lane, lane.rate, lane.lease) for key, lane in lanes if lane.rate is not None]
         calls, told = [], []
         for key, lane, pace, lease in asked:
             calls.append(self._ask_call(key, lane, pace, now))
@@ -224,7 +224,7 @@ class Member:
         unknown = []
         for (key, lane, pace, _), reply in zip(asked, replies, strict=True):
             if not self._answered(key, pace.generation, reply):
-                unknown.append(KeyNews(key, lane.gate, lane.pace, FOR_A_NEW_STORE))
+                unknown.append(KeyNews(key, lane.gate, lane.rate, FOR_A_NEW_STORE))
         self.holding.look_again()
         await self._tell(unknown)
 
@@ -234,7 +234,7 @@ class Member:
             *self._whence(),
             name,
             str(pace.generation),
-            str(lane.lease.wanted(lane.held.waiting)),
+            str(self.limiter.wanted(key, lane)),
             f"{rate:.6f}",
             str(AHEAD_SECONDS),
             str(lane.lease.untold),
@@ -252,7 +252,7 @@ class Member:
         if verdict == "ok":
             taken, recent, again, *moments = map(float, values)
             self.limiter.granted(key, Grant(generation, tuple(moments), again, int(taken), recent), now)
-        elif verdict == "other" and not self.limiter.told_lane(key, _note(values[0]), now):
+        elif verdict == "other" and not self.limiter.told_key(key, _note(values[0]), now):
             self._store.foreign(self._lane_key(_lane_of(key)))
             self.limiter.alone_in(key)
         return bool(verdict != "gone")

@@ -62,7 +62,7 @@ end
 
 _CLOSE: Final = """
 -- KEYS: lane, index. ARGV: channel, sender, lane, generation that it was made from, seconds until the gate opens,
--- milliseconds to keep it, then the fields of a pace, or none.
+-- milliseconds to keep it, then the fields of a rate limit, or none.
 if stranger(KEYS[1], 'hash') or stranger(KEYS[2], 'zset') then return redis.error_reply('FOREIGN value') end
 mend(KEYS[1])
 local expected, left = tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -85,7 +85,7 @@ if #ARGV > 6 then
     -- Several replicas met their first refusal at once: what each of them was given adds up.
     for at = 7, #ARGV, 2 do
       local name = ARGV[at]
-      if name == 'low' or name == 'high' or name == 'burst' or name == 'recent' then
+      if name == 'rate' or name == 'recent' then
         redis.call('HSET', KEYS[1], name, text((field(name) or 0) + tonumber(ARGV[at + 1])))
       end
     end
@@ -172,7 +172,7 @@ local function field(name) return number(redis.call('HGET', KEYS[1], name)) end
 local capacity, tokens = tonumber(ARGV[3]), field('tokens') or tonumber(ARGV[4])
 local seconds = math.max(0, now - (field('at') or now))
 tokens = math.min(capacity, tokens + seconds * tonumber(ARGV[1]) + tonumber(ARGV[5]) * tonumber(ARGV[2]))
-tokens = math.max(-capacity, tokens - tonumber(ARGV[6]))
+tokens = math.max(-capacity, math.min(capacity, tokens - tonumber(ARGV[6])))  -- what is given back is less than 0
 redis.call('HSET', KEYS[1], 'v', '1', 'tokens', text(tokens), 'at', text(now))
 redis.call('PEXPIRE', KEYS[1], ARGV[7])
 return text(tokens)

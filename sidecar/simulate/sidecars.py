@@ -14,9 +14,9 @@ from functools import partial
 from typing import Final, Protocol
 
 from sidecar.core.budget import full_floor, refill, withdraw
-from sidecar.core.decide import LEAST_ATTEMPT_SECONDS, Decision, decide
+from sidecar.core.decide import LEAST_ATTEMPT_SECONDS, Decision, decide, holds_others
 from sidecar.core.exchange import Attempt, Now, Pressure, Request
-from sidecar.core.flow.keys import Kind
+from sidecar.core.flow.keys import CREDENTIALS, Kind, endpoint_of, kind_of, scopes_of
 from sidecar.core.flow.latency import Latency, median, update
 from sidecar.core.flow.limiter import Limiter, Load, Result
 from sidecar.core.flow.queue import Ticket, TicketState
@@ -176,7 +176,9 @@ class Sidecar:
         can_repeat = request.method in IDEMPOTENT_METHODS or request.keyed
         exchange.ticket = Ticket(
             request.deadline_at - LEAST_ATTEMPT_SECONDS,
+            self._scopes(request),
             number=exchange.number,
+            sends_left=self._policy.attempts - exchange.number + 1,
             repeatable=can_repeat and exchange.number < self._policy.attempts,
             size_bytes=TYPICAL_BYTES,
             max_wait_seconds=self._policy.max_wait_seconds,
@@ -186,6 +188,13 @@ class Sidecar:
         if exchange.ticket.state is TicketState.REJECTED:
             self._settled(exchange, exchange.ticket)
         self.door.pump()
+
+    def _scopes(self, request: Request) -> tuple[str, ...]:
+        """As the loop names them: endpoint, credential or configured key, upstream."""
+        names = self._policy.gate.key or CREDENTIALS
+        key = "\0".join(request.headers.get(name) or "" for name in names)
+        endpoint = endpoint_of(request.method, request.path)
+        return scopes_of(endpoint, key.strip("\0"), is_keyed=bool(self._policy.gate.key))
 
     def _settled(self, exchange: Exchange, ticket: Ticket) -> None:
         if ticket.state is TicketState.ADMITTED:
@@ -214,7 +223,8 @@ class Sidecar:
             self._teller.end(exchange, status < 400, "")
             return
         decision = self._judge(exchange, answer, now)
-        self._tell(exchange, answer, _kind(status, decision), seconds, decision.gate_until)
+        kind = kind_of(status, holds=holds_others(decision.row), hinted=decision.gate_until is not None)
+        self._tell(exchange, answer, kind, seconds, decision.gate_until)
         self._follow(exchange, decision)
 
     def _note(self, seconds: float) -> None:
@@ -225,8 +235,10 @@ class Sidecar:
 
     def _tell(self, exchange: Exchange, answer: Answer, kind: Kind, seconds: float, opens_at: float | None) -> None:
         figures = read_ratelimit_headers(answer.headers, self._clock.wall)
-        result = Result(kind, seconds, opens_at, figures)
-        self.door.limiter.finished(exchange.ticket, result, self._clock.now, self._clock.chance())
+        result = Result(kind, seconds, opens_at, figures, exchange.number == 1)
+        self.door.limiter.finished(
+            exchange.ticket, result, self._clock.now, self._clock.chance(), self._scopes(exchange.request)
+        )
         self.door.pump()
 
     def _judge(self, exchange: Exchange, answer: Answer, now: float) -> Decision:
@@ -242,7 +254,10 @@ class Sidecar:
         exchange.history += (attempt,)
         self._budget = refill(self._budget, self._policy.budget, now, self._requests)
         self._requests = 0
-        pressure = Pressure(budget_tokens=self._budget.tokens)
+        facts = self.door.limiter.forecast(self._scopes(exchange.request), now, TYPICAL_BYTES)
+        pressure = Pressure(
+            self._budget.tokens, facts.breaker_open, facts.gate_closed_until, facts.rate_ready_at, facts.full
+        )
         chance = self._clock.chance_of(exchange.index, exchange.number)
         return decide(self._policy, exchange.request, exchange.history, Now(now, self._clock.wall), chance, pressure)
 
@@ -258,14 +273,6 @@ class Sidecar:
     def _waited(self, exchange: Exchange) -> None:
         self.waits -= 1
         self._ask(exchange)
-
-
-def _kind(status: int | None, decision: Decision) -> Kind:
-    if status == 429:
-        return "refused"
-    if status is None or status >= 500:
-        return "busy" if status == 503 and decision.gate_until is not None else "failed"
-    return "ok"
 
 
 class Fixed:

@@ -173,16 +173,16 @@ class Quota:
         self._clock, self._rate, self._burst, self._latency = clock, rate, burst, latency
         self._hint, self._style, self._announces = hint, style, announces
         self._tokens, self._at = burst, 0.0
-        self.quiet_until = 0.0
-        """The latest moment until which somebody was asked to wait."""
+        self._asked_until: dict[int, float] = {}
+        """By request: until when its own last refusal asked it to wait."""
         self.early = 0
-        """Arrivals before that moment, beyond those that were already under way."""
+        """Requests sent again before that moment: what a refusal says binds the exchange that got it (section 5)."""
 
     def arrive(self, call: Call, reply: Callable[[Answer], None]) -> None:
         now = self._clock.now
         self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
         self._at = now
-        if now < self.quiet_until:
+        if now < self._asked_until.pop(call.index, 0.0):
             self.early += 1
         if self._tokens >= 1 - 1e-9:
             self._tokens -= 1
@@ -190,12 +190,8 @@ class Quota:
         else:
             answer = refusal(429, self._hint, self._style, self._clock.wall, *self._figures())
             if self._style != "none":
-                # From the moment in which the answer is there: until then nobody can know.
-                self._clock.after(self._latency, self._ask_for_quiet, now + self._latency + self._hint)
+                self._asked_until[call.index] = now + self._latency + self._hint
         self._clock.after(self._latency, reply, answer)
-
-    def _ask_for_quiet(self, until: float) -> None:
-        self.quiet_until = max(self.quiet_until, until)
 
     def _figures(self) -> Fields:
         if not self._announces:

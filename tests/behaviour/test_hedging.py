@@ -11,6 +11,7 @@ from sidecar.proxy.destinations import Destination
 from tests.behaviour.conftest import Make
 from tests.support.client import Answer, request_bytes
 from tests.support.process import Processes
+from tests.support.refusals import FEWEST, refused_for_good
 from tests.support.sidecar import QUICK, Running, write_files, yaml_for
 from tests.support.upstream import Connection, Live, Upstream, hang, head_bytes, say
 
@@ -424,14 +425,15 @@ async def test_nothing_is_learnt_where_nothing_is_hedged_by_it(make: Make, upstr
 
 
 async def test_no_hedge_while_the_gate_is_closed(make: Make, upstream: Upstream) -> None:
-    sidecar = await make(upstream, "hedge: {after: 300ms}\ndeadline: 5s")
+    sidecar = await make(upstream, "hedge: {after: 300ms}\ndeadline: 5s", quick=QUICK.replace("150ms", "500ms"))
     first = Live()
-    upstream.script(first, say(429, headers=[("Retry-After", "60")]))
+    upstream.script(first)
     asking = asyncio.create_task(sidecar.ask("GET", "/api/x"))
     await taken(first)
-    assert (await sidecar.ask("GET", "/api/other")).status == 429
+    await refused_for_good(sidecar, upstream)
+    assert api(sidecar).holding.limiter.gates_closed(sidecar.clock.monotonic()) == 1
     assert (await asking).status == 504
-    assert len(upstream.requests) == 2
+    assert len(upstream.requests) == 1 + FEWEST
     first.over()
 
 
@@ -549,19 +551,21 @@ async def test_every_hedged_exchange_is_logged(upstream: Upstream, processes: Pr
 
 
 async def test_a_429_of_the_loser_still_closes_the_gate(make: Make, upstream: Upstream) -> None:
-    sidecar = await make(upstream, f"{SOON}\ndeadline: 40s", quick=PATIENT)
+    sidecar = await make(upstream, "hedge: {after: 100ms}\ndeadline: 40s", quick=PATIENT)
     first, second = Live(), Live()
     upstream.script(first, second)
     asking = asyncio.create_task(sidecar.ask("GET", "/api/x"))
     connection = await taken(first)
     await taken(second)
+    await refused_for_good(sidecar, upstream, number=FEWEST - 1)
+    assert not api(sidecar).holding.limiter.scopes
     await connection.send(head_bytes(429, [("Retry-After", "60"), ("Content-Length", "0")]))
     first.over()
-    await sidecar.until(lambda: not api(sidecar).holding.limiter.calm)
+    await sidecar.until(lambda: api(sidecar).holding.limiter.gates_closed(sidecar.clock.monotonic()) == 1)
     await answer(second, 200)
     assert (await asking).status == 200
-    assert (await sidecar.ask("GET", "/api/y")).status == 429
-    assert len(upstream.requests) == 2
+    assert (await sidecar.ask("GET", "/api/x")).status == 429
+    assert len(upstream.requests) == FEWEST + 1
 
 
 async def test_a_thousand_races_leave_nothing(make: Make, upstream: Upstream) -> None:

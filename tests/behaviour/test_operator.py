@@ -8,7 +8,7 @@ import json
 from tests.behaviour.conftest import Make
 from tests.support.upstream import Upstream, say
 
-FEWEST = 1
+FEWEST = 8
 """Refusals, before others are held for them."""
 
 

@@ -18,11 +18,15 @@ from sidecar.app import CannotListen
 from tests.behaviour.conftest import Make
 from tests.support.client import Answer
 from tests.support.clock import ManualClock, RealClock
+from tests.support.refusals import FEWEST, refused, refused_for_good
 from tests.support.sidecar import Running
 from tests.support.store import StoreServer, store_server
 from tests.support.upstream import Connection, Step, Upstream, say
 
 QUIET = 0.4
+OURS = "lane:endpoint:GET /api/x"
+"""What the store calls the endpoint that is refused in most of these tests."""
+LANE = f"*:{OURS}"
 
 
 @pytest.fixture
@@ -44,6 +48,11 @@ def errors(sidecar: Running, fault: str) -> int:
 
 def is_gated(sidecar: Running) -> bool:
     return any(hold["by"] == "gate" for hold in sidecar.holds())
+
+
+def gates_closed(sidecar: Running) -> int:
+    limiter = sidecar.sidecar.listener.router.destinations["api"].holding.limiter
+    return limiter.gates_closed(sidecar.clock.monotonic())
 
 
 def breaker_state(sidecar: Running) -> int:
@@ -81,38 +90,49 @@ async def lines(sidecar: Running, event: str, number: int = 1) -> list[str]:
 
 
 async def test_one_replicas_429_holds_all(make: Make, upstream: Upstream, store: StoreServer) -> None:
-    first, second = await replicas(make, upstream, store)
-    upstream.script(say(429, headers=[("Retry-After", str(QUIET))]))
-    first.clock.hold()
-    waiting = asyncio.create_task(first.ask("GET", "/api/first"))
+    first, second = await replicas(make, upstream, store, clock=RealClock)
+    async with refused(first, upstream, QUIET, "/api/things/1") as waiting:
+        await second.until(lambda: is_gated(second))
+        answer = await second.ask("GET", "/api/things/2")
+        told = upstream.requests[FEWEST - 1].at
+        sent = next(request.at for request in upstream.requests if request.target.endswith("/things/2"))
+        assert answer.status == 200
+        assert sent >= told + QUIET
+        assert (await second.ask("GET", "/api/elsewhere")).status == 200
+        assert (await waiting.first()).status == 200
+
+
+async def test_what_one_replica_knows_of_the_whole_upstream_holds_for_all(
+    make: Make, upstream: Upstream, store: StoreServer
+) -> None:
+    first, second = await replicas(make, upstream, store, 2, "deadline: 5s\nmax_wait: 100s")
+    await refused_for_good(first, upstream, "/api/one")
     await second.until(lambda: is_gated(second))
-    answer = await second.ask("GET", "/api/second")
-    told, sent = (request.at for request in upstream.requests)
-    assert answer.status == 200
-    assert sent >= told + QUIET
-    first.clock.release()
-    assert (await waiting).status == 200
+    assert (await second.ask("GET", "/api/three")).status == 200
+    await refused_for_good(first, upstream, "/api/two", number=1)
+    await store.key("*:lane:all")
+    await second.until(lambda: gates_closed(second) == 2)
+    answer = await second.ask("GET", "/api/three")
+    assert (answer.status, "reason=gate" in (answer.headers.get("Sidecar") or "")) == (429, True)
 
 
 async def test_a_replica_that_starts_later_is_told(make: Make, upstream: Upstream, store: StoreServer) -> None:
     (first,) = await replicas(make, upstream, store, 1, "deadline: 5s\nmax_wait: 100s")
-    upstream.script(say(429, headers=[("Retry-After", "60")]))
-    assert (await first.ask("GET", "/api/x")).status == 429
-    await store.key("*:lane:all")
+    await refused_for_good(first, upstream)
+    await store.key(LANE)
     (late,) = await replicas(make, upstream, store, 1, "deadline: 5s\nmax_wait: 100s")
     answer = await late.ask("GET", "/api/x")
     assert (answer.status, "reason=gate" in (answer.headers.get("Sidecar") or "")) == (429, True)
-    assert len(upstream.requests) == 1
+    assert len(upstream.requests) == FEWEST
 
 
 async def test_tenants_are_told_apart_alike_by_all(make: Make, upstream: Upstream, store: StoreServer) -> None:
     first, second = await replicas(make, upstream, store, 2, "gate: {key: [X-Tenant]}\ndeadline: 5s")
-    upstream.script(say(429, headers=[("Retry-After", "60")]))
-    assert (await first.ask("GET", "/api/x", [("X-Tenant", "secret-a")])).status == 429
+    await refused_for_good(first, upstream, headers=[("X-Tenant", "secret-a")])
     await second.until(lambda: is_gated(second))
     assert (await second.ask("GET", "/api/x", [("X-Tenant", "secret-a")])).status == 429
     assert (await second.ask("GET", "/api/x", [("X-Tenant", "secret-b")])).status == 200
-    assert len(upstream.requests) == 2
+    assert len(upstream.requests) == FEWEST + 1
     async with store.client() as client:
         assert not [key for key in await client.keys("*") if "secret" in key]
 
@@ -195,8 +215,8 @@ async def test_retries_are_paid_from_one_budget(make: Make, upstream: Upstream, 
 async def test_every_key_has_a_time_to_live(make: Make, upstream: Upstream, store: StoreServer) -> None:
     policy = "attempts: 2\nbreaker: {of_at_least: 5}\ngate: {key: [X-Tenant]}"
     first, second = await replicas(make, upstream, store, 2, policy)
-    upstream.script(say(429, headers=[("Retry-After", "0.01")]), say(200))
-    await first.ask("GET", "/api/x", [("X-Tenant", "a")])
+    async with refused(first, upstream, 0.01, headers=[("X-Tenant", "a")]) as waiting:
+        assert (await waiting.first()).status == 200
     upstream.otherwise = lambda _: say(500)
     for _ in range(6):
         await first.ask("POST", "/api/x", body=b"x")
@@ -211,7 +231,7 @@ async def test_every_key_has_a_time_to_live(make: Make, upstream: Upstream, stor
 
 
 async def test_killed_and_started_again(make: Make, upstream: Upstream, store: StoreServer) -> None:
-    first, second = await replicas(make, upstream, store)
+    first, second = await replicas(make, upstream, store, clock=RealClock)
     await store.kill()
     for one in (first, second):
         await one.until(lambda one=one: not is_up(one))  # type: ignore[misc]
@@ -226,12 +246,9 @@ async def test_killed_and_started_again(make: Make, upstream: Upstream, store: S
         assert len(await lines(one, "shared_store_back")) == 1
         assert len(await lines(one, "shared_store_lost")) == 1
     assert await first.metric("sidecar_shared_store_up") == 1
-    upstream.script(say(429, headers=[("Retry-After", str(QUIET))]))
-    first.clock.hold()
-    waiting = asyncio.create_task(first.ask("GET", "/api/first"))
-    await second.until(lambda: is_gated(second))
-    first.clock.release()
-    assert (await waiting).status == 200
+    async with refused(first, upstream, QUIET) as waiting:
+        await second.until(lambda: is_gated(second))
+        assert (await waiting.first()).status == 200
 
 
 async def test_a_store_that_hangs_delays_nobody(make: Make, upstream: Upstream, store: StoreServer) -> None:
@@ -241,11 +258,11 @@ async def test_a_store_that_hangs_delays_nobody(make: Make, upstream: Upstream, 
         for _ in range(20):  # in calm nobody asks it
             assert (await one.ask("GET", "/api/x")).status == 200
         assert is_up(one)
-        upstream.script(say(429, headers=[("Retry-After", "0.05")]))
-        begun = time.monotonic()
-        assert (await one.ask("GET", "/api/x")).status == 200
-        # The hint, and one question of a tenth of a second that nobody answers.
-        assert time.monotonic() - begun < 1
+        async with refused(one, upstream, 0.05) as waiting:
+            begun = time.monotonic()
+            assert (await waiting.first()).status == 200
+            # The hint, and one question of a tenth of a second that nobody answers.
+            assert time.monotonic() - begun < 1
         await one.until(lambda: not is_up(one))
         assert errors(one, "timeout") >= 1
         assert len(await lines(one, "shared_store_lost")) == 1
@@ -258,8 +275,8 @@ async def test_a_store_that_is_full_is_said_once(make: Make, upstream: Upstream,
     (one,) = await replicas(make, upstream, store, 1)
     async with store.client() as client:
         await client.config_set("maxmemory", "1")
-        upstream.script(say(429, headers=[("Retry-After", "0.05")]))
-        assert (await one.ask("GET", "/api/x")).status == 200
+        async with refused(one, upstream, 0.05) as waiting:
+            assert (await waiting.first()).status == 200
         await one.until(lambda: errors(one, "full") >= 3)
         assert len(await lines(one, "shared_store_lost")) == 1
         assert not is_up(one)
@@ -275,18 +292,20 @@ async def test_somebody_elses_data_under_our_keys_is_left_alone(
     prefix = await _prefix(scout, upstream, store)
     async with store.client() as client:
         await client.flushall()
-        theirs = {"lane:all": "not ours", "lanes": "nor this", "breaker": "nor that", "budget": "none of them"}
+        theirs = {OURS: "not ours", "lanes": "nor this", "breaker": "nor that", "budget": "none of them"}
         for name, text in theirs.items():
             await client.set(prefix + name, text)
         await client.hset("sidecar:salt", "field", "not ours either")
         (one,) = await replicas(make, upstream, store, 1)
-        upstream.script(say(429, headers=[("Retry-After", "0.05")]), say(500))
-        assert (await one.ask("GET", "/api/x")).status == 200
-        for garbage in ("", "{", "[]", '{"kind": "lane", "lane": "all", "fields": {"@until": "1e999"}}', "\xff\x00"):
+        async with refused(one, upstream, 0.05) as waiting:
+            upstream.script(say(500))
+            assert (await waiting.first()).status == 200
+        until = '{"kind": "lane", "lane": "endpoint:GET /api/x", "fields": {"@until": "1e999"}}'
+        for garbage in ("", "{", "[]", until, "\xff\x00"):
             await client.publish(f"{prefix}news:0", garbage)
             await client.publish(f"{prefix}news:0", '{"kind": "breaker", "fields": {"open": "1", "@opened": "soon"}}')
         await one.until(lambda: errors(one, "foreign") >= 3)
-        assert (await one.ask("GET", "/api/y")).status == 200
+        assert (await one.ask("GET", "/api/x")).status == 200
         assert is_up(one)
         for name, text in theirs.items():
             assert await client.get(prefix + name) == text
@@ -295,9 +314,9 @@ async def test_somebody_elses_data_under_our_keys_is_left_alone(
 
 
 async def _prefix(sidecar: Running, upstream: Upstream, store: StoreServer) -> str:
-    upstream.script(say(429, headers=[("Retry-After", "0.01")]))
-    await sidecar.ask("GET", "/api/x")
-    return (await store.key("*:lane:all")).removesuffix("lane:all")
+    async with refused(sidecar, upstream, 0.01) as waiting:
+        assert (await waiting.first()).status == 200
+    return (await store.key(LANE)).removesuffix(OURS)
 
 
 async def test_a_store_that_is_emptied_is_told_again(make: Make, upstream: Upstream, store: StoreServer) -> None:
@@ -307,7 +326,7 @@ async def test_a_store_that_is_emptied_is_told_again(make: Make, upstream: Upstr
         await client.flushall()
         for _ in range(3):
             assert (await first.ask("GET", "/api/x")).status == 200
-        await store.key("*:lane:all")
+        await store.key(LANE)
 
 
 async def test_one_that_is_not_there_at_the_start_keeps_nobody_from_serving(
@@ -355,13 +374,10 @@ async def test_without_the_extra_it_says_what_to_install(
 
 
 async def test_a_reload_keeps_the_store_and_what_is_known(make: Make, upstream: Upstream, store: StoreServer) -> None:
-    first, second = await replicas(make, upstream, store)
+    first, second = await replicas(make, upstream, store, clock=RealClock)
     for one in (first, second):
         one.sidecar.apply(one.sidecar.deployment)
-    upstream.script(say(429, headers=[("Retry-After", str(QUIET))]))
-    first.clock.hold()
-    waiting = asyncio.create_task(first.ask("GET", "/api/first"))
-    with contextlib.closing(second.log):
-        await second.until(lambda: is_gated(second))
-    first.clock.release()
-    assert (await waiting).status == 200
+    async with refused(first, upstream, QUIET) as waiting:
+        with contextlib.closing(second.log):
+            await second.until(lambda: is_gated(second))
+        assert (await waiting.first()).status == 200

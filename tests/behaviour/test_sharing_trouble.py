@@ -22,9 +22,10 @@ from sidecar.core.flow.shared_state import JUST_BEGUN, KeyNews
 from sidecar.shared.member import Member
 from sidecar.shared.sharing import StoreSharing
 from tests.behaviour.conftest import Make
-from tests.behaviour.test_sharing import errors, is_gated, is_up, lines, replicas
+from tests.behaviour.test_sharing import LANE, OURS, errors, is_gated, is_up, lines, replicas
 from tests.support.between import Between, between
 from tests.support.clock import RealClock
+from tests.support.refusals import FEWEST, refused
 from tests.support.sidecar import Running
 from tests.support.store import StoreServer, store_server
 from tests.support.upstream import Upstream, say
@@ -58,15 +59,15 @@ async def over(make: Make, upstream: Upstream, port: int, policy: str = "") -> R
 
 async def refused_once(sidecar: Running, upstream: Upstream, store: StoreServer) -> str:
     """After a refusal of a moment ago; returns the key of the lane."""
-    upstream.script(say(429, headers=[("Retry-After", "0.01")]))
-    assert (await sidecar.ask("GET", "/api/x")).status == 200
-    return await store.key("*:lane:all")
+    async with refused(sidecar, upstream, 0.01) as waiting:
+        assert (await waiting.first()).status == 200
+    return await store.key(LANE)
 
 
 async def is_served(sidecar: Running, number: int = 3) -> None:
     async with asyncio.timeout(8):
         for _ in range(number):
-            assert (await sidecar.ask("GET", "/api/y")).status == 200
+            assert (await sidecar.ask("GET", "/api/x")).status == 200
 
 
 def _another_gate(deployment: Deployment) -> Deployment:
@@ -85,31 +86,25 @@ def _another_budget(deployment: Deployment) -> Deployment:
 async def test_a_reload_that_changes_the_rules_is_told_of_the_store(
     make: Make, upstream: Upstream, store: StoreServer, change: Callable[[Deployment], Deployment]
 ) -> None:
-    first, second = await replicas(make, upstream, store)
+    first, second = await replicas(make, upstream, store, clock=RealClock)
     second.sidecar.apply(change(second.sidecar.deployment))
     assert member(second).purse is second.sidecar.listener.router.destinations["api"].purse
     await second.until(lambda: member(second).limiter.shares)
-    upstream.script(say(429, headers=[("Retry-After", "0.4")]))
-    first.clock.hold()
-    waiting = asyncio.create_task(first.ask("GET", "/api/first"))
-    await second.until(lambda: is_gated(second))
-    first.clock.release()
-    assert (await waiting).status == 200
+    async with refused(first, upstream, 0.4) as waiting:
+        await second.until(lambda: is_gated(second))
+        assert (await waiting.first()).status == 200
 
 
 @pytest.mark.parametrize("garbage", ["[" * 200_000, '{"a":' * 50_000, "1" * 5000], ids=["lists", "maps", "digits"])
 async def test_what_cannot_be_read_on_the_channel_is_not_heard(
     make: Make, upstream: Upstream, store: StoreServer, garbage: str
 ) -> None:
-    first, second = await replicas(make, upstream, store)
+    first, second = await replicas(make, upstream, store, clock=RealClock)
     async with store.client() as client:
         assert await client.publish(member(first).channel, garbage) == 2
-    upstream.script(say(429, headers=[("Retry-After", "0.4")]))
-    first.clock.hold()
-    waiting = asyncio.create_task(first.ask("GET", "/api/first"))
-    await second.until(lambda: is_gated(second))
-    first.clock.release()
-    assert (await waiting).status == 200
+    async with refused(first, upstream, 0.4) as waiting:
+        await second.until(lambda: is_gated(second))
+        assert (await waiting.first()).status == 200
 
 
 @pytest.mark.parametrize("reply", [b":abc\r\n", b"HTTP/1.1 200 OK\r\n\r\n", b"\xff\r\n"])
@@ -137,7 +132,7 @@ async def test_one_that_does_not_speak_the_protocol_is_tried_again(
 @pytest.mark.parametrize(
     "value",
     [
-        {"generation": "77", "low": "x"},
+        {"generation": "77", "share": "x"},
         {"generation": "-1", "next": "9e14"},
     ],
     ids=str,
@@ -148,7 +143,7 @@ async def test_a_lane_of_no_sense_is_left_alone(
     (one,) = await replicas(make, upstream, store, 1, clock=RealClock)
     key = await refused_once(one, upstream, store)
     async with store.client() as client:
-        await client.hset(key, mapping={"high": "nan", **value})  # type: ignore[dict-item]
+        await client.hset(key, mapping={"rate": "nan", **value})  # type: ignore[dict-item]
         before = (await client.info("commandstats"))["cmdstat_evalsha"]["calls"]
         await is_served(one)
         after = (await client.info("commandstats"))["cmdstat_evalsha"]["calls"]
@@ -172,7 +167,7 @@ async def test_no_moment_under_our_keys_holds_for_good(
     async with store.client() as client:
         await client.hset(key, mapping=dict.fromkeys(names, value))
         upstream.script(say(429, headers=[("Retry-After", "0.01")]))
-        await one.ask("GET", "/api/y")
+        await one.ask("GET", "/api/x")
         assert 0 < await client.pttl(key) <= 2 * AN_HOUR * 1000
     if value != "9e14" or not {"@until", "@since"} & set(names):  # these may ask for quiet, for an hour at the most
         await is_served(one, 1)
@@ -199,15 +194,18 @@ async def test_somebody_elses_index_is_not_waited_for(make: Make, upstream: Upst
     key = await refused_once(one, upstream, store)
     async with store.client() as client:
         await client.flushall()
-        await client.set(key.removesuffix(":all") + "s", "not ours")
+        await client.set(key.removesuffix(OURS) + "lanes", "not ours")
         await is_served(one)
     assert errors(one, "foreign") >= 1
 
 
-async def test_the_store_holds_so_many_tenants_and_no_more(make: Make, upstream: Upstream, store: StoreServer) -> None:
+async def test_the_store_holds_so_many_tenants_and_no_more(
+    make: Make, upstream: Upstream, store: StoreServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sidecar.shared.journey.OPERATION_SECONDS", 5.0)  # it is about the number, on any machine
     (one,) = await replicas(make, upstream, store, 1)
     now = one.clock.monotonic()
-    pace = rate_limits.begin(now, now + 600, 3, 1.0)
+    pace = rate_limits.begin(now, now + 600, 3, 1.0, slow_start=True)
     await member(one)._tell(KeyNews(f"{n:08x}", Gate(now + 600, now), pace, JUST_BEGUN) for n in range(4500))
     async with store.client() as client:
         found = await client.keys("*:lane:*")
@@ -220,11 +218,14 @@ async def test_the_store_holds_so_many_tenants_and_no_more(make: Make, upstream:
 
 async def test_a_store_a_few_milliseconds_away_is_near_enough(make: Make, upstream: Upstream, way: Between) -> None:
     way.delay_seconds = 0.03
-    one = await over(make, upstream, way.port, "breaker: {of_at_least: 5}")
+    one = await over(make, upstream, way.port, "attempts: 1\nbreaker: {of_at_least: 5}")
     await one.until(lambda: is_up(one))
-    upstream.script(*[say(500) for _ in range(6)], say(429, headers=[("Retry-After", "0.05")]))
-    for _ in range(8):
+    refusals = [say(429, headers=[("Retry-After", "0.05")]) for _ in range(FEWEST)]
+    upstream.script(*refusals, *[say(500) for _ in range(6)])
+    for _ in range(FEWEST + 8):
         await one.ask("GET", "/api/x")
+    assert member(one).limiter.closings["rate"] >= 1
+    assert member(one).limiter.closings["breaker"] >= 1
     assert "shared_store_lost" not in one.log.getvalue()
 
 
@@ -246,7 +247,8 @@ async def test_connections_that_are_cut_anywhere_leave_it_alone_and_sound(
     way.cut_after_bytes = after
     one = await over(make, upstream, way.port)
     await one.until(lambda: len(way.ports) >= 4)
-    upstream.script(say(429, headers=[("Retry-After", "0.05")]))
+    async with refused(one, upstream, 0.05) as waiting:
+        assert (await waiting.first()).status == 200
     await is_served(one, 2)
     way.cut_after_bytes = None
     await one.until(lambda: is_up(one))
@@ -267,13 +269,10 @@ async def test_a_stop_does_not_wait_for_a_store_that_hangs(make: Make, upstream:
     (one,) = await replicas(make, upstream, store, 1, clock=RealClock)
     store.freeze()
     try:
-        upstream.script(say(429, headers=[("Retry-After", "0.01")]))
-        asking = asyncio.create_task(one.ask("GET", "/api/x"))
-        await one.until(lambda: is_gated(one) or asking.done())
-        begun = time.monotonic()
-        await one.sidecar.stop()
-        assert time.monotonic() - begun < 1
-        asking.cancel()
+        async with refused(one, upstream, 0.01):
+            begun = time.monotonic()
+            await one.sidecar.stop()
+            assert time.monotonic() - begun < 1
     finally:
         store.thaw()
 

@@ -13,7 +13,7 @@ def test_the_outcomes_are_the_closed_list() -> None:
 def test_the_reasons_are_the_closed_list() -> None:
     words = (
         "not_retryable attempts deadline wait_too_long not_safe body_too_large spool_failed body_consumed "
-        "response_started budget breaker gate server_says_no login_failed draining switched_off"
+        "response_started budget breaker gate rate concurrency server_says_no login_failed draining switched_off"
     )
     assert [word.value for word in Reason] == words.split()
 

@@ -88,7 +88,7 @@ def test_quotas_of_other_sizes(policy: Policy, rate: float, burst: float, reques
 def test_a_limit_that_is_met_in_full_flow_is_found_too(policy: Policy, rate: float, parameters: dict[str, Any]) -> None:
     figures = stood(varied("quota", parameters, workers=0, rate=rate, seconds=30.0), policy).figures()
     assert figures["ok_share"] == 1
-    assert figures["calls_per_request"] <= 1.02
+    assert figures["calls_per_request"] <= 1.05
     assert figures["ended_seconds"] <= 1.35 * rate * 30 / 50
 
 

@@ -37,6 +37,9 @@ SHAKY_FAILURES: Final = 3
 """While it has just closed again, so many failures in a row are enough."""
 SHAKY_SECONDS: Final = 5.0
 
+FLOOR_PER_SECOND: Final = 3
+"""Successes a second that probes bring, too: an upstream that takes more than that is not down, and is not held."""
+
 FIRST_PAUSE_SECONDS: Final = 0.1
 PAUSE_GROWTH: Final = 1.5
 STEADY_PAUSE_SECONDS: Final = 0.3
@@ -81,20 +84,32 @@ class Breaker:
 
 
 def failed(
-    breaker: Breaker, rule: BreakerRule, now: float, chance: float, succeeded: int = 0, under_way: int = 0
+    breaker: Breaker,
+    rule: BreakerRule,
+    now: float,
+    chance: float,
+    succeeded: int = 0,
+    under_way: int = 0,
+    quiet_until: float = 0.0,
 ) -> Breaker:
     """A failure of the current generation, and how many attempts succeeded since the last one that was told.
 
-    ``under_way``: attempts without a result. An upstream that has many of ours in its hands and refuses more is
-    crowded, not down: so many failures in a row as it holds are needed to open for that.
+    ``quiet_until``: the hint of this failure, in monotonic seconds. ``under_way``: attempts without a result. An
+    upstream that has many of ours in its hands and refuses more is crowded, not down: so many failures in a row as it
+    holds are needed to open for that.
 
     Opens a closed breaker where the rule says so; where it is open, a probe has failed: the next pause is longer.
     """
     if breaker.is_open:
-        return _pause(replace(breaker, state=State.OPEN), now, chance)
+        return _quiet(_pause(replace(breaker, state=State.OPEN), now, chance), now, quiet_until)
     breaker = _count(breaker, rule, now, succeeded + 1, 1)
     breaker = replace(breaker, in_a_row=breaker.in_a_row + 1 if succeeded == 0 else 1)
-    return _open(breaker, now, chance) if _is_down(breaker, rule, now, under_way) else breaker
+    return _quiet(_open(breaker, now, chance), now, quiet_until) if _is_down(breaker, rule, now, under_way) else breaker
+
+
+def _quiet(breaker: Breaker, now: float, until: float) -> Breaker:
+    """No probe before the hint of the failure ends, or before the longest pause has passed."""
+    return replace(breaker, probe_at=max(breaker.probe_at, min(until, now + LONGEST_PAUSE_SECONDS)))
 
 
 def answered(breaker: Breaker, rule: BreakerRule, now: float) -> Breaker:
@@ -159,11 +174,19 @@ def share(breaker: Breaker, rule: BreakerRule, now: float, seconds: float) -> tu
 
 
 def _is_down(breaker: Breaker, rule: BreakerRule, now: float, under_way: int) -> bool:
+    """Enough failures in a row; or too large a share, where it takes no more than probes would bring it (the floor)."""
     is_shaky = 0 <= now - breaker.closed_at < SHAKY_SECONDS
-    if breaker.in_a_row >= max(SHAKY_FAILURES if is_shaky else rule.of_at_least, under_way):
+    is_floor = rule.when_open == "fail" or _succeeded(breaker, rule, now) <= FLOOR_PER_SECOND
+    if breaker.in_a_row >= max(SHAKY_FAILURES if is_shaky and is_floor else rule.of_at_least, under_way):
         return True
     attempts, bad = share(breaker, rule, now, rule.within_seconds)
-    return attempts >= rule.of_at_least and bad >= rule.failures
+    return is_floor and attempts >= rule.of_at_least and bad >= rule.failures
+
+
+def _succeeded(breaker: Breaker, rule: BreakerRule, now: float) -> int:
+    """Within the last second."""
+    first = int((now - 1.0) / _slot_seconds(rule))
+    return sum(count - bad for slot, count, bad in breaker.slots if slot > first)
 
 
 def _open(breaker: Breaker, now: float, chance: float) -> Breaker:

@@ -89,9 +89,9 @@ class ConcurrencyLimit:
     """… and how many came."""
 
 
-def after_outage(now: float, usual_seconds: float, usual_crowd: float) -> ConcurrencyLimit:
+def after_outage(now: float, usual_seconds: float, usual_under_way: float) -> ConcurrencyLimit:
     """Fewer than were usual before, a few at least. ``usual_seconds``: of an answer; both 0 if not known."""
-    return ConcurrencyLimit(max(FIRST, USUAL_SHARE * usual_crowd), True, usual_seconds, 0.0, now)
+    return ConcurrencyLimit(max(FIRST, USUAL_SHARE * usual_under_way), True, usual_seconds, 0.0, now)
 
 
 def overloaded(now: float, under_way: int, usual_seconds: float) -> ConcurrencyLimit:
@@ -99,114 +99,120 @@ def overloaded(now: float, under_way: int, usual_seconds: float) -> ConcurrencyL
     return ConcurrencyLimit(max(FEWEST, under_way * STEPS_BACK), False, usual_seconds, 0.0, now, now)
 
 
-def answered(crowd: ConcurrencyLimit, now: float, seconds: float, was_full: bool) -> ConcurrencyLimit:
+def answered(current: ConcurrencyLimit, now: float, seconds: float, was_full: bool) -> ConcurrencyLimit:
     """A success that took so long; ``was_full``: somebody waits because of the limit."""
-    if now - seconds < crowd.cut_at <= now:
-        return replace(crowd, round_at=now, counted_at=now)  # sent before the last cut: it says nothing about it
+    if now - seconds < current.cut_at <= now:
+        return replace(current, round_at=now, counted_at=now)  # sent before the last cut: it says nothing about it
     seconds = max(seconds, 1e-6)
-    quick = crowd.quick_seconds or seconds
-    full = crowd.was_full or was_full
-    limit = min(MOST, crowd.limit + 1) if crowd.doubling and was_full else crowd.limit
-    slow = crowd.slow + (seconds > _long(crowd, quick))
-    total = crowd.total_seconds + seconds
-    crowd = replace(
-        crowd,
+    quick = current.quick_seconds or seconds
+    full = current.was_full or was_full
+    limit = min(MOST, current.limit + 1) if current.doubling and was_full else current.limit
+    slow = current.slow + (seconds > _long(current, quick))
+    total = current.total_seconds + seconds
+    current = replace(
+        current,
         limit=limit,
         quick_seconds=quick,
-        answers=crowd.answers + 1,
-        counted=crowd.counted + 1,
-        counted_at=crowd.counted_at or crowd.round_at,
+        answers=current.answers + 1,
+        counted=current.counted + 1,
+        counted_at=current.counted_at or current.round_at,
         slow=slow,
         total_seconds=total,
         was_full=full,
     )
-    return _end_round(crowd, now)
+    return _end_round(current, now)
 
 
-def failed(crowd: ConcurrencyLimit, now: float, seconds: float, in_a_row: int) -> ConcurrencyLimit:
+def failed(current: ConcurrencyLimit, now: float, seconds: float, in_a_row: int) -> ConcurrencyLimit:
     """A failure of an attempt that was sent under this limit and took so long.
 
     A few in a row do not wait for the end of the round: who refuses at once makes room at once, and would draw in
     everybody who waits.
     """
-    if now - seconds < crowd.cut_at <= now:
-        return crowd
+    if now - seconds < current.cut_at <= now:
+        return current
     if in_a_row >= FEW_IN_A_ROW:
-        return _begin_round(_cut(replace(crowd, doubling=False, knee=0.0), crowd.limit * STEPS_BACK, now), now)
-    return _end_round(replace(crowd, failures=crowd.failures + 1), now)
+        return _begin_round(_step_back(replace(current, doubling=False, knee=0.0), now), now)
+    return _end_round(replace(current, failures=current.failures + 1), now)
 
 
-def _end_round(crowd: ConcurrencyLimit, now: float) -> ConcurrencyLimit:
+def _end_round(current: ConcurrencyLimit, now: float) -> ConcurrencyLimit:
     """After as many results as the limit, and no sooner than half of what they take: then judge them.
 
     With fewer, answers that come in clumps would look like a rate that they do not have. While it doubles, the limit
     runs ahead of the answers, and half of it is enough.
     """
-    results = crowd.answers + crowd.failures
-    mean = crowd.total_seconds / crowd.answers if crowd.answers else 0.0
-    seconds = now - crowd.round_at
-    enough = max(LEAST_RESULTS, crowd.limit / 2 if crowd.doubling else crowd.limit)
+    results = current.answers + current.failures
+    mean = current.total_seconds / current.answers if current.answers else 0.0
+    seconds = now - current.round_at
+    enough = max(LEAST_RESULTS, current.limit / 2 if current.doubling else current.limit)
     if results < enough or 0 <= seconds < max(LEAST_ROUND_SECONDS, mean / 2):
-        return crowd
-    per_second = crowd.answers / max(seconds, LEAST_ROUND_SECONDS)
-    is_cured = crowd.failures < MANY_FAIL * results and crowd.slow <= MANY_SLOW * crowd.answers
-    is_smaller = crowd.limit <= SMALLER * crowd.most_at
-    is_slow = not is_cured and crowd.was_full and is_smaller and 0 < per_second < COSTLY * crowd.most_per_second
+        return current
+    per_second = current.answers / max(seconds, LEAST_ROUND_SECONDS)
+    is_cured = current.failures < MANY_FAIL * results and current.slow <= MANY_SLOW * current.answers
+    is_smaller = current.limit <= SMALLER * current.most_at
+    is_slow = not is_cured and current.was_full and is_smaller and 0 < per_second < COSTLY * current.most_per_second
     if is_slow:
-        taken_back = max(crowd.limit * (1 + GROWTH), crowd.most_at)
-        judged = replace(crowd, limit=min(MOST, taken_back), quick_seconds=mean, knee=0.0)
-    elif crowd.failures >= MANY_FAIL * results:
-        judged = _cut(replace(crowd, knee=0.0), crowd.limit * STEPS_BACK, now)
+        taken_back = max(current.limit * (1 + GROWTH), current.most_at)
+        judged = replace(current, limit=min(MOST, taken_back), quick_seconds=mean, knee=0.0)
+    elif current.failures >= MANY_FAIL * results:
+        judged = _step_back(replace(current, knee=0.0), now)
     elif not is_cured:
-        judged = _queued(crowd, mean, now)
+        judged = _queued(current, mean, now)
     else:
-        quick = mean if 0 < mean < RECOVERED * crowd.quick_seconds else crowd.quick_seconds
-        judged = replace(crowd, limit=_grown(crowd, now), quick_seconds=quick)
-    most, most_at = FADES * crowd.most_per_second, crowd.most_at
+        quick = mean if 0 < mean < RECOVERED * current.quick_seconds else current.quick_seconds
+        judged = replace(current, limit=_grown(current, now), quick_seconds=quick)
+    most, most_at = FADES * current.most_per_second, current.most_at
     if per_second >= most:
-        most, most_at = per_second, crowd.limit
-    judged = replace(judged, doubling=crowd.doubling and is_cured, most_per_second=most, most_at=most_at)
+        most, most_at = per_second, current.limit
+    judged = replace(judged, doubling=current.doubling and is_cured, most_per_second=most, most_at=most_at)
     return _begin_round(judged, now)
 
 
-def _long(crowd: ConcurrencyLimit, quick_seconds: float) -> float:
+def _long(current: ConcurrencyLimit, quick_seconds: float) -> float:
     """An answer that takes more seconds than this has waited in a queue."""
-    times = SLOW_WHILE_DOUBLING if crowd.doubling else SLOW_BY_NOW if crowd.knee else SLOW
+    times = SLOW_WHILE_DOUBLING if current.doubling else SLOW_BY_NOW if current.knee else SLOW
     return max(times * quick_seconds, quick_seconds + LOOP_SECONDS)
 
 
-def _begin_round(crowd: ConcurrencyLimit, now: float) -> ConcurrencyLimit:
-    return replace(crowd, round_at=now, answers=0, slow=0, failures=0, total_seconds=0.0, was_full=False)
+def _begin_round(current: ConcurrencyLimit, now: float) -> ConcurrencyLimit:
+    return replace(current, round_at=now, answers=0, slow=0, failures=0, total_seconds=0.0, was_full=False)
 
 
-def _cut(crowd: ConcurrencyLimit, limit: float, now: float) -> ConcurrencyLimit:
-    return replace(crowd, limit=max(FEWEST, limit), cut_at=now, counted_at=0.0, counted=0)
+def _cut(current: ConcurrencyLimit, limit: float, now: float) -> ConcurrencyLimit:
+    return replace(current, limit=max(FEWEST, limit), cut_at=now, counted_at=0.0, counted=0)
 
 
-def _queued(crowd: ConcurrencyLimit, mean_seconds: float, now: float) -> ConcurrencyLimit:
+def _step_back(current: ConcurrencyLimit, now: float) -> ConcurrencyLimit:
+    """After failures: smaller, but with room for what the upstream has just been seen to take (Little's law)."""
+    floor = min(current.limit, current.most_per_second * current.quick_seconds)
+    return _cut(current, max(STEPS_BACK * current.limit, floor), now)
+
+
+def _queued(current: ConcurrencyLimit, mean_seconds: float, now: float) -> ConcurrencyLimit:
     """After a round that crawled: what waits inside the upstream is the part of the limit that it does not need.
 
     By Little's law it needs its answers per second times how long one takes where nothing queues: of all answers since
     the last cut, or of this round where that is more, because the limit has grown since. If it crawls by chance, that
     is the limit itself, and hardly anything is lost.
     """
-    if crowd.doubling:
-        return _cut(crowd, crowd.limit * AFTER_DOUBLING, now)
-    per_second = max(crowd.counted / max(now - crowd.counted_at, LEAST_ROUND_SECONDS), crowd.limit / mean_seconds)
-    needed = max(crowd.quick_seconds, LOOP_SECONDS) * per_second
-    knee = min(crowd.limit, max(float(ceil(needed)), MOST_CUT * crowd.limit))
-    is_confirmed = abs(knee - crowd.knee) <= CONFIRMED_WITHIN * knee
-    flat = min(LONGEST_FLAT_SECONDS, 2 * crowd.flat_seconds) if is_confirmed else FIRST_FLAT_SECONDS
-    return _cut(replace(crowd, knee=knee, flat_seconds=flat), knee, now)
+    if current.doubling:
+        return _cut(current, current.limit * AFTER_DOUBLING, now)
+    per_second = max(current.counted / max(now - current.counted_at, LEAST_ROUND_SECONDS), current.limit / mean_seconds)
+    needed = max(current.quick_seconds, LOOP_SECONDS) * per_second
+    knee = min(current.limit, max(float(ceil(needed)), MOST_CUT * current.limit))
+    is_confirmed = abs(knee - current.knee) <= CONFIRMED_WITHIN * knee
+    flat = min(LONGEST_FLAT_SECONDS, 2 * current.flat_seconds) if is_confirmed else FIRST_FLAT_SECONDS
+    return _cut(replace(current, knee=knee, flat_seconds=flat), knee, now)
 
 
-def _grown(crowd: ConcurrencyLimit, now: float) -> float:
+def _grown(current: ConcurrencyLimit, now: float) -> float:
     """The limit after a good round: larger, if it was in the way."""
-    if not crowd.was_full or crowd.doubling:
-        return crowd.limit
-    faster = crowd.limit + max(1.0, GROWTH * crowd.limit)
-    if not crowd.knee:
+    if not current.was_full or current.doubling:
+        return current.limit
+    faster = current.limit + max(1.0, GROWTH * current.limit)
+    if not current.knee:
         return min(MOST, faster)
-    age = max(0.0, now - crowd.cut_at)
-    wanted = crowd.knee * (1 + KNEE_STEP * min(max(0.0, age / crowd.flat_seconds - 1), 100.0) ** 3)
-    return min(MOST, faster, max(crowd.limit, wanted))
+    age = max(0.0, now - current.cut_at)
+    wanted = current.knee * (1 + KNEE_STEP * min(max(0.0, age / current.flat_seconds - 1), 100.0) ** 3)
+    return min(MOST, faster, max(current.limit, wanted))

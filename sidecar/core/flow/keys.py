@@ -1,8 +1,10 @@
-"""What is known of each gate key: its gate, its pace, and who waits behind them.
+"""What is known of each scope: the evidence, its gate, its rate limit, and the exchanges that wait for them.
 
-A lane exists while its key is in trouble, or somebody waits in it. There are many where ``gate.key`` names a header
-with many values, so their number is bounded and the least recently used one is forgotten first, but never one in which
-somebody waits. The values are in ``gate`` and ``rate_limit``; who goes when is told by ``limiter``.
+A scope is what an exchange is one of: an endpoint (method and path shape), a credential or tenant, the whole upstream.
+There are many where a header has many values, so their number is bounded and the least recently used one is forgotten
+first, but never one in which somebody waits. Algorithm: a scope is closed by ``limiter`` on evidence; where nearly all
+is refused its gate closes until the hint ends, else its rate is limited to what was accepted (``rate_limit``). Where
+that has not made refusals rarer it is let go, and left alone for 30 s, then 60 … 600 s (exponential backoff).
 """
 
 from __future__ import annotations
@@ -15,28 +17,83 @@ from typing import Final, Literal
 
 from sidecar.core.flow import gate as gates
 from sidecar.core.flow import rate_limit as rate_limits
+from sidecar.core.flow.evidence import Evidence
 from sidecar.core.flow.gate import Gate
 from sidecar.core.flow.lease import Lease
 from sidecar.core.flow.queue import WaitQueue
 from sidecar.core.flow.rate_limit import RateLimit
 from sidecar.core.flow.ratelimit_headers import NO_RATELIMIT_HEADERS, RateLimitHeaders
 
-__all__ = ["Grant", "KeyState", "Keys", "Kind", "Load", "Result"]
+__all__ = ["CREDENTIALS", "Grant", "KeyState", "Keys", "Kind", "Load", "Result", "endpoint_of", "kind_of", "scopes_of"]
 
 Kind = Literal["ok", "failed", "refused", "busy"]
 
-MOST_LANES: Final = 4096
-"""Gate keys that are remembered without anybody waiting."""
-PACE_KEPT_SECONDS: Final = 30.0
-"""A pace for which nobody had to wait for so long is let go."""
+MOST_KEYS: Final = 4096
+"""Scopes that are remembered without anybody waiting."""
+CLOSED_SHARE: Final = 0.75
+"""Where more than this share is refused, waiting for the hint costs less than finding the rest."""
+INSTANT_SECONDS: Final = 0.2
+"""What was accepted within less than this was a burst, not a rate."""
+FLOOR_PER_SECOND: Final = 2.0
+"""Acceptances a second above which a scope is never shut, but goes on at that rate: the floor, as of slow start."""
+NO_HINT_SECONDS: Final = 0.5
+"""The quiet after refusals without a hint."""
+NEEDED_SECONDS: Final = 5.0
+"""A limit for which nobody had to wait for so long is over."""
+FIRST_COOLING_SECONDS: Final = 30.0
+"""How long a scope is left alone after a limit that did not help; doubled each time."""
+LONGEST_COOLING_SECONDS: Final = 600.0
+"""Its bound: an upstream changes within minutes."""
+JOURNEY_SECONDS: Final = 0.05
+"""What the way of a note adds to the moments in it. A quiet that is longer by no more than this is the one that is
+known here: the echo of what this replica has told itself must not close a gate a second time."""
 LEAST_SHARE: Final = 0.01
+"""Of a rate that several learnt: what one of them goes on with alone at the least."""
 FEWEST_FOR_A_SHARE: Final = 5
-"""Successes of all replicas, before our share among them means anything."""
+"""Acceptances of all replicas, before our share among them means anything."""
+SHAPE_SEGMENTS: Final = 3
+"""Segments of a path that tell endpoints apart; deeper ones name objects more often than not."""
+LONGEST_SEGMENT: Final = 24
+"""Characters; longer segments are names of objects."""
+
+
+def endpoint_of(method: str, path: str) -> str:
+    """The method and the shape of the path: its first segments, with what looks like an object's name left out."""
+    segments = path.split("/", SHAPE_SEGMENTS + 1)[1 : SHAPE_SEGMENTS + 1]
+    shape = "/".join("*" if len(one) > LONGEST_SEGMENT or any(map(str.isdigit, one)) else one for one in segments)
+    return f"{method} /{shape}"
+
+
+CREDENTIALS: Final = ("authorization", "x-api-key", "api-key")
+"""Headers that commonly say on whose account a request goes, where the policy names none."""
+
+
+def scopes_of(endpoint: str, key: str, *, is_keyed: bool) -> tuple[str, ...]:
+    """What a request is one of, narrow first. ``key``: of the tenant or credential, as a digest; empty for none.
+
+    ``is_keyed``: the policy names what quotas go by; then one tenant's endpoint says nothing of another's.
+    """
+    if not key and not is_keyed:
+        return f"endpoint:{endpoint}", ""
+    return f"endpoint:{endpoint}:{key}" if is_keyed else f"endpoint:{endpoint}", f"key:{key}", ""
+
+
+def kind_of(status: int | None, *, holds: bool, hinted: bool) -> Kind:
+    """What an answer says of the upstream: the one classification, for serve and simulate alike.
+
+    ``status``: None for a failure. ``holds``: the policy lets this answer hold others. ``hinted``: it says when to
+    come back.
+    """
+    if status is None or (status >= 500 and not (status == 503 and hinted)):
+        return "failed"
+    if status == 429 and holds:
+        return "refused"
+    return "busy" if status >= 500 else "ok"
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What the loop knows of an upstream at the moment in which trouble begins."""
+    """What the loop knows of an upstream at this moment."""
 
     usual_seconds: float = 0.0
     """How long an answer usually takes (the median); 0 if not known."""
@@ -48,205 +105,274 @@ class Result:
 
     kind: Kind
     """``ok``: any answer that is no sign of trouble, 404 too. ``failed``: 5xx, or no answer. ``refused``: 429.
-    ``busy``: 503 with a hint that closes the gate."""
+    ``busy``: 503 with a hint."""
     seconds: float = 0.0
     """How long the attempt took."""
     opens_at: float | None = None
     """``Decision.gate_until``: monotonic seconds until which the upstream asked for quiet."""
     figures: RateLimitHeaders = NO_RATELIMIT_HEADERS
+    is_first: bool = True
+    """Whether it was the first send of its exchange: only those are evidence, since a request that is refused once is
+    likely to be refused again, and would be counted five times over."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a shared store has answered for one lane."""
+    """What a shared store has answered for one scope."""
 
     generation: int
-    """Of the pace that it is about."""
+    """Of the rate limit that it is about."""
     moments_seconds: tuple[float, ...]
     """From now."""
     again_seconds: float
     """Ask again no sooner than after this."""
     taken: int
-    """By all replicas together, since the last refusal that counted."""
+    """By all replicas together, in this generation."""
     recent: float
-    """The moving rate of their successes."""
+    """The moving rate of their acceptances."""
 
 
 @dataclass(slots=True)
 class KeyState:
-    """Of one gate key."""
+    """Of one scope."""
 
     gate: Gate = Gate()
-    pace: RateLimit | None = None
-    held: WaitQueue = field(default_factory=WaitQueue)
-    taken: int = 0
-    """Successes since the gate was closed last."""
+    rate: RateLimit | None = None
+    queue: WaitQueue = field(default_factory=WaitQueue)
+    evidence: Evidence = field(default_factory=Evidence)
     needed_at: float = 0.0
     """When somebody last had to wait here."""
+    cool_until: float = 0.0
+    """Monotonic seconds until which it is left alone: holding did not help."""
+    cooling_seconds: float = FIRST_COOLING_SECONDS
+    taken: int = 0
+    """Acceptances of this replica in the present generation …"""
+    total: int = 0
+    """… and of all, as far as the store has told."""
     lease: Lease = field(default_factory=Lease)
     whole: RateLimit | None = None
-    """The pace of all replicas, while this one goes on alone with its share of it."""
+    """The limit of all replicas, while this one goes on alone with its share of it."""
     is_leased: bool = False
-    """Whether a store that is shared with others says when one may go, in place of the pace alone."""
+    """Whether a store that is shared with others says when one may go, in place of the limit alone."""
+
+    def is_closed(self, now: float) -> bool:
+        """Whether it holds anybody: by its gate or by its rate."""
+        return self.rate is not None or gates.left_seconds(self.gate, now) > 0
+
+    def is_cooling(self, now: float) -> bool:
+        return 0 < self.cool_until - now <= LONGEST_COOLING_SECONDS
 
     def ready_at(self, now: float) -> float:
         """When the next one may go; infinity if that is not known yet."""
-        left = gates.left_seconds(self.gate, now)
-        if left > 0:
-            return now + left
-        if self.pace is None:
+        if gates.left_seconds(self.gate, now) > 0:
+            return now + gates.probe_seconds(self.gate, now)
+        if self.rate is None:
             return now
-        return self.lease.ready_at() if self.is_leased else rate_limits.ready_at(self.pace, now)
+        return self.lease.ready_at() if self.is_leased else rate_limits.ready_at(self.rate, now)
 
     def expected_at(self, now: float) -> float:
-        """The same for who is turned away, as a guess where it is not known; never infinity."""
-        at = self.ready_at(now)
-        if at < float("inf") or self.pace is None:
-            return at
-        return max(self.lease.ask_at, rate_limits.ready_at(self.pace, now))
+        """When one that comes now would have its turn, as a guess; never infinity."""
+        opens_at = now + gates.left_seconds(self.gate, now)
+        if self.rate is None:
+            return opens_at
+        turn = max(opens_at, rate_limits.ready_at(self.rate, now))
+        return turn + self.queue.waiting / max(rate_limits.rate_at(self.rate, turn), 1e-6)
 
-    def take(self, now: float) -> bool:
-        """Whether one may go now; then the pace has been charged for it."""
-        pace = self.pace
-        if gates.left_seconds(self.gate, now) <= 0:
-            if pace is None:
-                return True
-            if self.is_leased:
-                return self.lease.take(now)
-            pace = rate_limits.take(pace, now)
-            if pace is not None:
-                self.pace = pace
-                return True
+    def may_go(self, now: float) -> bool:
+        """Whether one may go now. Where it may not, somebody needs the limit."""
+        if self.ready_at(now) <= now:
+            return True
         self.needed_at = now
         return False
 
-    def succeeded(self, now: float, generation: int) -> None:
-        """One was taken."""
-        self.taken += 1
-        if self.pace is not None:
-            self.lease.untold += generation == self.pace.generation
-            self.pace = rate_limits.succeeded(self.pace, now, generation)
+    def take(self, now: float) -> None:
+        """One goes; ``may_go`` has said so."""
+        if gates.left_seconds(self.gate, now) > 0:
+            self.gate = gates.probe(self.gate, now)
+        elif self.rate is not None and self.is_leased:
+            self.lease.take(now)
+        elif self.rate is not None:
+            self.rate = rate_limits.take(self.rate, now) or self.rate
 
-    def refused(self, result: Result, now: float, generation: int, before: tuple[int, float]) -> bool:
-        """The gate closes; the rate is learnt from a 429, and from a 503 with a hint where others are taken.
+    def close(self, result: Result, now: float, before_per_second: float) -> None:
+        """The evidence says that it is being refused: quiet until the hint ends, or at the rate that was accepted.
 
-        ``before``: what the upstream took of late, and in how many seconds. True if this was a 503 of one that takes
-        nothing: it is down, and comes back as after an outage.
+        ``before_per_second``: what it took before anything was counted; 0 if that is not known.
         """
-        was_open = gates.left_seconds(self.gate, now) <= 0
-        self.lease.void()
-        self.gate = gates.close(self.gate, now if result.opens_at is None else result.opens_at, now)
+        accepted, refused, seconds = self.evidence.recent(now)
+        share = refused / max(1, accepted + refused)
         self.needed_at = now
+        self.lease.void()
+        is_instant = seconds < INSTANT_SECONDS
+        if is_instant and share < CLOSED_SHARE:
+            return  # what was accepted may be a burst: it says no rate, and closing would undercut it
+        if share >= CLOSED_SHARE and (is_instant or accepted <= FLOOR_PER_SECOND * max(1.0, seconds)):
+            self._shut(result, now, share, max(before_per_second, accepted / max(seconds, 1.0)))
+        elif result.kind == "refused" or accepted:
+            self.rate = rate_limits.begin(now, now, accepted / max(seconds, INSTANT_SECONDS), share, slow_start=False)
+            self.taken = 0
+
+    def _quiet(self, result: Result, now: float) -> float:
+        """The gate is closed until the hint of this refusal ends; when that is."""
+        opens_at = now + NO_HINT_SECONDS if result.opens_at is None else result.opens_at
+        self.gate = gates.close(self.gate, opens_at, now)
         opens_at = now + gates.left_seconds(self.gate, now)
-        taken, self.taken = self.taken, 0 if was_open else self.taken
-        if self.pace is not None:
-            if result.kind == "refused" or self.pace.taken:
-                self.pace = rate_limits.refused(self.pace, now, opens_at, generation, now - result.seconds)
-            return False
+        if self.rate is not None:
+            self.rate = rate_limits.held_until(self.rate, opens_at)
+        return opens_at
+
+    def _shut(self, result: Result, now: float, share: float, per_second: float) -> None:
+        opens_at = self._quiet(result, now)
         if result.kind == "refused":
-            self.pace = rate_limits.begin(now, opens_at, *before)
-            return False
-        if was_open and taken:
-            self.pace = rate_limits.begin(now, opens_at, taken, 1.0)
-        return was_open and not taken
+            self.rate = rate_limits.begin(now, opens_at, per_second, share, slow_start=True)
+            self.taken = 0
 
-    def informed(self, figures: RateLimitHeaders, now: float) -> None:
-        """What an answer said of the quota matters only where there is a pace."""
-        if self.pace is not None:
-            self.pace = rate_limits.informed(self.pace, figures, now)
+    def told(self, result: Result, now: float) -> bool:
+        """An answer to one that was sent while it was closed. False: holding has not helped, it is let go."""
+        sent_at, limit = now - result.seconds, self.rate
+        is_shut = gates.left_seconds(self.gate, now) > 0
+        if result.kind in ("refused", "busy"):
+            if is_shut:
+                self._quiet(result, now)
+            elif limit is not None and limit.slow_start and not limit.accepted and sent_at >= limit.since:
+                self._shut(result, now, limit.share, limit.rate / 2)  # nothing goes yet
+            elif limit is not None:
+                self.rate = rate_limits.refused(limit, now, sent_at)
+                if rate_limits.is_useless(self.rate):
+                    return False
+                if self.rate.generation != limit.generation:
+                    self.cooling_seconds, self.taken, self.total = FIRST_COOLING_SECONDS, 0, 0
+                    self.lease.void()
+        elif result.kind == "ok":
+            if is_shut and sent_at > self.gate.closed_at:  # a probe was answered
+                self.gate = Gate()
+                if limit is not None:
+                    self.rate = limit = replace(limit, since=now, at=now, tokens=0.0)
+            if limit is not None:
+                self.taken += sent_at >= limit.since
+                self.lease.untold += sent_at >= limit.since
+                self.rate = rate_limits.succeeded(limit, now, sent_at)
+        if self.rate is not None:
+            self.rate = rate_limits.informed(self.rate, result.figures, now)
+        return True
 
-    def told(self, gate: Gate, pace: RateLimit | None, now: float) -> None:
-        """What another replica knows: the longer quiet holds, and a pace that is not ours replaces it."""
+    def let_go(self, now: float) -> None:
+        """Nobody is held here, and nobody will be for a while."""
+        self.gate, self.rate, self.whole = Gate(), None, None
+        self.cool_until = now + self.cooling_seconds
+        self.cooling_seconds = min(LONGEST_COOLING_SECONDS, 2 * self.cooling_seconds)
+        self.evidence.clear()
+        self.lease.void()
+
+    def adopt(self, gate: Gate, rate: RateLimit | None, now: float) -> None:
+        """What another replica knows: the longer quiet holds, and a limit that is not ours replaces it."""
         opens_at = now + gates.left_seconds(gate, now)
-        if opens_at > now + gates.left_seconds(self.gate, now):
-            self.gate = gate
+        if opens_at > now + gates.left_seconds(self.gate, now) + JOURNEY_SECONDS:
+            self.gate = replace(gate, probe_at=now + gates.LOOK_AGAIN_SECONDS)
             self.needed_at = now
             self.lease.void()
-            if self.pace is not None:
-                self.pace = rate_limits.held_until(self.pace, opens_at)
-        if pace is not None and (self.pace is None or pace.generation != self.pace.generation):
-            self.pace, self.taken = pace, 0
+            if self.rate is not None:
+                self.rate = rate_limits.held_until(self.rate, opens_at)
+        if rate is not None and (self.rate is None or rate.generation != self.rate.generation):
+            self.rate, self.taken, self.total = rate, 0, 0
             self.lease = Lease()
             self.needed_at = now
 
     def granted(self, reply: Grant, now: float) -> None:
         """The store has answered: moments, and what all replicas together were taken."""
-        if self.pace is None or reply.generation != self.pace.generation:
+        if self.rate is None or reply.generation != self.rate.generation:
             return
         if self.lease.granted(reply.moments_seconds, reply.again_seconds, now):
             self.needed_at = now
-        self.pace = replace(self.pace, taken=reply.taken + self.lease.untold, recent=reply.recent, recent_at=now)
+        self.total = reply.taken + self.lease.untold
+        self.rate = replace(self.rate, recent=reply.recent, recent_at=now)
 
     def lend(self, *, leased: bool) -> None:
         """Begin to go by the store, or go on alone: with the share of the rate that was our own of late."""
-        if self.is_leased and not leased and self.pace is not None:
-            known = self.pace.taken >= FEWEST_FOR_A_SHARE
-            share = min(1.0, max(LEAST_SHARE, self.taken / self.pace.taken)) if known else 1.0
-            self.whole, self.pace = self.pace, rate_limits.scaled(self.pace, share)
-        elif leased and not self.is_leased and self.whole is not None and self.pace is not None:
-            if self.whole.generation == self.pace.generation:  # nothing was learnt meanwhile
-                self.pace = rate_limits.held_until(self.whole, self.pace.since)
+        if self.is_leased and not leased and self.rate is not None:
+            known = self.total >= FEWEST_FOR_A_SHARE
+            share = min(1.0, max(LEAST_SHARE, self.taken / self.total)) if known else 1.0
+            self.whole, self.rate = self.rate, rate_limits.scaled(self.rate, share)
+        elif leased and not self.is_leased and self.whole is not None and self.rate is not None:
+            if self.whole.generation == self.rate.generation:  # nothing was learnt meanwhile
+                self.rate = rate_limits.held_until(self.whole, self.rate.since)
             self.whole = None
         self.is_leased = leased
         self.lease.void()
 
+    def relax(self, now: float) -> None:
+        """A limit that nobody has needed for a while is over."""
+        if self.rate is not None and not self.queue.waiting and gates.left_seconds(self.gate, now) <= 0:
+            begun = max(self.needed_at, min(self.rate.since, now))
+            if not 0 <= now - begun < NEEDED_SECONDS:
+                self.rate = None
+
     def is_over(self, now: float) -> bool:
-        """Nobody waits, the gate is open, and the pace has not been in anybody's way for long."""
-        if self.held.waiting or gates.left_seconds(self.gate, now) > 0:
-            return False
-        return self.pace is None or not 0 <= now - self.needed_at < PACE_KEPT_SECONDS
+        """It holds nobody, and nothing that is known of it matters any more."""
+        return not (
+            self.queue.waiting or self.is_closed(now) or self.is_cooling(now) or self.evidence.has_refusals(now)
+        )
 
 
 class Keys:
-    """The lanes by key, least recently used first; an empty one is false."""
+    """The scopes by name, least recently used first; an empty one is false."""
 
-    __slots__ = ("_by_key", "_leased")
+    __slots__ = ("_by_name", "_leased")
 
     def __init__(self) -> None:
-        self._by_key: OrderedDict[str, KeyState] = OrderedDict()
+        self._by_name: OrderedDict[str, KeyState] = OrderedDict()
         self._leased = False
 
     def __len__(self) -> int:
-        return len(self._by_key)
+        return len(self._by_name)
 
-    def get(self, key: str) -> KeyState | None:
-        """The lane of this key, if it is in trouble."""
-        return self._by_key.get(key)
+    def get(self, name: str) -> KeyState | None:
+        """What is known of it, if anything."""
+        return self._by_name.get(name)
 
-    def use(self, key: str) -> KeyState:
-        """The lane of this key, which is the most recently used one now."""
-        lane = self._by_key.get(key)
-        if lane is None:
-            lane = self._by_key[key] = KeyState(is_leased=self._leased)
+    def use(self, name: str) -> KeyState:
+        """The state of this scope, which is the most recently used one now."""
+        state = self._by_name.get(name)
+        if state is None:
+            state = self._by_name[name] = KeyState(is_leased=self._leased)
         else:
-            self._by_key.move_to_end(key)
-        return lane
+            self._by_name.move_to_end(name)
+        return state
 
     def lend(self, *, leased: bool) -> None:
         """A shared store is there, or gone."""
         self._leased = leased
-        for lane in self._by_key.values():
-            lane.lend(leased=leased)
+        for state in self._by_name.values():
+            state.lend(leased=leased)
 
     def items(self) -> Iterator[tuple[str, KeyState]]:
-        """Every key with its lane."""
-        return iter(self._by_key.items())
+        """Every scope with its state."""
+        return iter(self._by_name.items())
 
     def latest(self, most: int) -> list[tuple[str, KeyState]]:
         """So many, those used last; in the order of their use."""
-        return list(islice(reversed(self._by_key.items()), most))[::-1]
+        return list(islice(reversed(self._by_name.items()), most))[::-1]
 
     def closed(self, now: float) -> int:
         """How many gates are closed at this moment."""
-        return sum(gates.left_seconds(lane.gate, now) > 0 for lane in self._by_key.values())
+        return sum(gates.left_seconds(state.gate, now) > 0 for state in self._by_name.values())
+
+    def clear(self) -> None:
+        """Forget everything but the exchanges that wait."""
+        kept = {name: state.queue for name, state in self._by_name.items() if state.queue.waiting}
+        self._by_name.clear()
+        for name, queue in kept.items():
+            self.use(name).queue = queue
 
     def forget(self, now: float) -> None:
         """Those that are over, and those that are too many; the least recently used first."""
-        for _ in range(len(self._by_key)):
-            key, lane = next(iter(self._by_key.items()))
-            if lane.held.waiting and len(self._by_key) > MOST_LANES:
-                self._by_key.move_to_end(key)
-            elif lane.is_over(now) or (len(self._by_key) > MOST_LANES and not lane.held.waiting):
-                del self._by_key[key]
+        for _ in range(len(self._by_name)):
+            name, state = next(iter(self._by_name.items()))
+            state.relax(now)
+            is_too_many = len(self._by_name) > MOST_KEYS
+            if state.queue.waiting and is_too_many:
+                self._by_name.move_to_end(name)
+            elif state.is_over(now) or is_too_many:
+                del self._by_name[name]
             else:
                 break

@@ -1,10 +1,14 @@
-"""What stands between the loop and one upstream: gates, rate_limits, breaker and crowd together, and those who wait.
+"""What stands between the loop and one upstream: evidence, gates, rates, breaker and concurrency, and those who wait.
 
 While ``calm`` is true nobody has to ask, and an exchange pays one test of that attribute. Trouble is told by
-``finished``; from then on every send asks, and every result is told, until the trouble is over. The values are in
-``gate``, ``rate_limit``, ``breaker`` and ``concurrency_limit``; exchanges wait in ``queue``. It acts on
-nothing: time and chance are arguments, and the loop learns from ``release`` whom to wake and from ``next_at`` when to
-ask again. What may be retried at all, and when at the earliest, is ``decide``'s to say, before anybody asks here.
+``finished``; from then on every send asks, and every result is told, until the trouble is over.
+
+Algorithm: a refusal closes the widest scope of its exchange that the evidence speaks of (``evidence``), but a wide one
+only if requests unlike this one are refused as well: without its own endpoint and without its own credential the share
+must still be significant. Invariants: one refusal among many successes holds nobody else; nobody is held past the
+deadline; what holding has not improved is let go. It acts on nothing: time and chance are arguments, and the loop
+learns from ``release`` whom to wake and from ``next_at`` when to ask again. ``forecast`` tells ``decide`` the same
+facts before anybody waits or pays.
 """
 
 from __future__ import annotations
@@ -12,29 +16,63 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from sidecar.core.flow import breaker as breakers
 from sidecar.core.flow import concurrency_limit as concurrency_limits
+from sidecar.core.flow import rate_limit as rate_limits
 from sidecar.core.flow.breaker import Breaker
 from sidecar.core.flow.concurrency_limit import ConcurrencyLimit
-from sidecar.core.flow.gate import Gate, left_seconds
-from sidecar.core.flow.keys import Keys, KeyState, Load, Result
-from sidecar.core.flow.queue import Deadlines, Ticket, TicketState
+from sidecar.core.flow.evidence import is_evidence
+from sidecar.core.flow.gate import left_seconds
+from sidecar.core.flow.keys import (
+    FIRST_COOLING_SECONDS,
+    LONGEST_COOLING_SECONDS,
+    Keys,
+    KeyState,
+    Load,
+    Result,
+)
+from sidecar.core.flow.queue import HELD_BY, Deadlines, HeldBy, Ticket, TicketState
 from sidecar.core.policy import BreakerRule, GateRule
 from sidecar.core.words import Reason
 
-__all__ = ["Hold", "Limiter", "Load", "Result"]
+__all__ = ["Forecast", "Hold", "Limiter", "Load", "Result"]
 
+UPSTREAM: Final = ""
+"""The name of the widest scope: everything that is sent there."""
 MOST_HELD_BYTES: Final = 256 << 20
+"""Of request bodies, while their exchanges wait."""
+QUEUES: Final = 10
+"""All queues together hold at most this many times what one may hold."""
 LEAST_PAUSE_SECONDS: Final = 0.001
 """Between two looks at those who wait: what a timer can tell apart."""
 LEAST_TICK_SECONDS: Final = 0.5
-CROWD_KEPT_SECONDS: Final = 3.0
-"""A limit on how many may be under way is let go when nobody has had to wait for it for so long."""
+"""Between two samples of what was sent."""
+FEW_SCOPES: Final = 8
+"""Closed scopes that are looked at after each answer; more of them only every ``RELAX_SECONDS``."""
+RELAX_SECONDS: Final = 0.25
+"""Between two looks at many closed scopes, so that thousands cost no more than a few."""
+CONCURRENCY_KEPT_SECONDS: Final = 3.0
+"""A limit on the number under way is let go when nobody has had to wait for it for this long."""
 CROWDED_SECONDS: Final = 0.25
-"""The breaker's share of failures among its ``of_at_least`` attempts within this time: too many at once. So is half of
-``of_at_least`` in a row. To be wrong here costs little: a third fewer at once, for a moment."""
+"""The breaker's share of failures among its ``of_at_least`` attempts within this time means too many at once, and so do
+half of ``of_at_least`` in a row. To be wrong here costs a third fewer at once, for a moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What one more send of these scopes would meet now: facts for ``decide``, which judges them."""
+
+    breaker_open: bool = False
+    """The breaker is open, and the policy says to answer at once."""
+    gate_closed_until: float = 0.0
+    """Monotonic seconds; a probe may go before."""
+    rate_ready_at: float = 0.0
+    """Monotonic seconds at which its turn would come."""
+    full: Reason | None = None
+    """No place is left to wait in, and what the others wait for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,21 +96,29 @@ class Limiter:
     __slots__ = (
         "_breaker_rule",
         "_calm_generation",
+        "_closed",
+        "_closed_by",
+        "_concurrency_cool_until",
+        "_concurrency_cooling_seconds",
+        "_concurrency_failed",
         "_concurrency_generation",
-        "_crowd_needed_at",
+        "_concurrency_needed_at",
+        "_concurrency_results",
+        "_concurrency_share",
         "_deadlines",
         "_ended",
         "_failed_at",
         "_gate_rule",
-        "_lanes",
+        "_keys",
         "_load",
         "_queued",
+        "_relaxed_at",
         "_samples",
         "_usual_per_second",
         "breaker",
         "calm",
         "closings",
-        "crowd",
+        "concurrency",
         "lent",
         "openings",
         "sends",
@@ -88,17 +134,21 @@ class Limiter:
         """Nobody has to ask, and no success has to be told."""
         self.sends = 0
         """Every attempt that was begun; counted by the loop, calm or not."""
-        self.breaker = Breaker()
-        self.crowd: ConcurrencyLimit | None = None
         self.lent: set[object] = set()
-        """One entry for each attempt that is under way, calm or not: whoever begins one puts something of its own in
-        (its ticket is in since it was admitted), whoever ends it takes that out. To take out twice is harmless."""
+        """One entry for each attempt that is under way, calm or not: the caller that begins one puts a token of its own
+        in (its ticket is in since it was admitted), and takes it out at its end. To take out twice is harmless."""
+        self.breaker = Breaker()
+        self.concurrency: ConcurrencyLimit | None = None
         self.waiting = 0
         self.waiting_bytes = 0
-        self.closings = dict.fromkeys(("gate", "breaker", "rate", "concurrency"), 0)
+        self.closings: dict[HeldBy, int] = dict.fromkeys(HELD_BY, 0)
         """How often each of them began to hold."""
-        self.openings = dict.fromkeys(self.closings, 0)
-        self._lanes = Keys()
+        self.openings: dict[HeldBy, int] = dict.fromkeys(HELD_BY, 0)
+        self._keys = Keys()
+        self._closed: dict[str, KeyState] = {}
+        """Scopes that hold somebody, by gate or by rate."""
+        self._closed_by: dict[str, HeldBy] = {}
+        """What each of them held by when it closed."""
         self._queued: OrderedDict[str, KeyState] = OrderedDict()
         self._deadlines = Deadlines()
         self._ended = 0
@@ -109,75 +159,142 @@ class Limiter:
         """Sends, before the present trouble."""
         self._calm_generation = self.breaker.generation
         self._concurrency_generation = 0
-        self._crowd_needed_at = 0.0
+        self._concurrency_needed_at = 0.0
+        self._concurrency_cool_until = 0.0
+        """Monotonic seconds until which the number under way is left alone: limiting it did not help."""
+        self._concurrency_cooling_seconds = FIRST_COOLING_SECONDS
+        self._concurrency_share = 1.0
+        """Of failures among the results, before the present limit."""
+        self._concurrency_results = 0
+        """Of attempts that were sent under the present limit, and how many of them failed."""
+        self._concurrency_failed = 0
         self._failed_at = -1e9
+        self._relaxed_at = -1e9
 
     @property
     def under_way(self) -> int:
         """Attempts that were admitted, or sent in calm, and have no result yet."""
         return len(self.lent)
 
+    def configure(self, breaker: BreakerRule, gate: GateRule) -> None:
+        """Other rules from now on; what was learnt stays."""
+        self._breaker_rule, self._gate_rule = breaker, gate
+
+    def open(self, now: float) -> None:
+        """Forget everything that was learnt. Call ``release`` then: all that wait are admitted."""
+        for scope in list(self._closed):
+            self._opened(scope)
+        self._keys.clear()
+        self._queued = OrderedDict((name, state) for name, state in self._keys.items() if state.queue.waiting)
+        if self.breaker.is_open:
+            self._set_breaker(breakers.closed_elsewhere(self.breaker, now), now)
+        self.breaker = Breaker(generation=self.breaker.generation + 1)
+        self._limit(None, now)
+        self._relax(now)
+
     # -- before a send -----------------------------------------------------------------------------------
 
+    def forecast(self, scopes: tuple[str, ...], now: float, size_bytes: int = 0) -> Forecast:
+        """What one more send of these scopes would meet at this moment."""
+        if self.calm:
+            return Forecast()
+        fails = self.breaker.is_open and self._breaker_rule.when_open == "fail"
+        states = [state for name in scopes if (state := self._closed.get(name)) is not None]
+        until = max((now + left for state in states if (left := left_seconds(state.gate, now)) > 0), default=0.0)
+        rated = max((state.expected_at(now) for state in states if state.rate is not None), default=0.0)
+        full = self._reason(scopes, now) if self._is_queue_full(self._queue_of(scopes, now), size_bytes) else None
+        return Forecast(
+            fails and not breakers.may_probe(self.breaker, now), until, rated if rated > until else 0.0, full
+        )
+
     def ask(self, ticket: Ticket, now: float) -> None:
-        """Join the queue, or be rejected at once. Then call ``release``, which may admit it in the same breath."""
+        """Join the queue, or be rejected at once. Then call ``release``, which may admit it in the same breath.
+
+        What is to be sent again was judged by ``decide`` before it waited: only its deadline and a full queue turn it
+        away here.
+        """
         ticket.asked_at = now
-        lane = self._lanes.get(ticket.key)
-        objection = self._objection(ticket, lane, now)
+        objection = self._objection(ticket, now)
         if objection is not None:
             self._reject(ticket, objection, now)
             return
-        lane = self._lanes.use(ticket.key)
+        ticket.queue = self._queue_of(ticket.scopes, now)
         ticket.state = TicketState.WAITING
-        ticket.by = "breaker" if self.breaker.is_open else "gate"
-        lane.held.put(ticket)
-        self._queued[ticket.key] = lane
-        self._deadlines.put(ticket)
+        ticket.by, ticket.scope = self._cause(ticket.scopes, now)
+        state = self._keys.use(ticket.queue)
+        state.queue.put(ticket)
+        self._queued[ticket.queue] = state
+        self._deadlines.put(ticket, self._patience_at(ticket, now))
         self.waiting += 1
         self.waiting_bytes += ticket.size_bytes
 
-    def _objection(self, ticket: Ticket, lane: KeyState | None, now: float) -> Reason | None:
+    def _objection(self, ticket: Ticket, now: float) -> Reason | None:
         if ticket.deadline_at <= now:
             return Reason.DEADLINE
-        if (
-            self.breaker.is_open
-            and self._breaker_rule.when_open == "fail"
-            and not breakers.may_probe(self.breaker, now)
-        ):
+        facts = self.forecast(ticket.scopes, now, ticket.size_bytes)
+        if facts.full is not None or ticket.number > 1:
+            return facts.full
+        if facts.breaker_open:
             return Reason.BREAKER
-        left = 0.0 if lane is None else left_seconds(lane.gate, now)
-        if left > ticket.max_wait_seconds or (left > 0 and now + left >= ticket.deadline_at):
+        left = facts.gate_closed_until - now
+        if (left > ticket.max_wait_seconds or (left > 0 and now + left >= ticket.deadline_at)) and not self._may_go(
+            ticket, now
+        ):
             return Reason.GATE
-        if self.waiting >= max(1, self._gate_rule.queue) or self.waiting_bytes + ticket.size_bytes > MOST_HELD_BYTES:
-            return Reason.BREAKER if self.breaker.is_open or self.crowd is not None else Reason.GATE
         return None
+
+    def _patience_at(self, ticket: Ticket, now: float) -> float:
+        """Until when it is held at the latest: where a gate stays closed, no longer than its own retries would take."""
+        hints = [state.gate.until - state.gate.closed_at for state in self._closed_of(ticket)]
+        patience = max(hints, default=0.0) * max(1, ticket.sends_left)
+        return min(ticket.deadline_at, now + patience) if patience > 0 else ticket.deadline_at
+
+    def _queue_of(self, scopes: tuple[str, ...], now: float) -> str:
+        """The narrowest scope that is closed; else the tenant's, so that one's waiting does not fill another's."""
+        for name in scopes:
+            if name in self._closed:
+                return name
+        return scopes[-2] if len(scopes) > 1 else scopes[-1]
+
+    def _is_queue_full(self, name: str, size_bytes: int) -> bool:
+        most, state = max(1, self._gate_rule.queue), self._keys.get(name)
+        many = state is not None and state.queue.waiting >= most
+        return many or self.waiting >= QUEUES * most or self.waiting_bytes + size_bytes > MOST_HELD_BYTES
+
+    def _cause(self, scopes: tuple[str, ...], now: float) -> tuple[HeldBy, str]:
+        """What holds an exchange of these scopes now, and its scope."""
+        if self.breaker.is_open:
+            return "breaker", UPSTREAM
+        for name in scopes:
+            state = self._closed.get(name)
+            if state is not None and state.ready_at(now) > now:
+                return ("gate" if left_seconds(state.gate, now) > 0 else "rate"), name
+        return "concurrency" if self._is_full() else "rate" if self._closed else "concurrency", UPSTREAM
+
+    def _reason(self, scopes: tuple[str, ...], now: float) -> Reason:
+        return HELD_BY[self._cause(scopes, now)[0]]
 
     def leave(self, ticket: Ticket, now: float) -> None:
         """The exchange was given up, while it waited or while its attempt was under way: its place is free."""
         if ticket.state is TicketState.WAITING:
-            self._settle(ticket, TicketState.GONE)
+            self._settle(ticket, TicketState.GONE, now)
         elif ticket.state is TicketState.ADMITTED:
             ticket.state = TicketState.GONE
             self.lent.discard(ticket)
             if not self.calm and ticket.is_probe and ticket.breaker_generation == self.breaker.generation:
                 self._set_breaker(breakers.probe_lost(self.breaker, now), now)
 
-    def open(self, now: float) -> None:
-        """Forget everything that was learnt. Call ``release`` then: all that wait are admitted."""
-        for _, lane in self._lanes.latest(len(self._lanes)):
-            lane.gate, lane.pace = Gate(), None
-            lane.lease.void()
-        self._set_breaker(Breaker(generation=self.breaker.generation + 1), now)
-        self.crowd = None
-        self._relax(now)
-
     # -- who may go --------------------------------------------------------------------------------------
 
     def release(self, now: float, chance: float) -> list[Ticket]:
         """Whoever is admitted or rejected at this moment. Call it after every other call, and at ``next_at``."""
         settled = self._deadlines.due(now)
-        for late in settled:
-            self._reject(late, Reason.BREAKER if late.by == "breaker" else Reason.GATE, now)
+        for late in list(settled):
+            if late.deadline_at > now and not any(left_seconds(each.gate, now) > 0 for each in self._closed_of(late)):
+                settled.remove(late)
+                self._deadlines.put(late, late.deadline_at)  # the gate has opened: its turn comes
+            else:
+                self._reject(late, HELD_BY[late.by], now)
         while self.waiting and (ticket := self._next(now, chance)) is not None:
             settled.append(ticket)
         if not self.waiting:
@@ -192,84 +309,117 @@ class Limiter:
             return None
         at = self._deadlines.next_at()
         if self.breaker.is_open or not self._is_full():
-            ready = min((lane.ready_at(now) for lane in self._queued.values() if lane.held.waiting), default=at)
+            ready = min(
+                (self._turn_at(state, now) for state in self._queued.values() if state.queue.waiting), default=at
+            )
             at = min(at, max(ready, self.breaker.probe_at) if self.breaker.is_open else ready)
         return max(at, now + LEAST_PAUSE_SECONDS)
+
+    def _turn_at(self, state: KeyState, now: float) -> float:
+        """When the first of those who wait there may go, as far as its scopes are concerned."""
+        ticket = state.queue.peek()
+        return now if ticket is None else max((each.ready_at(now) for each in self._closed_of(ticket)), default=now)
+
+    def _closed_of(self, ticket: Ticket) -> list[KeyState]:
+        return [state for name in ticket.scopes if (state := self._closed.get(name)) is not None]
+
+    def _may_go(self, ticket: Ticket, now: float) -> bool:
+        waits = [state for state in self._closed_of(ticket) if not state.may_go(now)]  # each notes that it is needed
+        return not waits
 
     def _next(self, now: float, chance: float) -> Ticket | None:
         if self.breaker.is_open:
             return self._next_probe(now, chance)
         if self._is_full():
-            self._crowd_needed_at = now
+            self._concurrency_needed_at = now
             return None
-        for key in list(self._queued):
-            lane = self._queued[key]
-            ticket = self._next_in(lane, now)
+        for name in list(self._queued):
+            state = self._queued[name]
+            ticket = self._next_in(state, now)
             if ticket is not None:
-                self._queued.move_to_end(key)  # one turn for each tenant
+                self._queued.move_to_end(name)  # one turn for each tenant
                 return ticket
-            if not lane.held.waiting:
-                del self._queued[key]
+            if not state.queue.waiting:
+                del self._queued[name]
         return None
 
-    def _next_in(self, lane: KeyState, now: float) -> Ticket | None:
-        if not lane.held.waiting or not lane.take(now):
-            return None
-        ticket = lane.held.next(now, newest_first=self.crowd is not None)
+    def _next_in(self, state: KeyState, now: float) -> Ticket | None:
+        first = state.queue.peek()
+        while first is not None and not self._may_go(first, now):
+            if not self._move(first, state, now):
+                return None
+            first = state.queue.peek()
+        ticket = None if first is None else state.queue.next(now, newest_first=self.concurrency is not None)
         if ticket is not None:
-            self._admit(ticket, lane)
+            self._admit(ticket, now)
         return ticket
+
+    def _move(self, ticket: Ticket, state: KeyState, now: float) -> bool:
+        """To the queue of the scope that holds it, if that is a narrower one: others need not stand behind it."""
+        name = self._queue_of(ticket.scopes, now)
+        if name == ticket.queue:
+            return False
+        state.queue.remove(ticket)
+        ticket.queue = name
+        ticket.by, ticket.scope = self._cause(ticket.scopes, now)
+        there = self._keys.use(name)
+        there.queue.put(ticket)
+        self._queued[name] = there
+        return True
 
     def _next_probe(self, now: float, chance: float) -> Ticket | None:
         """One that waits behind no closed gate, when it is time for a probe."""
         if not breakers.may_probe(self.breaker, now):
             return None
-        for lane in list(self._queued.values()):
-            ticket = None if lane.ready_at(now) > now else lane.held.probe()
-            if ticket is not None and ticket.state is TicketState.WAITING:
+        for state in list(self._queued.values()):
+            ticket = state.queue.probe()
+            if ticket is not None and ticket.state is TicketState.WAITING and self._may_go(ticket, now):
                 self._set_breaker(breakers.probe(self.breaker, now, chance), now)
                 ticket.is_probe = True
-                self._admit(ticket, lane)
+                self._admit(ticket, now)
                 return ticket
         return None
 
     def _is_full(self) -> bool:
-        return self.crowd is not None and self.under_way >= int(self.crowd.limit)
+        return self.concurrency is not None and self.under_way >= int(self.concurrency.limit)
 
-    def _admit(self, ticket: Ticket, lane: KeyState) -> None:
-        self._settle(ticket, TicketState.ADMITTED)
+    def _admit(self, ticket: Ticket, now: float) -> None:
+        for state in self._closed_of(ticket):
+            state.take(now)
+        self._settle(ticket, TicketState.ADMITTED, now)
         ticket.breaker_generation = self.breaker.generation
-        ticket.rate_generation = 0 if lane.pace is None else lane.pace.generation
         ticket.concurrency_generation = self._concurrency_generation
         self.lent.add(ticket)
 
     def _reject(self, ticket: Ticket, reason: Reason, now: float) -> None:
         ticket.reason = reason
-        lane = self._lanes.get(ticket.key)
-        left = 0.0 if lane is None else lane.expected_at(now) - now
+        left = max((state.expected_at(now) - now for state in self._closed_of(ticket)), default=0.0)
         if self.breaker.is_open:
             left = max(left, self.breaker.probe_at - now)
         ticket.retry_after_seconds = max(0.0, left)
-        self._settle(ticket, TicketState.REJECTED)
+        self._settle(ticket, TicketState.REJECTED, now)
 
-    def _settle(self, ticket: Ticket, turn: TicketState) -> None:
-        was_waiting, ticket.state = ticket.state is TicketState.WAITING, turn
+    def _settle(self, ticket: Ticket, to: TicketState, now: float) -> None:
+        was_waiting, ticket.state = ticket.state is TicketState.WAITING, to
         if not was_waiting:
             return
+        ticket.held_seconds = max(0.0, now - ticket.asked_at)
         self.waiting -= 1
         self.waiting_bytes -= ticket.size_bytes
-        lane = self._lanes.get(ticket.key)
-        if lane is not None:
-            lane.held.settled()
+        state = self._keys.get(ticket.queue)
+        if state is not None:
+            state.queue.settled()
         if len(self._deadlines) > 64 + 4 * self.waiting:
             self._deadlines.forget_settled()
 
     # -- after a result ----------------------------------------------------------------------------------
 
-    def finished(self, ticket: Ticket | None, result: Result, now: float, chance: float, key: str = "") -> None:
+    def finished(
+        self, ticket: Ticket | None, result: Result, now: float, chance: float, scopes: tuple[str, ...] = (UPSTREAM,)
+    ) -> None:
         """What came of an attempt. While calm, only results that are not ``ok`` need to be told.
 
-        ``ticket``: the one with which it was admitted, None if it was sent in calm. ``key``: of the gate.
+        ``ticket``: the one with which it was admitted, None if it was sent in calm. ``scopes``: of its request.
         """
         if ticket is not None:
             self.lent.discard(ticket)
@@ -284,13 +434,12 @@ class Limiter:
         generation = self._calm_generation if ticket is None else ticket.breaker_generation
         if generation == self.breaker.generation:
             self._tell_breaker(result, now, succeeded, chance, ticket)
-        self._tell_lane(ticket, result, now, key if ticket is None else ticket.key)
+        self._tell_scopes(scopes if ticket is None else ticket.scopes, result, now)
         if ticket is not None:
             ticket.state = TicketState.GONE
         self._relax(now)
 
     def _leave_calm(self, now: float) -> None:
-        """From now on every send asks, and every result is told."""
         self.calm = False
         sends, seconds = self._taken(now)
         self._usual_per_second = sends / max(1.0, seconds)
@@ -299,63 +448,131 @@ class Limiter:
     def _tell_breaker(self, result: Result, now: float, succeeded: int, chance: float, ticket: Ticket | None) -> None:
         rule, before = self._breaker_rule, self.breaker
         if result.kind in ("ok", "refused"):
-            if result.kind == "ok" or before.is_open:  # whoever refuses for the rate is there again
+            if result.kind == "ok" or before.is_open:  # an upstream that refuses for the rate is there again
                 self._set_breaker(breakers.answered(before, rule, now), now)
         else:
             self._failed_at = now
-            self._set_breaker(breakers.failed(before, rule, now, chance, succeeded, self.under_way), now)
+            quiet = result.opens_at or 0.0
+            self._set_breaker(breakers.failed(before, rule, now, chance, succeeded, self.under_way, quiet), now)
         if before.is_open and not self.breaker.is_open:
             self._limit(self._few(now), now)
         elif self.breaker.is_open:
-            self.crowd = None
-        elif self.crowd is not None:
-            self._tell_crowd(self.crowd, result, now, ticket)
+            self._limit(None, now)
+        elif self.concurrency is not None:
+            self._tell_concurrency(self.concurrency, result, now, ticket)
         elif result.kind in ("failed", "busy"):
             self._look_for_crowding(now)
 
-    def _tell_crowd(self, crowd: ConcurrencyLimit, result: Result, now: float, ticket: Ticket | None) -> None:
+    def _tell_concurrency(self, limit: ConcurrencyLimit, result: Result, now: float, ticket: Ticket | None) -> None:
         if ticket is None or ticket.concurrency_generation != self._concurrency_generation:
             return
         if result.kind == "ok":
-            self.crowd = concurrency_limits.answered(
-                crowd, now, result.seconds, self.waiting > 0 and self.under_way + 1 >= int(crowd.limit)
-            )
+            is_full = self.waiting > 0 and self.under_way + 1 >= int(limit.limit)
+            self.concurrency = concurrency_limits.answered(limit, now, result.seconds, is_full)
         elif result.kind != "refused":
-            self.crowd = concurrency_limits.failed(crowd, now, result.seconds, self.breaker.in_a_row)
+            self.concurrency = concurrency_limits.failed(limit, now, result.seconds, self.breaker.in_a_row)
+        if result.kind != "refused":
+            self._judge_concurrency(result.kind != "ok", now)
+
+    def _judge_concurrency(self, is_failure: bool, now: float) -> None:
+        """Let the limit go if failures are about as frequent as before it: then they do not depend on it."""
+        self._concurrency_results += 1
+        self._concurrency_failed += is_failure
+        if self._concurrency_results < rate_limits.ENOUGH:
+            return
+        if self._concurrency_failed > rate_limits.RARER * self._concurrency_share * self._concurrency_results:
+            self._limit(None, now)
+            self._concurrency_cool_until = now + self._concurrency_cooling_seconds
+            self._concurrency_cooling_seconds = min(LONGEST_COOLING_SECONDS, 2 * self._concurrency_cooling_seconds)
+        else:
+            self._concurrency_cooling_seconds = FIRST_COOLING_SECONDS
+        self._concurrency_results = self._concurrency_failed = 0
 
     def _look_for_crowding(self, now: float) -> None:
+        if 0 < self._concurrency_cool_until - now <= LONGEST_COOLING_SECONDS:
+            return
         rule = self._breaker_rule
         attempts, bad = breakers.share(self.breaker, rule, now, CROWDED_SECONDS)
         many = attempts >= rule.of_at_least and bad >= rule.failures
         if many or 2 * self.breaker.in_a_row >= rule.of_at_least:
+            self._concurrency_share = bad
             self._limit(concurrency_limits.overloaded(now, self.under_way + 1, self._load().usual_seconds), now)
 
     def _few(self, now: float) -> ConcurrencyLimit:
+        self._concurrency_share = 1.0  # nothing was answered
         usual = self._load().usual_seconds
         return concurrency_limits.after_outage(now, usual, self._usual_per_second * usual)
 
-    def _limit(self, crowd: ConcurrencyLimit, now: float) -> None:
-        self.crowd = crowd
-        self._concurrency_generation += 1
-        self._crowd_needed_at = now
+    def _limit(self, limit: ConcurrencyLimit | None, now: float) -> None:
+        if (limit is None) != (self.concurrency is None):
+            (self.openings if limit is None else self.closings)["concurrency"] += 1
+        self.concurrency = limit
+        if limit is not None:
+            self._concurrency_generation += 1
+            self._concurrency_needed_at = now
+            self._concurrency_results = self._concurrency_failed = 0
 
-    def _tell_lane(self, ticket: Ticket | None, result: Result, now: float, key: str) -> None:
-        generation = 0 if ticket is None else ticket.rate_generation
-        lane = self._lanes.get(key)
-        if result.kind in ("refused", "busy"):
-            lane = self._lanes.use(key)
-            before = 0 if lane.pace is None else lane.pace.generation
-            is_down = lane.refused(result, now, generation, self._taken(now))
-            self._lane_closed(key, lane, before)
-            if is_down or (result.kind == "busy" and self.crowd is None):
-                self._limit(self._few(now), now)
-        elif lane is not None and result.kind == "ok":
-            lane.succeeded(now, generation)
-        if lane is not None:
-            lane.informed(result.figures, now)
+    def _tell_scopes(self, scopes: tuple[str, ...], result: Result, now: float) -> None:
+        """Evidence for each scope; one that is closed learns from it, else the widest that it speaks of is closed."""
+        if result.kind == "failed":
+            return
+        is_refusal = result.kind != "ok"
+        closed = [name for name in scopes if name in self._closed]
+        for name in scopes:
+            state = self._keys.use(name)
+            if (
+                not is_refusal or not closed or name in self._closed
+            ):  # a refusal that a narrower one explains is no more
+                state.evidence.add(now, int(not is_refusal), int(is_refusal))
+        for name in closed:
+            state = self._closed[name]
+            before = 0 if state.rate is None else state.rate.generation
+            if not state.told(result, now):
+                self._let_go(scopes, now)
+                return
+            if is_refusal:
+                self._scope_closed(name, state, before)
+        if is_refusal and result.is_first and not closed and not (result.kind == "busy" and self.breaker.is_open):
+            self._close(scopes, result, now)
 
-    def _lane_closed(self, key: str, lane: KeyState, before: int) -> None:
-        """A gate was closed; ``before``: the generation of its pace until now, 0 for none. For ``replicas``."""
+    def _close(self, scopes: tuple[str, ...], result: Result, now: float) -> None:
+        """The widest scope that the evidence speaks of, if requests unlike this one are refused as well."""
+        states = [self._keys.use(name) for name in scopes]
+        if any(state.is_cooling(now) for state in states):
+            return
+        counts = [state.evidence.recent(now) for state in states]
+        for at in reversed(range(len(scopes))):
+            accepted, refused, _ = counts[at]
+            if not is_evidence(accepted, refused):
+                continue
+            if all(is_evidence(accepted - good, refused - bad) for good, bad, _ in counts[:at]):
+                is_all = counts[at] == counts[-1]  # all that is known is of this scope, and so is what went before
+                states[at].close(result, now, self._usual_per_second if is_all else 0.0)
+                if states[at].is_closed(now):
+                    self._began(scopes[at], states[at], now)
+                    self._scope_closed(scopes[at], states[at], 0)
+                    if states[at].rate is None:  # it is down: it comes back as after an outage
+                        self._limit(self._few(now), now)
+                return
+
+    def _began(self, name: str, state: KeyState, now: float) -> None:
+        by: HeldBy = "gate" if left_seconds(state.gate, now) > 0 else "rate"
+        self._closed[name], self._closed_by[name] = state, by
+        self.closings[by] += 1
+
+    def _let_go(self, scopes: tuple[str, ...], now: float) -> None:
+        """Holding has not made refusals rarer: not here, nor in what it is part of."""
+        for name in scopes:
+            self._keys.use(name).let_go(now)
+            if name in self._closed:
+                self._opened(name)
+
+    def _opened(self, name: str) -> None:
+        del self._closed[name]
+        self.openings[self._closed_by.pop(name)] += 1
+
+    def _scope_closed(self, name: str, state: KeyState, before: int) -> None:
+        """A scope was closed, or has learnt. ``before``: the generation of its rate until now."""
 
     def _set_breaker(self, breaker: Breaker, now: float) -> None:
         if breaker.is_open != self.breaker.is_open:
@@ -365,28 +582,27 @@ class Limiter:
     # -- for those who look -------------------------------------------------------------------------------
 
     @property
-    def lanes(self) -> int:
-        """How many gate keys are in trouble, or were of late."""
-        return len(self._lanes)
+    def scopes(self) -> int:
+        """How many scopes hold somebody."""
+        return len(self._closed)
 
     def gates_closed(self, now: float) -> int:
-        """How many gate keys are in quiet at this moment; for a gauge."""
-        return self._lanes.closed(now)
+        """How many gates are closed at this moment; for a gauge."""
+        return sum(left_seconds(state.gate, now) > 0 for state in self._closed.values())
 
     def holds(self, now: float, most: int) -> list[Hold]:
-        """What would hold a newcomer now, the widest first; of the gate keys no more than ``most``."""
+        """What would hold a newcomer of some scope now, the widest first; of the scopes no more than ``most``."""
         found = []
         if self.breaker.is_open:
-            found.append(Hold("breaker", "", max(0.0, self.breaker.probe_at - now)))
-        if self.crowd is not None:
-            found.append(Hold("concurrency", "", limit=int(self.crowd.limit)))
-        for key, lane in self._lanes.latest(most):
-            left = left_seconds(lane.gate, now)
-            name = f"key:{key}" if key else ""
+            found.append(Hold("breaker", UPSTREAM, max(0.0, self.breaker.probe_at - now)))
+        if self.concurrency is not None:
+            found.append(Hold("concurrency", UPSTREAM, limit=int(self.concurrency.limit)))
+        for name, state in islice(self._closed.items(), most):
+            left = left_seconds(state.gate, now)
             if left > 0:
                 found.append(Hold("gate", name, left))
-            elif lane.pace is not None:
-                found.append(Hold("rate", name, per_second=lane.pace.low))
+            elif state.rate is not None:
+                found.append(Hold("rate", name, per_second=rate_limits.rate_at(state.rate, now)))
         return found
 
     def tick(self, now: float) -> None:
@@ -410,11 +626,21 @@ class Limiter:
 
     def _relax(self, now: float) -> None:
         """Forget what is over; calm, if that was all."""
-        is_needed = self.waiting or self._is_full() or 0 <= now - self._crowd_needed_at < CROWD_KEPT_SECONDS
-        if not is_needed:
-            self.crowd = None
-        self._lanes.forget(now)
-        self.calm = not (self._lanes or self.waiting or self.breaker.is_open or self.crowd is not None)
+        needed = 0 <= now - self._concurrency_needed_at < CONCURRENCY_KEPT_SECONDS
+        if not (self.waiting or self._is_full() or needed):
+            self._limit(None, now)
+        if len(self._closed) <= FEW_SCOPES or not 0 <= now - self._relaxed_at < RELAX_SECONDS:
+            self._relaxed_at = now
+            for name, state in list(self._closed.items()):
+                state.relax(now)
+                if not state.is_closed(now):
+                    self._opened(name)
+        self._keys.forget(now)
+        whole = self._keys.get(UPSTREAM)
+        is_refused = whole is not None and whole.evidence.has_refusals(now)
+        self.calm = not (
+            self._closed or self.waiting or self.breaker.is_open or self.concurrency is not None or is_refused
+        )
         if self.calm:
             self._calm_generation = self.breaker.generation
             self._ended = self.sends - self.under_way

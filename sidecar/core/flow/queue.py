@@ -15,7 +15,16 @@ from typing import Final, Literal
 
 from sidecar.core.words import Reason
 
-__all__ = ["Ticket", "TicketState", "WaitQueue"]
+__all__ = ["HELD_BY", "HeldBy", "Ticket", "TicketState", "WaitQueue"]
+
+HeldBy = Literal["gate", "breaker", "rate", "concurrency"]
+HELD_BY: Final[dict[HeldBy, Reason]] = {
+    "gate": Reason.GATE,
+    "breaker": Reason.BREAKER,
+    "rate": Reason.RATE,
+    "concurrency": Reason.CONCURRENCY,
+}
+"""What can hold an exchange, and the reason that is told where it cannot wait for that."""
 
 FRESH_SECONDS: Final = 0.1
 """Whoever has waited for longer belongs to the backlog."""
@@ -38,10 +47,12 @@ class Ticket:
 
     deadline_at: float
     """Monotonic seconds at which it must have been admitted: the exchange's deadline less the time an attempt needs."""
-    key: str = ""
-    """Of the gate; empty: the whole upstream's."""
+    scopes: tuple[str, ...] = ("",)
+    """What it is one of, narrow first; the last is the whole upstream's."""
     number: int = 1
     """Of the attempt that is to be sent, from 1."""
+    sends_left: int = 1 << 20
+    """This one and the retries that the policy allows after it."""
     repeatable: bool = True
     """Whether it could be sent again after an error: such ones make the better probes."""
     size_bytes: int = 0
@@ -55,12 +66,17 @@ class Ticket:
     """Why it was rejected."""
     retry_after_seconds: float = 0.0
     """With a rejection: how long the app had better wait."""
-    by: Literal["gate", "breaker"] = "gate"
+    by: HeldBy = "gate"
     """What it waits for, or waited for last."""
+    scope: str = ""
+    """Of what holds it; empty: the whole upstream."""
+    queue: str = ""
+    """The scope in whose queue it waits."""
+    held_seconds: float = 0.0
+    """How long it stood still; known when it is settled."""
     asked_at: float = 0.0
     is_probe: bool = False
     breaker_generation: int = 0
-    rate_generation: int = 0
     concurrency_generation: int = 0
 
 
@@ -91,10 +107,26 @@ class WaitQueue:
             first, second = second, first
         return _pop(first) or _pop(second)
 
+    def peek(self) -> Ticket | None:
+        """Whose turn it is where they go in order; it stays."""
+        for queue in (self.backlog, self.newcomers):
+            while queue and queue[0].state is not TicketState.WAITING:
+                queue.popleft()
+            if queue:
+                return queue[0]
+        return None
+
     def probe(self) -> Ticket | None:
         """Who is to look whether the upstream is back: one that could be sent again, and has been sent least."""
         self._age(float("inf"))
         return min(self.backlog, key=_unfit, default=None)
+
+    def remove(self, ticket: Ticket) -> None:
+        """The first one goes elsewhere."""
+        for queue in (self.backlog, self.newcomers):
+            if queue and queue[0] is ticket:
+                queue.popleft()
+        self.waiting -= 1
 
     def settled(self) -> None:
         """One of those who waited here is not waiting any more; forget them all where that was the last."""
@@ -122,9 +154,9 @@ class Deadlines:
         self._heap: list[tuple[float, int, Ticket]] = []
         self._count = 0
 
-    def put(self, ticket: Ticket) -> None:
+    def put(self, ticket: Ticket, at: float) -> None:
         self._count += 1
-        heappush(self._heap, (ticket.deadline_at, self._count, ticket))
+        heappush(self._heap, (at, self._count, ticket))
 
     def due(self, now: float) -> list[Ticket]:
         """Those who still wait and have run out of time."""

@@ -17,6 +17,7 @@ from sidecar.core.flow.gate import left_seconds
 from sidecar.core.flow.keys import Grant, KeyState, Load
 from sidecar.core.flow.limiter import Limiter
 from sidecar.core.flow.queue import Ticket, TicketState
+from sidecar.core.flow.rate_limit import RateLimit
 from sidecar.core.flow.shared_state import (
     FOR_A_NEW_STORE,
     JUST_BEGUN,
@@ -25,7 +26,7 @@ from sidecar.core.flow.shared_state import (
     closed_note,
     just_begun,
     read_breaker,
-    read_lane,
+    read_key,
 )
 from sidecar.core.policy import BreakerRule, GateRule
 
@@ -62,15 +63,15 @@ class SharedLimiter(Limiter):
         """A store that others share is there, or gone: then everything goes on with what is known here."""
         self.shares = shares
         self.news.clear()
-        self._lanes.lend(leased=shares)
-        self._asking = {key: lane for key, lane in self._lanes.items() if lane.held.waiting} if shares else {}
+        self._keys.lend(leased=shares)
+        self._asking = dict(self._closed) if shares and self.waiting else {}
 
     def all_news(self, now: float) -> list[KeyNews | BreakerNews]:
         """What is known here and still holds: for a store that has just come (back)."""
         news: list[KeyNews | BreakerNews] = [
-            KeyNews(key, lane.gate, lane.pace, FOR_A_NEW_STORE)
-            for key, lane in self._lanes.latest(MOST_TOLD)
-            if lane.pace is not None or left_seconds(lane.gate, now) > 0
+            KeyNews(key, lane.gate, lane.rate, FOR_A_NEW_STORE)
+            for key, lane in self._keys.latest(MOST_TOLD)
+            if lane.rate is not None or left_seconds(lane.gate, now) > 0
         ]
         if self.breaker.is_open and now >= self._alone_until:
             news.append(BreakerNews(self.breaker))
@@ -78,60 +79,65 @@ class SharedLimiter(Limiter):
 
     def ask(self, ticket: Ticket, now: float) -> None:
         super().ask(ticket, now)
-        lane = self._lanes.get(ticket.key) if self.shares and ticket.state is TicketState.WAITING else None
-        if lane is not None:
-            self._asking[ticket.key] = lane
+        if self.shares and ticket.state is TicketState.WAITING:
+            self._asking |= {name: self._closed[name] for name in ticket.scopes if name in self._closed}
 
     def wanting(self, now: float) -> Iterator[tuple[str, KeyState]]:
         """Keys for which the store has to be asked now."""
         for key, lane in list(self._asking.items()):
-            if not (lane.held.waiting or lane.lease.is_used) or self._lanes.get(key) is not lane:
+            if not (self.waiting or lane.lease.is_used) or self._keys.get(key) is not lane:
                 del self._asking[key]
-            elif _wants(lane) and lane.lease.ask_at <= now:
+            elif self.wanted(key, lane) and lane.lease.ask_at <= now:
                 yield key, lane
 
     def ask_store_at(self) -> float:
         """When ``wanting`` has something to say next, if nothing else happens; infinity for never."""
-        return min((lane.lease.ask_at for lane in self._asking.values() if _wants(lane)), default=float("inf"))
+        asking = (state.lease.ask_at for key, state in self._asking.items() if self.wanted(key, state))
+        return min(asking, default=float("inf"))
 
     def alone_in(self, key: str) -> None:
         """The store cannot be used for this lane: nobody else goes by it either."""
-        lane = self._lanes.get(key)
+        lane = self._keys.get(key)
         if lane is not None:
             lane.lend(leased=False)
 
     def granted(self, key: str, grant: Grant, now: float) -> None:
         """The store's answer for a lane. Call ``release`` then."""
-        lane = self._lanes.get(key)
+        lane = self._keys.get(key)
         if lane is not None:
             lane.granted(grant, now)
 
-    def told_lane(self, key: str, note: Mapping[str, str], now: float) -> bool:
-        """Another replica's gate or pace. Call ``release`` then. False: it was no note of ours."""
-        found = read_lane(note, now)
+    def told_key(self, key: str, note: Mapping[str, str], now: float) -> bool:
+        """Another replica's gate or rate. Call ``release`` then. False: it was no note of ours."""
+        found = read_key(note, now)
         if found is None:
             return False
-        gate, pace = found
-        if pace is not None or left_seconds(gate, now) > 0:
+        gate, rate = found
+        known = self._keys.get(key)
+        if known is not None and known.is_cooling(now):
+            return True  # holding did not help here
+        if rate is not None or left_seconds(gate, now) > 0:
             self._leave_calm_untroubled(now)
-            lane = self._lanes.use(key)
-            is_new = pace is not None and lane.pace is None
-            lane.told(gate, pace, now)
-            if is_new and just_begun(note):
-                self._add_own_share(key, lane, now)
+            state = self._keys.use(key)
+            is_new = rate is not None and state.rate is None
+            state.adopt(gate, rate, now)
+            if key not in self._closed and state.is_closed(now):
+                self._began(key, state, now)
+            if is_new and rate is not None and just_begun(note):
+                self._add_own_share(key, state, rate, now)
             self._relax(now)
         return True
 
-    def _add_own_share(self, key: str, lane: KeyState, now: float) -> None:
+    def _add_own_share(self, key: str, state: KeyState, told: RateLimit, now: float) -> None:
         """What was taken from this replica before another one was refused belongs to what the upstream takes."""
         taken, seconds = self._taken(now)
         if taken > 0 and self.shares:
-            opens_at = now + left_seconds(lane.gate, now)
-            self.news.append(KeyNews(key, lane.gate, rate_limits.begin(now, opens_at, taken, seconds), JUST_BEGUN))
+            own = rate_limits.begin(now, told.since, taken / max(1.0, seconds), told.share, slow_start=told.slow_start)
+            self.news.append(KeyNews(key, state.gate, own, JUST_BEGUN))
 
     def told_needed(self, key: str, now: float) -> None:
         """Somebody has to wait in this lane elsewhere: it is not over."""
-        lane = self._lanes.get(key)
+        lane = self._keys.get(key)
         if lane is not None:
             lane.needed_at = now
 
@@ -153,7 +159,7 @@ class SharedLimiter(Limiter):
             self.breaker = breakers.opened_elsewhere(
                 self.breaker, now, chance, open_seconds=open_seconds, probe_seconds=probe_seconds, probes=probes
             )
-            self.crowd = None
+            self._limit(None, now)
         return True
 
     def _closed_elsewhere(self, now: float) -> None:
@@ -179,19 +185,22 @@ class SharedLimiter(Limiter):
             self._ended = self.sends - self.under_way
 
     def _set_breaker(self, breaker: Breaker, now: float) -> None:
-        before, self.breaker = self.breaker, breaker
+        before = self.breaker
+        super()._set_breaker(breaker, now)
         was, now_is = ((it.state, it.generation, it.probe_at) for it in (before, breaker))
         is_of_interest = was != now_is and (before.is_open or breaker.is_open)
         if self.shares and is_of_interest and now >= self._alone_until:
             self.news.append(BreakerNews(breaker))
 
-    def _lane_closed(self, key: str, lane: KeyState, before: int) -> None:
+    def _scope_closed(self, name: str, state: KeyState, before: int) -> None:
         if self.shares:
-            is_new = lane.pace is not None and lane.pace.generation != before
+            is_new = state.rate is not None and state.rate.generation != before
             if len(self.news) >= MOST_NEWS:
                 del self.news[0]
-            self.news.append(KeyNews(key, lane.gate, lane.pace if is_new else None, before))
+            self.news.append(KeyNews(name, state.gate, state.rate if is_new else None, before))
 
-
-def _wants(lane: KeyState) -> bool:
-    return lane.is_leased and lane.pace is not None and lane.lease.wanted(lane.held.waiting) > 0
+    def wanted(self, key: str, state: KeyState) -> int:
+        """How many moments to ask the store for; exchanges may wait for a wide scope in the queue of a narrow one."""
+        if not state.is_leased or state.rate is None:
+            return 0
+        return state.lease.wanted(state.queue.waiting if key.startswith("endpoint:") else self.waiting)

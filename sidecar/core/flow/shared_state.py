@@ -26,9 +26,9 @@ __all__ = [
     "breaker_note",
     "closed_note",
     "just_begun",
-    "lane_note",
+    "key_note",
     "read_breaker",
-    "read_lane",
+    "read_key",
 ]
 
 LONGEST_AGO_SECONDS: Final = 30 * 86400.0
@@ -38,18 +38,17 @@ JUST_BEGUN: Final = 0
 JUST_SECONDS: Final = 0.5
 FOR_A_NEW_STORE: Final = -1
 """Holds only where the store knows nothing."""
-_RATES: Final = ("low", "high")
 
 
 @dataclass(frozen=True, slots=True)
 class KeyNews:
-    """A gate was closed here, and perhaps a pace changed."""
+    """A gate was closed here, and perhaps a rate changed."""
 
     key: str
     gate: Gate
-    pace: RateLimit | None
+    rate: RateLimit | None
     expected: int
-    """The generation of the pace that this one was made from; or ``JUST_BEGUN``, or ``FOR_A_NEW_STORE``."""
+    """The generation of the rate that this one was made from; or ``JUST_BEGUN``, or ``FOR_A_NEW_STORE``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,67 +58,58 @@ class BreakerNews:
     breaker: Breaker
 
 
-def lane_note(gate: Gate, pace: RateLimit | None, now: float) -> dict[str, str]:
-    """What others need to know of a lane."""
+def key_note(gate: Gate, rate: RateLimit | None, now: float) -> dict[str, str]:
+    """What others need to know of a scope."""
     fields = {"@until": gates.left_seconds(gate, now)}
-    return {name: _text(value) for name, value in {**fields, **_pace_fields(pace, now)}.items()}
+    return {name: _text(value) for name, value in {**fields, **_rate_fields(rate, now)}.items()}
 
 
-def _pace_fields(pace: RateLimit | None, now: float) -> dict[str, float]:
-    """The pace as numbers; nothing for none."""
-    if pace is None:
+def _rate_fields(rate: RateLimit | None, now: float) -> dict[str, float]:
+    """The rate as numbers; nothing for none."""
+    if rate is None:
         return {}
     fields: dict[str, float] = {
-        "generation": pace.generation,
-        "burst": pace.burst,
-        "low": pace.low,
-        "high": pace.high,
-        "doubling": int(pace.doubling),
-        "flat": pace.flat_seconds,
-        "@since": pace.since - now,
-        "@refused": pace.refused_at - now,
-        "taken": pace.taken,
-        "recent": pace.recent,
-        "@recent": pace.recent_at - now,
+        "generation": rate.generation,
+        "rate": rate.rate,
+        "slow_start": int(rate.slow_start),
+        "share": rate.share,
+        "@since": rate.since - now,
+        "recent": rate.recent,
+        "@recent": rate.recent_at - now,
     }
-    if pace.quota is not None:
-        fields |= {"quota": pace.quota, "capped": int(pace.is_quota_shared)}
-    if pace.share is not None and pace.share_until > now:
-        fields |= {"share": pace.share, "@share": pace.share_until - now}
+    if rate.quota is not None:
+        fields |= {"quota": rate.quota, "capped": int(rate.is_quota_shared)}
+    if rate.left is not None and rate.left_until > now:
+        fields |= {"left": rate.left, "@left": rate.left_until - now}
     return fields
 
 
-def read_lane(note: Mapping[str, str], now: float) -> tuple[Gate, RateLimit | None] | None:
-    """The lane that a note tells of; None if it is none of ours."""
+def read_key(note: Mapping[str, str], now: float) -> tuple[Gate, RateLimit | None] | None:
+    """The scope that a note tells of; None if it is none of ours."""
     try:
         left = _number(note, "@until", -LONGEST_AGO_SECONDS, gates.LONGEST_SECONDS)
         gate = gates.close(Gate(), now + left, now)
-        return gate, _pace(note, now) if "generation" in note else None
+        return gate, _rate(note, now) if "generation" in note else None
     except ValueError:
         return None
 
 
-def _pace(note: Mapping[str, str], now: float) -> RateLimit:
+def _rate(note: Mapping[str, str], now: float) -> RateLimit:
     """Raises ValueError."""
-    low, high = (_number(note, name, LEAST_PER_SECOND, MOST_PER_SECOND) for name in _RATES)
     since = now + _ago(note, "@since")
     return RateLimit(
-        burst=_number(note, "burst", 0, MOST_PER_SECOND),
-        low=low,
-        high=high,
-        doubling=_number(note, "doubling", 0, 1) > 0,
-        flat_seconds=_number(note, "flat", 0.1, 3600),
+        rate=_number(note, "rate", LEAST_PER_SECOND, MOST_PER_SECOND),
+        slow_start=_number(note, "slow_start", 0, 1) > 0,
         since=since,
-        refused_at=now + min(0.0, _ago(note, "@refused")),
         at=since,
+        share=_number(note, "share", 0, 1),
         generation=int(_number(note, "generation", 1, MOST_GENERATIONS)),
-        taken=int(_number(note, "taken", 0, MOST_GENERATIONS)),
         recent=_number(note, "recent", 0, 2 * MOST_PER_SECOND),
         recent_at=now + _ago(note, "@recent"),
         quota=_number(note, "quota", 1e-6, 1e12) if "quota" in note else None,
         is_quota_shared="quota" in note and _number(note, "capped", 0, 1) > 0,
-        share=_number(note, "share", 1e-6, 1e12) if "share" in note else None,
-        share_until=now + _ago(note, "@share") if "share" in note else 0.0,
+        left=_number(note, "left", 1e-6, 1e12) if "left" in note else None,
+        left_until=now + _ago(note, "@left") if "left" in note else 0.0,
     )
 
 

@@ -32,8 +32,12 @@ def test_enough_failures_in_a_row_open_it_however_many_succeeded_before() -> Non
 
 
 def test_the_share_of_failures_in_the_window_opens_it() -> None:
-    assert after(".x" * 10).is_open
+    assert after(".x" * 10, step=0.45).is_open
     assert not after("..x" * 30).is_open
+
+
+def test_an_upstream_that_takes_more_than_probes_would_bring_is_not_down() -> None:
+    assert not after(".x" * 200, step=0.05).is_open
 
 
 def test_too_few_attempts_open_nothing() -> None:

@@ -77,8 +77,8 @@ def test_deadlines_are_told_when_they_are_due_and_only_of_those_who_wait() -> No
     deadlines = Deadlines()
     first, second = waiting("first"), waiting("second")
     second.deadline_at = 150.0
-    deadlines.put(first)
-    deadlines.put(second)
+    deadlines.put(first, first.deadline_at)
+    deadlines.put(second, second.deadline_at)
     assert deadlines.next_at() == 150.0
     assert deadlines.due(149.0) == []
     assert deadlines.due(150.0) == [second]
@@ -93,7 +93,7 @@ def test_the_settled_do_not_pile_up() -> None:
     for n in range(1000):
         ticket = waiting(str(n))
         held.put(ticket)
-        deadlines.put(ticket)
+        deadlines.put(ticket, ticket.deadline_at)
         ticket.state = TicketState.GONE
         held.settled()
     deadlines.forget_settled()

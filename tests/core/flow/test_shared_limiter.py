@@ -13,12 +13,12 @@ from sidecar.core.flow.keys import Grant, KeyState
 from sidecar.core.flow.limiter import Load, Result
 from sidecar.core.flow.queue import Ticket, TicketState
 from sidecar.core.flow.shared_limiter import SharedLimiter
-from sidecar.core.flow.shared_state import BreakerNews, KeyNews, breaker_note, lane_note
+from sidecar.core.flow.shared_state import BreakerNews, KeyNews, breaker_note, key_note
 from sidecar.core.policy import BreakerRule, GateRule
 from tests.core.making import chances, steady
 
 NOW = 1000.0
-CLOSED = lane_note(Gate(NOW + 5, NOW), rate_limits.begin(NOW, NOW + 5, 20, 1.0), NOW)
+CLOSED = key_note(Gate(NOW + 5, NOW), rate_limits.begin(NOW, NOW + 5, 20, 1.0, slow_start=True), NOW)
 OPEN = breaker_note(Breaker(State.OPEN, 2, opened_at=NOW - 0.5, probe_at=NOW + 0.1), NOW)
 
 
@@ -42,33 +42,36 @@ def asks(by: SharedLimiter, now: float, deadline_at: float = 1e9) -> Ticket:
 
 
 def lane(by: SharedLimiter) -> KeyState:
-    found = by._lanes.get("")
+    found = by._keys.get("")
     assert found is not None
     return found
 
 
 def test_a_refusal_is_news_with_what_was_learnt_from_it() -> None:
     by = replica()
-    ends(by, "refused", NOW, NOW + 1)
+    for _ in range(8):
+        ends(by, "refused", NOW, NOW + 1)
     (news,) = by.news
     assert isinstance(news, KeyNews)
     assert (news.key, news.expected) == ("", 0)
-    assert news.pace is not None
+    assert news.rate is not None
 
 
 def test_a_late_refusal_is_news_of_the_gate_alone() -> None:
     by = replica()
-    ends(by, "refused", NOW, NOW + 1)
+    for _ in range(8):
+        ends(by, "refused", NOW, NOW + 1)
     by.news.clear()
     ends(by, "refused", NOW + 0.01, NOW + 2)
     (news,) = by.news
     assert isinstance(news, KeyNews)
-    assert news.pace is None
+    assert news.rate is None
 
 
 def test_alone_there_is_no_news_to_gather() -> None:
     by = replica(shares=False)
-    ends(by, "refused", NOW, NOW + 1)
+    for _ in range(8):
+        ends(by, "refused", NOW, NOW + 1)
     for _ in range(30):
         ends(by, "failed", NOW)
     assert by.news == []
@@ -76,7 +79,7 @@ def test_alone_there_is_no_news_to_gather() -> None:
 
 def test_what_another_one_was_told_holds_here() -> None:
     by = replica()
-    assert by.told_lane("", CLOSED, NOW)
+    assert by.told_key("", CLOSED, NOW)
     assert not by.calm
     held = asks(by, NOW)
     assert held.state is TicketState.WAITING
@@ -86,27 +89,27 @@ def test_what_another_one_was_told_holds_here() -> None:
 
 def test_behind_an_open_gate_the_store_says_when() -> None:
     by = replica()
-    by.told_lane("", CLOSED, NOW)
+    by.told_key("", CLOSED, NOW)
     held = [asks(by, NOW) for _ in range(3)]
     after = NOW + 5.01
     assert by.release(after, 0.5) == []
     ((key, found),) = by.wanting(after)
-    pace = found.pace
+    pace = found.rate
     assert pace is not None
-    assert found.lease.wanted(found.held.waiting) == 4
+    assert by.wanted(key, found) == 4
     by.granted(key, Grant(pace.generation, (0.0, 0.5), 0.2, 12, 11.0), after)
     assert by.release(after, 0.5) == held[:1]
     assert by.next_at(after) == pytest.approx(after + 0.5)
     assert by.ask_store_at() == pytest.approx(after + 0.2)
     assert not list(by.wanting(after + 0.1))
-    now = lane(by).pace
+    now = lane(by).rate
     assert now is not None
-    assert (now.taken, now.recent) == (12, 11.0)
+    assert (lane(by).total, now.recent) == (12, 11.0)
 
 
 def test_who_is_turned_away_before_the_store_has_said_anything_is_told_a_time() -> None:
     by = replica()
-    by.told_lane("", CLOSED, NOW)
+    by.told_key("", CLOSED, NOW)
     held = asks(by, NOW, deadline_at=NOW + 6)
     by.release(NOW + 6.1, 0.5)
     assert held.state is TicketState.REJECTED
@@ -115,9 +118,9 @@ def test_who_is_turned_away_before_the_store_has_said_anything_is_told_a_time() 
 
 def test_what_is_only_repeated_keeps_no_pace_alive() -> None:
     by = replica()
-    by.told_lane("", CLOSED, NOW)
+    by.told_key("", CLOSED, NOW)
     for seconds in (10, 20, 29):
-        by.told_lane("", {**CLOSED, "@until": "0"}, NOW + seconds)
+        by.told_key("", {**CLOSED, "@until": "0"}, NOW + seconds)
     by.release(NOW + 36, 0.5)
     assert by.calm
 
@@ -125,8 +128,10 @@ def test_what_is_only_repeated_keeps_no_pace_alive() -> None:
 def test_news_for_a_store_that_is_slower_than_trouble_is_bounded() -> None:
     by = replica()
     for tenant in range(3000):
-        by.sends += 1
-        by.finished(None, Result("refused", 0.01, NOW + 60), NOW, 0.5, f"{tenant:08x}")
+        by.told_key("other", {**CLOSED, "@until": "60"}, NOW)
+        by.sends += 8
+        for _ in range(8):
+            by.finished(None, Result("refused", 0.01, NOW + 60), NOW, 0.5, (f"{tenant:08x}",))
     assert len(by.news) == 1024
     last = by.news[-1]
     assert isinstance(last, KeyNews)
@@ -138,7 +143,7 @@ def test_news_for_a_store_that_is_slower_than_trouble_is_bounded() -> None:
 
 def test_an_answer_about_another_generation_counts_for_nothing() -> None:
     by = replica()
-    by.told_lane("", CLOSED, NOW)
+    by.told_key("", CLOSED, NOW)
     held = asks(by, NOW)
     by.granted("", Grant(99, (0.0,), 0.0, 1000, 1.0), NOW + 6)
     by.granted("no such lane", Grant(1, (0.0,), 0.0, 1, 1.0), NOW + 6)
@@ -148,7 +153,7 @@ def test_an_answer_about_another_generation_counts_for_nothing() -> None:
 
 def test_when_the_store_is_lost_those_who_wait_go_on_by_the_pace_known_here() -> None:
     by = replica()
-    by.told_lane("", CLOSED, NOW)
+    by.told_key("", CLOSED, NOW)
     held = asks(by, NOW)
     assert by.release(NOW + 6, 0.5) == []
     by.lend(shares=False)
@@ -158,29 +163,29 @@ def test_when_the_store_is_lost_those_who_wait_go_on_by_the_pace_known_here() ->
 
 def test_alone_it_takes_its_own_share_of_the_rate_and_the_whole_again_when_the_store_is_back() -> None:
     by = replica()
-    by.told_lane("", CLOSED, NOW)
+    by.told_key("", CLOSED, NOW)
     after = NOW + 6
     for _ in range(10):
-        lane(by).succeeded(after, 1)
+        lane(by).told(Result("ok", 0.01), after)
     by.granted("", Grant(1, (), 0.0, 100, 50.0), after)
-    whole = lane(by).pace
+    whole = lane(by).rate
     by.lend(shares=False)
-    alone = lane(by).pace
+    alone = lane(by).rate
     assert whole is not None
     assert alone is not None
-    assert alone.low == pytest.approx(whole.low / 11)  # ten of a hundred and the ten that were not told
+    assert alone.rate == pytest.approx(whole.rate / 11)  # ten of a hundred and the ten that were not told
     by.lend(shares=True)
-    again = lane(by).pace
+    again = lane(by).rate
     assert again is not None
-    assert again.low == pytest.approx(whole.low)
+    assert again.rate == pytest.approx(whole.rate)
 
 
 def test_a_lane_that_somebody_needs_elsewhere_is_not_forgotten() -> None:
     by = replica()
-    by.told_lane("", CLOSED, NOW)
-    by.told_needed("", NOW + 25)
-    by.told_needed("unknown", NOW + 25)
-    by.release(NOW + 40, 0.5)
+    by.told_key("", CLOSED, NOW)
+    by.told_needed("", NOW + 5)
+    by.told_needed("unknown", NOW + 9)
+    by.release(NOW + 9.5, 0.5)
     assert not by.calm
     by.release(NOW + 60, 0.5)
     assert by.calm
@@ -191,20 +196,20 @@ def test_several_who_begin_at_once_add_up() -> None:
     by.tick(NOW - 2)
     for _ in range(8):
         by.sends += 1
-    assert by.told_lane("", {**CLOSED, "@begun": "-0.1"}, NOW)
+    assert by.told_key("", {**CLOSED, "@begun": "-0.1"}, NOW)
     (news,) = by.news
     assert isinstance(news, KeyNews)
     assert news.expected == 0
-    assert news.pace is not None
-    assert news.pace.burst == pytest.approx(7)
-    by.told_lane("", {**CLOSED, "@begun": "-0.1"}, NOW)
+    assert news.rate is not None
+    assert news.rate.rate == pytest.approx(7 / 2)
+    by.told_key("", {**CLOSED, "@begun": "-0.1"}, NOW)
     assert len(by.news) == 1
 
 
 @pytest.mark.parametrize("garbage", [{}, {"@until": "x"}, {"open": "1"}, {"open": "perhaps"}], ids=str)
 def test_garbage_changes_nothing(garbage: dict[str, str]) -> None:
     by = replica()
-    assert not by.told_lane("", garbage, NOW)
+    assert not by.told_key("", garbage, NOW)
     assert not by.told_breaker(garbage, NOW, 0.5)
     assert by.calm
 
@@ -283,7 +288,8 @@ def fails_again(by: SharedLimiter, now: float) -> None:
 
 def test_a_store_that_comes_is_told_everything() -> None:
     by = replica(shares=False)
-    ends(by, "refused", NOW, NOW + 5)
+    for _ in range(8):
+        ends(by, "refused", NOW, NOW + 5)
     for _ in range(30):
         ends(by, "failed", NOW)
     kinds = {type(item) for item in by.all_news(NOW)}
@@ -317,7 +323,11 @@ def test_whatever_others_say_nobody_is_lost_or_held_beyond_the_deadline(
             ticket = under_way.pop(0) if under_way else None
             ends(by, {"end": "ok", "fail": "failed", "refuse": "refused"}[kind], now, now + amount, ticket)
         elif kind == "told":
-            by.told_lane("", lane_note(Gate(now + amount, now), rate_limits.begin(now, now + amount, 3, 1.0), now), now)
+            by.told_key(
+                "",
+                key_note(Gate(now + amount, now), rate_limits.begin(now, now + amount, 3, 1.0, slow_start=True), now),
+                now,
+            )
         elif kind == "open":
             by.told_breaker(OPEN, now, chance)
         elif kind == "close":
@@ -326,8 +336,8 @@ def test_whatever_others_say_nobody_is_lost_or_held_beyond_the_deadline(
             by.lend(shares=kind == "lend")
         elif kind == "grant":
             for key, found in list(by.wanting(now)):
-                if found.pace is not None:
-                    by.granted(key, Grant(found.pace.generation, (0.0, amount), amount, 3, 2.0), now)
+                if found.rate is not None:
+                    by.granted(key, Grant(found.rate.generation, (0.0, amount), amount, 3, 2.0), now)
         elif kind == "leave" and made:
             by.leave(made[0], now)
         elif kind == "back":
