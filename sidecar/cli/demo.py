@@ -17,12 +17,13 @@ import click
 
 from sidecar.app import CannotListen
 from sidecar.cli.paint import painter
+from sidecar.config.places import parse_address
 from sidecar.demo.apis.scenes import STORIES
 from sidecar.demo.apis.telling import tell
 from sidecar.demo.load import Load, Tally
 from sidecar.demo.stage import MOUNT, compare, deployment_for, sample_upstream, serving
 from sidecar.demo.table import Side, table
-from sidecar.demo.upstream import SHAKY
+from sidecar.demo.upstream import SHAKY, SampleUpstream
 
 __all__ = ["command"]
 
@@ -32,11 +33,12 @@ NAMES = {"without": "without the sidecar", "with": "with the sidecar"}
 @click.command("demo")
 @click.option("--api", type=click.Choice(list(STORIES)), help="The story of one emulated API and its shipped policy.")
 @click.option("--stay", is_flag=True, help="Leave sidecar and sample upstream running, to try with curl.")
+@click.option("--upstream", metavar="HOST:PORT", help="The sample upstream alone, for a sidecar that runs elsewhere.")
 @click.option(
     "--requests", type=click.IntRange(1, 10_000), default=400, show_default=True, help="Requests of each run."
 )
 @click.option("--rate", type=click.IntRange(1, 2_000), default=160, show_default=True, help="Requests per second.")
-def command(api: str | None, stay: bool, requests: int, rate: int) -> None:
+def command(api: str | None, stay: bool, upstream: str | None, requests: int, rate: int) -> None:
     """Show, offline, what the sidecar does for a flaky upstream.
 
     Sends the same load to a sample upstream that fails on purpose, without the sidecar and with it, and
@@ -46,7 +48,11 @@ def command(api: str | None, stay: bool, requests: int, rate: int) -> None:
     """
     if api is not None and stay:
         raise click.UsageError("--api ends by itself: leave --stay out.")
-    if api is not None:
+    if upstream is not None:
+        if api is not None or stay:
+            raise click.UsageError("--upstream runs nothing else: leave --api and --stay out.")
+        _run(_upstream(upstream))
+    elif api is not None:
         _run(_tell(api))
     else:
         _run(_stay() if stay else _compare(Load(requests, rate)))
@@ -139,6 +145,20 @@ async def _stay() -> None:
         )
         await _until_told_to_end()
     click.echo("ended")
+
+
+async def _upstream(written: str) -> None:
+    try:
+        address = parse_address(written)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--upstream") from None
+    sample = SampleUpstream()
+    await sample.start(address.host, address.port)
+    click.echo(f"Sample upstream on http://{address.host}:{sample.port}; fails one call in five. Ctrl-C ends it.")
+    try:
+        await _until_told_to_end()
+    finally:
+        await sample.stop()
 
 
 async def _until_told_to_end() -> None:

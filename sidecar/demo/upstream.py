@@ -55,7 +55,7 @@ def fate_of(seed: int, name: str, call: int) -> Fate:
 
 
 class SampleUpstream:
-    """Serves ``GET /v1/quote/NAME`` and ``POST /v1/orders/NAME`` on a free port of loopback."""
+    """Serves ``GET /v1/quote/NAME`` and ``POST /v1/orders/NAME``."""
 
     def __init__(self, seed: int = 1) -> None:
         self.calls: Counter[str] = Counter()
@@ -67,11 +67,11 @@ class SampleUpstream:
         self._keys: set[str] = set()
         self._runner: web.ServerRunner | None = None
 
-    async def start(self) -> None:
-        """Raises ``OSError`` if loopback cannot be listened on."""
+    async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        """Listen; port 0 takes a free one. Raises ``OSError`` if the address cannot be listened on."""
         self._runner = web.ServerRunner(web.Server(self._answer, access_log=None), shutdown_timeout=1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, host, port)
         await site.start()
         self.port = self._runner.addresses[0][1]
 
