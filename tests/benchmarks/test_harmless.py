@@ -21,7 +21,8 @@ def test_the_command_tells_one_seed() -> None:
     command = [sys.executable, "-m", "benchmarks.harmless", "--one", "5", "--shrink", "0"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode in (0, 1), done.stderr
-    assert "Model(" in done.stdout
+    assert "seed 5: sidecar" in done.stdout
+    assert "| plain" in done.stdout
     assert "1 models" in done.stdout
 
 
