@@ -94,7 +94,7 @@ async def load(port: int, name: str) -> None:
 
         for number in itertools.count(1000):
             group.create_task(ask(number))
-            await asyncio.sleep(1 / PER_SECOND[name])
+            await asyncio.sleep(1 / PER_SECOND[name])  # a tool, no test: the pictures need steady traffic
 
 
 async def picture(browser: Browser, url: str, name: str, size: ViewportSize, scheme: Any, story: str = "") -> None:

@@ -48,7 +48,7 @@ def test_no_request_is_read_in_two_ways(first: int, tmp_path: Path) -> None:
             taken.clear()
             app = Speaker(data)
             transport = loop.network.dial(("127.0.0.1", PORT), app)
-            await asyncio.sleep(1)
+            await asyncio.sleep(1)  # virtual time
             reset(transport)
             await asyncio.sleep(0.01)
             passed += len(taken)
@@ -85,7 +85,7 @@ def test_no_answer_is_read_in_two_ways(first: int, tmp_path: Path) -> None:
             says = answer(seed)
             app = Speaker(b"GET /up/x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
             transport = loop.network.dial(("127.0.0.1", PORT), app)
-            await asyncio.sleep(20)
+            await asyncio.sleep(20)  # virtual time
             if not app.is_over:
                 faults.append(f"seed {seed}: {says!r}: the app still waits")
                 reset(transport)

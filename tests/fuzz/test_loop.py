@@ -53,7 +53,7 @@ async def pair(loop: VirtualLoop) -> tuple[Peer, Peer]:
 
 def test_time_jumps_to_the_next_timer(loop: VirtualLoop) -> None:
     begun = time.monotonic()
-    loop.run_until_complete(asyncio.sleep(100_000))
+    loop.run_until_complete(asyncio.sleep(100_000))  # virtual time
     assert time.monotonic() - begun < 5
     assert 100_000 <= loop.time() - STARTS_AT < 100_000.1
 
@@ -121,7 +121,7 @@ def test_a_thread_has_done_its_work_before_time_moves(loop: VirtualLoop) -> None
     async def ask() -> None:
         asked = loop.time()
         queue.put("anything")
-        await asyncio.sleep(1000)
+        await asyncio.sleep(1000)  # virtual time
         assert told == [pytest.approx(asked, abs=0.001)]
         queue.put(None)
 

@@ -249,7 +249,7 @@ async def _play(world: World) -> None:
     acts = asyncio.ensure_future(_acts(world))
     until = loop.time() + LONGEST_SECONDS
     while loop.time() < until and not (acts.done() and all(app.is_over for app in world.apps)):  # noqa: ASYNC110
-        await asyncio.sleep(5)
+        await asyncio.sleep(5)  # virtual time
     if not acts.done():
         world.fault(f"an act has not come to an end: {run.acts}")
         acts.cancel()
@@ -292,7 +292,7 @@ async def _deliver(world: World) -> None:
         left = _items(world)
         if not [each for each in left if each[1] is None]:
             break
-        await asyncio.sleep(20)
+        await asyncio.sleep(20)  # virtual time
     await asyncio.sleep(world.run.site.deadline)  # what was under way when its age was over
     judge = Judge(world)
     for asked in world.asked.values():
@@ -354,7 +354,7 @@ async def _probe(world: World) -> None:
             request = Request(token, way, method)
             world.requests[token] = request
             apps.append(App(world, Talk(0.0, (request,))))
-        await asyncio.sleep(30.0)
+        await asyncio.sleep(30.0)  # virtual time
     for app in apps:
         request = app.talk.requests[0]
         asked = world.asked.get(request.token)

@@ -82,7 +82,7 @@ class Api:
                     self._say(writer, 401, b"who?")
                 else:
                     if chance > 0.98:
-                        await asyncio.sleep(0.3)
+                        await asyncio.sleep(0.3)  # the upstream is slow here, so that the policy hedges
                     if b" /events " in head:
                         self.events[body] += 1
                     self._say(writer, 200, b"x" * 512)
