@@ -169,6 +169,7 @@ class Body:
         self._connection = None
         self._on_sent = None
         self._account(-self._tail_bytes)
+        self._account = self._set_reading = _nobody
         self._tail = []
         self._tail_bytes = 0
         self._close_file()
@@ -274,3 +275,7 @@ def _write_all(file: int, pieces: list[bytes], offset: int) -> None:
         if os.pwritev(file, part, offset) != size:
             raise OSError(errno.ENOSPC, "the disk is full")
         offset += size
+
+
+def _nobody(_: int) -> None:
+    """Whom a closed body tells."""

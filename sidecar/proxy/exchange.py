@@ -210,11 +210,13 @@ class Exchange:
             fault = None
         if isinstance(fault, Exception):
             self._services.crashed(fault)
-        if task.cancelled() or fault is not None:
+        cut = task.cancelled() or fault is not None
+        if cut:
             self.outcome, self.reason = Outcome.CLIENT_GONE, None
-            self._over(self, True)
-        else:
-            self._over(self, False)
+        over, self._over = self._over, _already_over
+        over(self, cut)
+        # The task and the loop point back here: what is over must not wait for the garbage collector.
+        self._task = self._attempts = self._sending = None
 
     def _clean_up(self) -> None:
         lane, self._lane = self._lane, None
@@ -458,3 +460,7 @@ class Exchange:
     def _give_own(self, prepared: Prepared | None, answer: OwnAnswer, id_lines: bytes) -> None:
         self.status, self.own_code = answer.status, answer.code
         give_own(self.app, self.message, prepared, answer, id_lines, self._services.clock.wall())
+
+
+def _already_over(exchange: Exchange, cut: bool) -> None:
+    """An exchange ends once, whoever cancels it afterwards."""

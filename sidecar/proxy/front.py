@@ -144,6 +144,10 @@ class AppConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
         self._house.left(self)
+        self.intake.close()
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
         if self.current is not None:
             self.current.cancel()
 

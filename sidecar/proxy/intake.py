@@ -109,6 +109,11 @@ class Intake:
         """From now on requests go to another call."""
         self._on_request = on_request
 
+    def close(self) -> None:
+        """The connection is gone: nobody is called any more."""
+        self._on_request = self._on_broken = _nobody
+        self._probe = None
+
     def feed(self, data: bytes) -> None:
         if self.is_receiving:
             self._take_body(data)
@@ -152,6 +157,8 @@ class Intake:
             message = parse_request_head(data if end == len(data) else data[:end], limits.head_bytes, limits.headers)
             length = request_length(message)
         except BadHead as bad:
+            # Its traceback would hold this frame, and so the connection.
+            bad.__traceback__ = bad.__context__ = None
             self._refuse(bad)
             return
         self.message = message
@@ -251,6 +258,7 @@ class Intake:
         except BadHead as bad:
             self._decoder = None
             self.is_receiving = False
+            bad.__traceback__ = bad.__context__ = None
             self.bad = bad
             self._on_broken()
             return
@@ -281,3 +289,7 @@ class Intake:
 
 def _may_be_a_method(data: bytes) -> bool:
     return _METHOD.match(data) is not None
+
+
+def _nobody() -> None:
+    """Whom a closed one calls."""

@@ -89,6 +89,10 @@ class End(asyncio.Protocol):
         if self.relay is not None:
             self.relay.lost(self, exc)
 
+    def drop(self) -> None:
+        """Both sides are gone."""
+        self._write = self.early.append
+
     def close(self) -> None:
         """Once everything is written."""
         if self.transport is not None:
@@ -168,8 +172,17 @@ class Relay:
             self._handle.cancel()
             self._handle = None
             self._on_over()
+            # The two point at each other and back here: what is over must not wait for the garbage collector.
+            self._on_over = _nobody
+            for each in (end, other):
+                each.relay = each.other = None
+                each.drop()
 
     def reset(self) -> None:
         """End both now."""
         self.app.reset()
         self.upstream.reset()
+
+
+def _nobody() -> None:
+    """Whom a relay tells that is over."""

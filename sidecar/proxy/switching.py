@@ -82,8 +82,10 @@ class Switching(Exchange):
             self.app.keep_alive = False
             super()._ended(task)
             return
-        if self._attempts is not None:
-            self._attempts.close()
+        attempts, self._attempts = self._attempts, None
+        self._task = self._sending = None
+        if attempts is not None:
+            attempts.close()
         if not task.cancelled() and isinstance(fault := task.exception(), Exception):
             self._services.crashed(fault)
             self.relay.reset()

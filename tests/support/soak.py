@@ -46,10 +46,9 @@ table:
   - {{status: 503, then: retry, processed: false}}
   - {{failure: any, then: retry}}
 """
-GROWTH = 1.15
-MORE_BYTES = 8 << 20
-"""Of resident memory, from the first quarter to the end: caches fill, an allocator rounds up. Half a kilobyte that
-every request left behind would be twice as much in a minute."""
+MORE_BYTES = 6 << 20
+"""Of resident memory, from the first quarter to the end: caches fill, an allocator rounds up (measured: 1 MiB in
+126,000 requests). A hundred bytes that every request left behind would be more than that."""
 MORE_DESCRIPTORS = 40
 CLIENTS = 16
 RELOAD_SECONDS = 3.0
@@ -160,7 +159,7 @@ async def soak(seconds: float) -> int:
     say(f"{sum(said.values())} requests in {seconds:.0f} s: {dict(said)}; {len(api.events)} of {stored} stored arrived")
     say(f"memory {early >> 20} -> {late >> 20} MiB, descriptors {early_files} -> {late_files}, exit code {code}")
     sound = not faults and code == 0 and len(api.events) >= stored
-    return 0 if sound and late < early * GROWTH + MORE_BYTES and late_files < early_files + MORE_DESCRIPTORS else 1
+    return 0 if sound and late < early + MORE_BYTES and late_files < early_files + MORE_DESCRIPTORS else 1
 
 
 if __name__ == "__main__":
