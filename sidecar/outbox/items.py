@@ -6,8 +6,12 @@ Plain values; they know neither SQLite nor HTTP connections. The counterpart is 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
-__all__ = ["Count", "Item", "OutboxError", "Refusal"]
+__all__ = ["HELD_UP_SECONDS", "Count", "Item", "OutboxError", "Refusal"]
+
+HELD_UP_SECONDS: Final = 300.0
+"""A request that may not be sent for longer than this does not hold up those behind it meanwhile."""
 
 
 class OutboxError(Exception):

@@ -126,8 +126,8 @@ class Shelf:
                 "outbox_full", f"the outbox holds {int(total)} of {rule.max_bytes} bytes: no room for this one"
             )
         self._database.execute(
-            "INSERT INTO item (id, upstream, method, target, fields, body, bytes, stored_at, fresh_at, due_at)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO item (id, upstream, method, target, fields, body, bytes, stored_at, fresh_at, due_at,"
+            " aside) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 item.id,
                 item.upstream,
@@ -139,6 +139,7 @@ class Shelf:
                 item.stored_at,
                 item.stored_at,
                 item.due_at,
+                item.aside,
             ),
         )
 

@@ -313,6 +313,9 @@ class Attempts:
             self._attempt_over(sent, message, seconds)
             return None
         decision = await self._judging.judge(sent, ended, self._deadline_at)
+        if decision.hint_seconds:
+            # It binds every later send of this request, also one out of the outbox.
+            exchange.not_before = max(exchange.not_before, ended + decision.hint_seconds)
         self._retell(sent.number, decision=decision, body_unread=self._judging.unread)
         self._attempt_over(sent, message, seconds, decision)
         return decision
@@ -402,7 +405,7 @@ class Attempts:
         wait = decision.wait
         if wait is None or wait.seconds <= 0:
             return 0.0
-        exchange.not_before = begun + wait.seconds
+        exchange.not_before = max(exchange.not_before, begun + wait.seconds)
         # It counts from the judgement on: what the losing answer took to arrive is part of it.
         left = begun + wait.seconds - clock.monotonic() if dawdled else wait.seconds
         waited = 0.0

@@ -25,7 +25,7 @@ from sidecar.core.policy import Idempotency, Policy
 from sidecar.core.words import FINAL_REASONS, IDEMPOTENT_METHODS, Outcome, Reason, Verb
 from sidecar.observe.log import EventLog
 from sidecar.observe.metrics import UpstreamMeters
-from sidecar.outbox.items import Count, Item
+from sidecar.outbox.items import HELD_UP_SECONDS, Count, Item
 from sidecar.outbox.keeper import Keeper
 from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.nobody import Nobody
@@ -43,8 +43,6 @@ CLOSE_SECONDS: Final = 5.0
 """How long the end of the process waits for what is to be written down."""
 TRIES_BEFORE_ASIDE: Final = 8
 """Rounds in which the upstream got it: a minute of an outage with the default backoff, which order survives."""
-HELD_UP_SECONDS: Final = 300.0
-"""A request that may not be sent for longer than this does not hold up those behind it meanwhile."""
 ABOUT_ONE: Final = frozenset({Reason.ATTEMPTS, Reason.DEADLINE, Reason.WAIT_TOO_LONG})
 """Those that may concern this request alone; the others would end a round of any request to that upstream."""
 
@@ -350,7 +348,9 @@ class Courier:
             self._told(exchange)
         except Exception as exc:
             self._services.crashed(exc)
-        return _judged(exchange, lane.cut, is_repeatable=is_repeatable)
+        # Whichever of its sends was asked to wait, and wherever a shutdown cut that short.
+        hint = max(0.0, exchange.not_before - self._services.clock.monotonic())
+        return _judged(exchange, lane.cut, hint, is_repeatable=is_repeatable)
 
     async def _send(self, lane: _Lane, app: Nobody, message: RequestMessage, router: Router) -> Exchange:
         """One exchange, from its start to its end."""
@@ -408,7 +408,7 @@ def _is_repeatable(policy: Policy, message: RequestMessage) -> bool:
     return keyed or message.method in IDEMPOTENT_METHODS or message.method in policy.resend_methods
 
 
-def _judged(exchange: Exchange, cut: Cut, *, is_repeatable: bool) -> _Round:
+def _judged(exchange: Exchange, cut: Cut, hint_seconds: float, *, is_repeatable: bool) -> _Round:
     """What an exchange that is over means for its item. ``is_repeatable``: also if nobody knows how it ended."""
     outcome, reason, status, decision = exchange.outcome, exchange.reason, exchange.status, exchange.decision
     attempts = exchange.all_attempts
@@ -420,13 +420,12 @@ def _judged(exchange: Exchange, cut: Cut, *, is_repeatable: bool) -> _Round:
     if outcome is Outcome.CLIENT_GONE:
         # Cut short by a shutdown; or broken off, anywhere, by a fault of ours.
         if is_repeatable or cut is Cut.WAITING:
-            return _Round("later", note=told, is_its_own=cut is Cut.NOT)
+            return _Round("later", note=told, hint_seconds=hint_seconds, is_its_own=cut is Cut.NOT)
         return _Round("dead", str(Reason.NOT_SAFE), note="a send broke off here, and nobody knows how it ended")
-    hint = decision.hint_seconds if decision is not None and decision.hint_seconds is not None else 0.0
     if _is_for_later(reason, decision):
         was_written = any(attempt.written for attempt in attempts)
         its_own = was_written and (reason in ABOUT_ONE or reason is None)
-        return _Round("later", note=told, hint_seconds=max(0.0, hint), is_its_own=its_own)
+        return _Round("later", note=told, hint_seconds=hint_seconds, is_its_own=its_own)
     code = status if failure is None and outcome is not Outcome.REJECTED else None
     return _Round("dead", str(reason or outcome), code, told)
 

@@ -88,7 +88,8 @@ class Exchange:
     is_hedged = False
     """Whether a second send went beside the first."""
     not_before = 0.0
-    """When the wait before a retry is over, also where it was cut short; monotonic seconds."""
+    """When what the upstream asked for, and the wait before a retry, is over, also where it was cut short; monotonic
+    seconds."""
     decision: Decision | None = None
     """The last judgement, where there was one."""
     _lane: Connection | None = None

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from sidecar.core.exchange import Attempt, Request
 from sidecar.core.words import FailureKind, Outcome, Reason, Verb
-from sidecar.outbox.items import Item, Refusal
+from sidecar.outbox.items import HELD_UP_SECONDS, Item, Refusal
 from sidecar.outbox.keeper import Keeper
 from sidecar.proxy.answering import give_own
 from sidecar.proxy.body import Body
@@ -86,7 +86,7 @@ async def store(story: Story, services: Services, prepared: Prepared, attempts: 
         until = services.loop.time() + _left_seconds(story, services, prepared)
         async with asyncio.timeout_at(until):
             body = await _whole_body(story, services, prepared, keeper)
-        # A wait that was cut short goes on in the outbox: a hint binds every send of the request.
+        # What the upstream asked for goes on in the outbox: a hint binds every send of the request.
         left = max(0.0, story.not_before - services.clock.monotonic())
         item = _item(story.message, prepared, body, services.clock.wall(), left)
         await keeper.add(item, until - services.loop.time())
@@ -143,6 +143,7 @@ def _item(message: RequestMessage, prepared: Prepared, body: bytes, wall: float,
         body=body,
         stored_at=wall,
         due_at=wall + left_seconds if left_seconds else 0.0,
+        aside=left_seconds > HELD_UP_SECONDS,
     )
 
 

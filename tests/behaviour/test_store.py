@@ -135,6 +135,19 @@ async def test_a_hint_is_not_undercut_between_rounds(make: Make, upstream: Upstr
     assert seen[1] - seen[0] >= 600
 
 
+async def test_a_refusal_that_is_stored_keeps_its_hint(make: Make, upstream: Upstream) -> None:
+    """A row may store what was refused: the first delivery is a send like any other."""
+    sidecar = await make(upstream, f"{KEYED}\ntable: [{{status: 503, then: store}}]", top=OUTBOX)
+    upstream.otherwise = lambda _: say(503, headers=[("Retry-After", "600")])
+    sidecar.clock.hold()
+    began_at = sidecar.clock.wall()
+    assert (await sidecar.ask("POST", "/api/x", body=b"1")).status == 202
+    (item,) = await until_items(sidecar, 1)
+    assert item.due_at >= began_at + 600
+    assert item.aside, "what waits so long holds up nobody behind it"
+    assert len(upstream.requests) == 1
+
+
 async def test_what_the_table_hands_over_is_a_dead_letter_and_the_next_goes_on(make: Make, upstream: Upstream) -> None:
     sidecar = await make(upstream, KEYED, more=ALWAYS, top=OUTBOX)
     upstream.script(say(422, b'{"error":"bad"}'))

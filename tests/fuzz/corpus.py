@@ -86,5 +86,16 @@ CORPUS = (
     Run(32, Site(), (Talk(0.0, (Request("t1", "tunnel", "LIST"),)),)),
     Run(40, Site(outbox=True, max_age=8.0, table="hinted"), (Talk(0.0, _stored(Plan(status=429, hint=30))),)),
     Run(41, Site(idle=1.0), (Talk(0.0, (Request("t1", size_bytes=1, pause=2.0),)),)),
+    Run(
+        43,
+        Site(outbox=True),
+        (Talk(0.0, (Request("t1", "store", "POST", plans=(Plan(status=503, hint=3), Plan())),)),),
+        (Act(1.0, "restart", 0.5),),
+    ),
+    Run(
+        44,
+        Site(table="store", hedge=0.2, outbox=True),
+        (Talk(0.0, (Request("t1", method="PATCH", timeout=0.5, plans=(Plan(status=503, after=0.49, hint=2),)),)),),
+    ),
     Run(42, Site(hedge=0.2), (Talk(0.0, (Request("t1", plans=(Plan(status=503, after=SNAP),)),), "close", SNAP),)),
 )

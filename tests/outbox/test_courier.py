@@ -152,6 +152,31 @@ async def test_a_hint_outlives_a_restart(make: Make, upstream: Upstream, tmp_pat
     assert seen[1] - seen[0] >= 200
 
 
+async def test_a_hint_outlives_a_restart_in_the_middle_of_a_round(
+    make: Make, upstream: Upstream, tmp_path: Path
+) -> None:
+    """The wait before the next send of the same round is cut short; what the upstream asked for is kept."""
+    path = tmp_path / "shared.db"
+    upstream.script(say(503, headers=[("Retry-After", "20")]))
+    top = f"outbox: {{file: {path}}}"
+    sidecar = await make(
+        upstream,
+        "deadline: 60s\ntable: [{status: 503, then: retry, processed: false, gate: false}]",
+        more=ALWAYS,
+        top=top,
+    )
+    sidecar.clock.hold()
+    await sidecar.ask("POST", "/api/x", body=b"1")
+    await sidecar.clock.sleeping()
+    asked_at = sidecar.clock.wall()
+    await sidecar.sidecar.drain(5)
+    await sidecar.sidecar.stop()
+    (item,) = left(path)
+    assert (item.begun, item.dead_at) == (False, None)
+    assert item.due_at >= asked_at + 19
+    assert len(upstream.requests) == 1
+
+
 async def test_a_request_that_never_succeeds_is_set_aside_and_waits_on(
     make: Make, upstream: Upstream, tmp_path: Path
 ) -> None:
