@@ -237,7 +237,7 @@ class Courier:
                     await self._sleep(lane, left, quiet=True)
                     continue
                 lane.again = False
-                now = clock.wall()
+                now = self._services.steady_wall()
                 item, due_at = await self._keeper.next(lane.upstream, now, after_aside=lane.after_aside)
                 if item is not None:
                     lane.after_aside = item.aside
@@ -295,7 +295,7 @@ class Courier:
         pause = round_.hint_seconds + self._pause_seconds(item, tries + 1)
         aside = item.aside or (round_.is_its_own and (tries >= TRIES_BEFORE_ASIDE or pause > HELD_UP_SECONDS))
         lane.after_aside = aside
-        due_at = clock.wall() + pause
+        due_at = self._services.steady_wall() + pause
         await self._keeper.put_off(item.id, round_.note, tries=tries, due_at=due_at, aside=aside)
         if aside and not item.aside:
             self._events.event("outbox_aside", "warning", upstream=item.upstream, stored=item.id, cause=round_.note)

@@ -46,5 +46,14 @@ class Services:
     turn: Turn = field(init=False)
     """The loop's: small writes are made at its end."""
 
+    _wall_at_zero: float = field(init=False)
+    """Unix seconds at monotonic zero, as of the start."""
+
     def __post_init__(self) -> None:
         self.turn = Turn(self.loop)
+        self._wall_at_zero = self.clock.wall() - self.clock.monotonic()
+
+    def steady_wall(self) -> float:
+        """Unix seconds for what is due later, as the start of the process knew them: a clock that is set meanwhile
+        neither shortens nor lengthens a wait."""
+        return self._wall_at_zero + self.monotonic()

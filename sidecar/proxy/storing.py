@@ -88,7 +88,8 @@ async def store(story: Story, services: Services, prepared: Prepared, attempts: 
             body = await _whole_body(story, services, prepared, keeper)
         # What the upstream asked for goes on in the outbox: a hint binds every send of the request.
         left = max(0.0, story.not_before - services.clock.monotonic())
-        item = _item(story.message, prepared, body, services.clock.wall(), left)
+        due_at = services.steady_wall() + left if left else 0.0
+        item = _item(story.message, prepared, body, services.clock.wall(), due_at, aside=left > HELD_UP_SECONDS)
         await keeper.add(item, until - services.loop.time())
     except TimeoutError:
         _refuse(story, services, prepared, attempts, Refusal("deadline", "its body did not come in time"))
@@ -133,7 +134,7 @@ def _give(story: Story, services: Services, prepared: Prepared, answer: OwnAnswe
 # -- what is kept ----------------------------------------------------------------------------------------
 
 
-def _item(message: RequestMessage, prepared: Prepared, body: bytes, wall: float, left_seconds: float) -> Item:
+def _item(message: RequestMessage, prepared: Prepared, body: bytes, wall: float, due_at: float, *, aside: bool) -> Item:
     return Item(
         id=new_id(),
         upstream=prepared.destination.name,
@@ -142,8 +143,8 @@ def _item(message: RequestMessage, prepared: Prepared, body: bytes, wall: float,
         fields=_fields(message, prepared),
         body=body,
         stored_at=wall,
-        due_at=wall + left_seconds if left_seconds else 0.0,
-        aside=left_seconds > HELD_UP_SECONDS,
+        due_at=due_at,
+        aside=aside,
     )
 
 

@@ -252,6 +252,9 @@ class Reception(asyncio.Protocol):
                 self.fail(FailureKind.PROTOCOL, "the upstream's answer is not an HTTP response")
             self._head = data
             return
+        if end > MAX_RESPONSE_HEAD_BYTES:
+            self.fail(FailureKind.PROTOCOL, "the upstream's response head is too large")
+            return
         try:
             message = parse_response_head(data if end == len(data) else data[:end])
             if message.code < 200:

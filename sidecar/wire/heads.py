@@ -54,6 +54,7 @@ _LONG_METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{65}")
 _LATER_REQUEST: Final = re.compile(rb"([^\x00-\x20]+ [^\x00-\x20]+ HTTP/1\.)[2-9]\r\n")
 _LATER_RESPONSE: Final = re.compile(rb"HTTP/1\.[2-9] ")
 _FOLD: Final = re.compile(rb"\r?\n[\t ]+")
+_LENGTHS: Final = re.compile(rb"(?i)(?<=\n)content-length:([\t 0-9,]+)\r?\n")
 _CONTROLS: Final = bytes(c for c in range(32) if c not in b"\t\r\n") + b"\x7f"
 
 
@@ -205,8 +206,9 @@ def parse_response_head(head: bytes) -> ResponseMessage:
     """One whole head of an upstream. Raises ``BadHead`` (its status is 502) for anything that must not be passed on.
 
     RFC 9112 section 4. A line may end with LF alone (section 2.2), a folded one is joined by a space (section 5.2),
-    and a later HTTP/1.x is read as HTTP/1.1 (RFC 9110 section 2.5). Control bytes in a value are refused (RFC 9110
-    section 5.5), and so is a status outside 100 … 999.
+    a later HTTP/1.x is read as HTTP/1.1 (RFC 9110 section 2.5), a length that is repeated with the same value as one
+    (RFC 9110 section 8.6). Control bytes in a value are refused (RFC 9110 section 5.5), and so is a status outside
+    100 … 999.
     """
     if head.find(b"\n ") >= 0 or head.find(b"\n\t") >= 0:
         head = _unfolded(head)
@@ -216,6 +218,9 @@ def parse_response_head(head: bytes) -> ResponseMessage:
     except HttpProcessingError as exc:
         if _LATER_RESPONSE.match(head):
             return parse_response_head(b"HTTP/1.1" + head[8:])
+        single = _with_one_length(head)
+        if single is not None:
+            return parse_response_head(single)
         raise BadHead(502, "upstream", "the upstream's response head is not valid HTTP/1.1") from exc
     if len(messages) != 1:
         raise BadHead(502, "upstream", "the upstream's answer is not an HTTP response")
@@ -229,6 +234,17 @@ def parse_response_head(head: bytes) -> ResponseMessage:
     if code >= 200 and not (message.should_close or message.upgrade):
         _spare_response_parsers.append(parser)
     return message
+
+
+def _with_one_length(head: bytes) -> bytes | None:
+    """The head with one Content-Length where it has several of the same value (RFC 9110 section 8.6), else None."""
+    values = [value.strip() for line in _LENGTHS.findall(head) for value in line.split(b",")]
+    first = _LENGTHS.search(head)
+    if first is None or len(values) < 2 or len(set(values)) != 1 or not values[0].isdigit():
+        return None
+    rest = _LENGTHS.sub(b"", head[first.end() - 1 :])[1:]
+    single: bytes = head[: first.start()] + b"Content-Length: " + values[0] + b"\r\n" + rest
+    return single
 
 
 def _unfolded(head: bytes) -> bytes:

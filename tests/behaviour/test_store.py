@@ -414,8 +414,10 @@ async def test_a_breaker_that_closes_again_lets_the_outbox_drain(make: Make, ups
     breaker = "breaker: {failures: 0.5, of_at_least: 2, within: 60s, when_open: fail}"
     sidecar = await make(upstream, f"{WHEN_DOWN}\n{breaker}", top=OUTBOX)
     upstream.script(*(say(503) for _ in range(8)))
+    sidecar.clock.hold()
     for number in range(4):
         assert (await sidecar.ask("POST", "/api/x", body=str(number).encode())).status == 202
+    sidecar.clock.release()
     await until_items(sidecar, 0)
     delivered = [request.body for request in upstream.requests[8:]]
     assert list(dict.fromkeys(map(bytes, delivered))) == [b"0", b"1", b"2", b"3"]

@@ -97,5 +97,11 @@ CORPUS = (
         Site(table="store", hedge=0.2, outbox=True),
         (Talk(0.0, (Request("t1", method="PATCH", timeout=0.5, plans=(Plan(status=503, after=0.49, hint=2),)),)),),
     ),
+    Run(
+        45,
+        Site(outbox=True),
+        (Talk(0.0, (Request("t1", "store", "POST", plans=(Plan(status=429, hint=30), Plan())),)),),
+        (Act(1.0, "clock", 3600.0),),
+    ),
     Run(42, Site(hedge=0.2), (Talk(0.0, (Request("t1", plans=(Plan(status=503, after=SNAP),)),), "close", SNAP),)),
 )

@@ -177,6 +177,21 @@ async def test_a_hint_outlives_a_restart_in_the_middle_of_a_round(
     assert len(upstream.requests) == 1
 
 
+@pytest.mark.parametrize("hours", [1, -1])
+async def test_a_clock_that_is_set_changes_no_wait(make: Make, upstream: Upstream, tmp_path: Path, hours: int) -> None:
+    path = tmp_path / "shared.db"
+    sidecar = await make(upstream, ONE, more=ALWAYS, top=f"outbox: {{file: {path}}}")
+    seen = answered_at(sidecar, upstream, say(503, headers=[("Retry-After", "20")]))
+    sidecar.clock.hold()
+    began_at = sidecar.clock.monotonic()
+    await sidecar.ask("POST", "/api/x", body=b"1")
+    await sidecar.clock.sleeping()
+    sidecar.clock.set_wall(hours * 3600)
+    sidecar.clock.release()
+    await upstream.received(2)
+    assert 20 <= seen[1] - began_at < 60
+
+
 async def test_a_request_that_never_succeeds_is_set_aside_and_waits_on(
     make: Make, upstream: Upstream, tmp_path: Path
 ) -> None:

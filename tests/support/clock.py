@@ -34,6 +34,10 @@ class ManualClock:
     def advance(self, seconds: float) -> None:
         self._offset += seconds
 
+    def set_wall(self, seconds: float) -> None:
+        """Set the wall's clock forth or back, as NTP would."""
+        self._wall += seconds
+
     async def sleep(self, seconds: float) -> None:
         self.waits.append(seconds)
         self._asleep += 1
