@@ -65,8 +65,8 @@ def all_rounds(peers: list[Peer], cases: list[Case], rounds: int, hurry: float) 
     with tempfile.TemporaryDirectory(prefix="sidecar-bench-") as name, upstream_running(Path(name)) as upstream:
         for number in range(rounds):
             say(f"Round {number + 1} of {rounds}")
-            turn = number % max(len(installed), 1)
-            order = installed[turn:] + installed[:turn]
+            write_batch = number % max(len(installed), 1)
+            order = installed[write_batch:] + installed[:write_batch]
             found.append(measure_round(order, cases, upstream, Path(name), hurry, say))
     return found
 

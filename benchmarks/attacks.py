@@ -35,7 +35,7 @@ QUIET_SECONDS = 5.0
 
 
 @dataclass
-class Tally:
+class Stats:
     """What came back."""
 
     sent: int = 0
@@ -52,26 +52,26 @@ def connected(port: int) -> socket.socket:
     return connection
 
 
-def read_one(connection: socket.socket, buffer: bytearray, tally: Tally) -> bool:
+def read_one(connection: socket.socket, buffer: bytearray, stats: Stats) -> bool:
     """Waits for one answer and tallies it; False when the connection is of no more use."""
     try:
         while (answer := take_answer(buffer)) is None:
             chunk = connection.recv(1 << 16)
             if not chunk:
-                tally.statuses["closed"] += 1
+                stats.statuses["closed"] += 1
                 return False
             buffer += chunk
     except TimeoutError:
-        tally.statuses["silent"] += 1
+        stats.statuses["silent"] += 1
         return False
     except OSError:
-        tally.statuses["closed"] += 1
+        stats.statuses["closed"] += 1
         return False
-    tally.statuses[str(answer.status)] += 1
+    stats.statuses[str(answer.status)] += 1
     return True
 
 
-def byte_at_a_time(port: int, until: float, tally: Tally) -> None:
+def byte_at_a_time(port: int, until: float, stats: Stats) -> None:
     """Twenty connections, each sends its request one byte a millisecond, again and again."""
     request = request_bytes("/small", port, fields="User-Agent: drip\r\nAccept: application/json\r\n")
     connections = [connected(port) for _ in range(SLOW_CONNECTIONS)]
@@ -84,52 +84,52 @@ def byte_at_a_time(port: int, until: float, tally: Tally) -> None:
             connection.send(request[byte : byte + 1])
         tick += 1
         if byte == len(request) - 1:
-            tally.sent += len(connections)
+            stats.sent += len(connections)
             for connection, buffer in zip(connections, buffers, strict=True):
-                read_one(connection, buffer, tally)
+                read_one(connection, buffer, stats)
         select.select([], [], [], max(0.0, start + tick * TICK_SECONDS - time.perf_counter()))
 
 
-def slow_upstream(port: int, until: float, tally: Tally) -> None:
+def slow_upstream(port: int, until: float, stats: Stats) -> None:
     """Twenty clients ask for what the upstream answers one byte a millisecond."""
     connections = [connected(port) for _ in range(SLOW_CONNECTIONS)]
     while time.perf_counter() < until:
         for connection in connections:
             connection.send(request_bytes("/drip", port))
-            tally.sent += 1
+            stats.sent += 1
         for connection in connections:
-            read_one(connection, bytearray(), tally)
+            read_one(connection, bytearray(), stats)
 
 
-def big_heads(port: int, until: float, tally: Tally) -> None:
+def big_heads(port: int, until: float, stats: Stats) -> None:
     """A head of 100 fields of 8 KiB, on one new connection after another."""
     fields = "".join(f"X-Big-{n}: {'x' * BIG_FIELD_BYTES}\r\n" for n in range(BIG_FIELDS))
     request = request_bytes("/small", port, fields=fields)
     while time.perf_counter() < until:
         with connected(port) as connection:
-            tally.sent += 1
+            stats.sent += 1
             with contextlib.suppress(ConnectionError, TimeoutError):
                 connection.sendall(request)
-            read_one(connection, bytearray(), tally)
+            read_one(connection, bytearray(), stats)
 
 
-def pipelined(port: int, until: float, tally: Tally) -> None:
+def pipelined(port: int, until: float, stats: Stats) -> None:
     """10,000 requests on one connection without waiting for an answer; they are read as they come."""
     request = request_bytes("/small", port) * PIPELINED
     while time.perf_counter() < until:
         with connected(port) as connection:
-            tally.sent += PIPELINED
-            _pour(connection, request, tally)
+            stats.sent += PIPELINED
+            _pour(connection, request, stats)
 
 
-def _pour(connection: socket.socket, request: bytes, tally: Tally) -> None:
+def _pour(connection: socket.socket, request: bytes, stats: Stats) -> None:
     """Writes and reads at once: a proxy that stops reading while it answers must not be blamed for a deadlock."""
     connection.setblocking(False)
     left, buffer, answered = memoryview(request), bytearray(), 0
     while answered < PIPELINED:
         readable, writable, _ = select.select([connection], [connection] if left else [], [], QUIET_SECONDS)
         if not readable and not writable:
-            tally.statuses["silent"] += PIPELINED - answered
+            stats.statuses["silent"] += PIPELINED - answered
             return
         try:
             if writable:
@@ -138,15 +138,15 @@ def _pour(connection: socket.socket, request: bytes, tally: Tally) -> None:
         except ConnectionError:
             chunk = b""
         if chunk == b"":
-            tally.statuses["closed"] += PIPELINED - answered
+            stats.statuses["closed"] += PIPELINED - answered
             return
         buffer += chunk or b""
         while (answer := take_answer(buffer)) is not None:
-            tally.statuses[str(answer.status)] += 1
+            stats.statuses[str(answer.status)] += 1
             answered += 1
 
 
-ATTACKS: dict[str, Callable[[int, float, Tally], None]] = {
+ATTACKS: dict[str, Callable[[int, float, Stats], None]] = {
     "a client that sends a byte at a time": byte_at_a_time,
     "an upstream that answers a byte at a time": slow_upstream,
     "heads of 100 fields of 8 KiB": big_heads,
@@ -179,10 +179,10 @@ def main() -> None:
     if given.kind == "dripping":
         uvloop.run(dripping(given.port))
         return
-    tally = Tally()
+    stats = Stats()
     with contextlib.suppress(ConnectionError):
-        ATTACKS[given.kind](given.port, time.perf_counter() + given.seconds, tally)
-    print(tally.line())
+        ATTACKS[given.kind](given.port, time.perf_counter() + given.seconds, stats)
+    print(stats.line())
 
 
 if __name__ == "__main__":

@@ -11,12 +11,12 @@ import asyncio
 import sys
 import timeit
 
-from sidecar.core.policy import Policy
-from sidecar.core.table import Table
+from sidecar.core.decision.policy import Policy
+from sidecar.core.decision.table import Table
 from sidecar.observe.metrics import Metrics
-from sidecar.proxy.clock import SystemClock, dice
-from sidecar.proxy.destinations import Purse
-from sidecar.proxy.holding import Holding
+from sidecar.proxy.routing.clock import SystemClock, random_unit
+from sidecar.proxy.routing.destination import RetryBudget
+from sidecar.proxy.routing.limiter import Holding
 
 MOST_MICROSECONDS = 3.0
 TIMES = 200_000
@@ -36,8 +36,8 @@ if code >= 500 or not holding.limiter.calm:
 def main() -> int:
     with asyncio.Runner() as runner:
         loop, policy = runner.get_loop(), Policy("measured", Table(()))
-        holding = Holding(loop, SystemClock(), dice, policy, Metrics().upstream("measured"))
-        names = {"holding": holding, "purse": Purse(policy.budget, 0.0), "code": 200}
+        holding = Holding(loop, SystemClock(), random_unit, policy, Metrics().upstream("measured"))
+        names = {"holding": holding, "purse": RetryBudget(policy.budget, 0.0), "code": 200}
         added = (_seconds(STATEMENTS, names) - _seconds("pass", names)) * 1e6
         tick = _seconds("holding.tick()", names) * 1e6
     print(f"gate, breaker and budget add {added:.2f} µs to an untroubled exchange (asked: at most {MOST_MICROSECONDS})")

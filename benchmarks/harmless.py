@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import fmean
 
 from sidecar.config.load import load_policy
-from sidecar.core.policy import Policy
+from sidecar.core.decision.policy import Policy
 from sidecar.simulate.harmless import Compared, Harm, harm_of, shrunk
 from sidecar.simulate.models import Model, described, spelled
 from sidecar.simulate.random_models import ROWS, drawn

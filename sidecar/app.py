@@ -16,35 +16,35 @@ from aiohttp import http_parser
 from aiohttp.web import AppRunner, TCPSite
 
 from sidecar.admin import AdminState, ReloadResult, make_admin, make_runner
-from sidecar.core.deployment import Address, Deployment
+from sidecar.core.decision.policy import Policy
 from sidecar.core.flow.shared_limiter import SharedLimiter
-from sidecar.core.policy import Policy
-from sidecar.intercept.door import CannotIntercept, contexts_for
-from sidecar.observe.libraries import listen_to_libraries
-from sidecar.observe.lines import LineWriter
+from sidecar.core.settings.deployment import Address, Deployment
+from sidecar.intercept.open import CannotIntercept, contexts_for
 from sidecar.observe.log import EventLog, ExchangeLog
+from sidecar.observe.log_writer import LineWriter
 from sidecar.observe.metrics import Metrics, SharedMeters, UpstreamMeters
+from sidecar.observe.recent import Recent
 from sidecar.observe.record import ExchangeRecord
-from sidecar.observe.ring import Recent
+from sidecar.observe.stdlib_logging import listen_to_libraries
 from sidecar.observe.trend import Trend
 from sidecar.outbox.items import OutboxError
-from sidecar.outbox.keeper import Keeper
-from sidecar.proxy.clock import Clock, SystemClock, dice
-from sidecar.proxy.courier import Courier
-from sidecar.proxy.destinations import TimerShelf
-from sidecar.proxy.holding import Holding, Ticker
-from sidecar.proxy.ids import new_id
-from sidecar.proxy.listener import CannotListen, Listener
-from sidecar.proxy.notices import Notices
-from sidecar.proxy.opening import Contexts, Opener
+from sidecar.outbox.worker import OutboxWorker
+from sidecar.proxy.client.spool import Spool
+from sidecar.proxy.delivery.worker import DeliveryWorker
+from sidecar.proxy.exchange.context import Notices, Services
+from sidecar.proxy.message.ids import new_id
 from sidecar.proxy.operator import Operator
-from sidecar.proxy.routing import Router
-from sidecar.proxy.services import Services
-from sidecar.proxy.spool import Spool
-from sidecar.shared.door import CannotShare, Part, Sharing, open_sharing
+from sidecar.proxy.routing.clock import Clock, SystemClock, random_unit
+from sidecar.proxy.routing.destination import TimersByLength
+from sidecar.proxy.routing.limiter import Holding, Ticker
+from sidecar.proxy.routing.router import Router
+from sidecar.proxy.server import CannotListen, Listener
+from sidecar.proxy.tunnel.intercept import Contexts, TunnelInterceptor
+from sidecar.shared.open import CannotShare, open_sync
+from sidecar.shared.parts import Part, Sync
 from sidecar.upstream.login import Credentials
 from sidecar.upstream.pool import Pools
-from sidecar.upstream.resolve import Lookup
+from sidecar.upstream.resolver import Lookup
 
 __all__ = ["CannotListen", "OutboxError", "Sidecar"]
 
@@ -72,7 +72,7 @@ class Sidecar:
     ) -> None:
         self.deployment = deployment
         self._clock = clock or SystemClock()
-        self._chance = chance or dice
+        self._chance = chance or random_unit
         self._on_record = on_record
         self._log_stream = log_stream if log_stream is not None else sys.stderr
         self._config_text = config_text or (lambda: "")
@@ -83,8 +83,8 @@ class Sidecar:
         """Where apps find us; the port that was really bound, once started."""
         self.admin_address = deployment.admin
         self._admin: AppRunner | None = None
-        self._courier: Courier | None = None
-        self._sharing: Sharing | None = None
+        self._delivery: DeliveryWorker | None = None
+        self._sharing: Sync | None = None
 
     async def start(self) -> None:
         """Build and start everything. Raises ``CannotListen`` or ``OutboxError``; then nothing is left running."""
@@ -101,7 +101,7 @@ class Sidecar:
         self.recent = Recent(RECENT_EXCHANGES)
         self.trend = Trend(self.metrics)
         self._pools = Pools(loop, self._lookup)
-        self._timers = TimerShelf(loop)
+        self._timers = TimersByLength(loop)
         via = f"sidecar-{new_id()[:12]}"
         clock = self._clock
         self._spool = Spool()
@@ -121,7 +121,7 @@ class Sidecar:
             self.recent,
             self._on_record,
         )
-        self.opener = Opener(loop, self.listener, self.events)
+        self.opener = TunnelInterceptor(loop, self.listener, self.events)
         self.services.interceptor = self.opener
         self.operator = Operator(self.services, lambda: self.listener.router, self.events)
         self._ticker = Ticker(loop, self._clock, self._holdings, self._sample)
@@ -135,8 +135,8 @@ class Sidecar:
             self._pools.own_port = self.address.port
             self._pools.guard.open_door = self.listener.is_open
             self._pools.own_ports.update((self.address.port, self.admin_address.port))
-            if self._courier is not None:
-                self._courier.start()
+            if self._delivery is not None:
+                self._delivery.start()
         except (CannotListen, OutboxError):
             await self._tear_down()
             raise
@@ -153,12 +153,12 @@ class Sidecar:
         """Raises ``OutboxError``: requests that were accepted must not be forgotten in silence."""
         if deployment.outbox is None:
             return
-        keeper = Keeper(deployment.outbox)
-        await keeper.open()
-        self.services.outbox = keeper
+        worker = OutboxWorker(deployment.outbox)
+        await worker.open()
+        self.services.outbox = worker
         self.metrics.has_outbox = True
         listener = self.listener
-        self._courier = Courier(self.services, keeper, lambda: listener.router, self.events, listener.told)
+        self._delivery = DeliveryWorker(self.services, worker, lambda: listener.router, self.events, listener.told)
 
     def _share(self, deployment: Deployment) -> None:
         """Raises ``CannotListen``."""
@@ -167,7 +167,7 @@ class Sidecar:
         meters = self.metrics.shared = SharedMeters()
         clock, sender = self._clock, self.services.via
         try:
-            sharing = open_sharing(deployment.shared, self.events, meters, clock.monotonic, self._chance, sender)
+            sharing = open_sync(deployment.shared, self.events, meters, clock.monotonic, self._chance, sender)
         except CannotShare as exc:
             raise CannotListen(str(exc)) from None
         self._sharing = sharing
@@ -239,7 +239,7 @@ class Sidecar:
         draining = self.services.draining
         trouble = self._spool.trouble
         bodies = () if not trouble else (("bodies", True, f"the disk takes none, only memory holds them: {trouble}"),)
-        outbox = () if self._courier is None else (("outbox", True, self._courier.state()),)
+        outbox = () if self._delivery is None else (("outbox", True, self._delivery.state()),)
         off = self.operator.retries_off()
         retries = () if not off else (("retries", True, f"turned off for {', '.join(off)}"),)
         shared: Sequence[tuple[str, bool, str]] = ()
@@ -287,10 +287,10 @@ class Sidecar:
     async def drain(self, seconds: float) -> int:
         """Stop taking requests, finish those under way; returns how many connections had to be cut."""
         self.listener.drain()
-        if self._courier is None:
+        if self._delivery is None:
             return await self.listener.drained(seconds)
-        self._courier.drain()
-        cut, _ = await asyncio.gather(self.listener.drained(seconds), self._courier.drained(seconds))
+        self._delivery.drain()
+        cut, _ = await asyncio.gather(self.listener.drained(seconds), self._delivery.drained(seconds))
         return cut
 
     async def stop(self) -> None:
@@ -304,8 +304,8 @@ class Sidecar:
             self._admin = None
         await self.opener.close()
         await self.listener.close()
-        if self._courier is not None:
-            await self._courier.close()
+        if self._delivery is not None:
+            await self._delivery.close()
         if self.services.outbox is not None:
             await self.services.outbox.close()
         self._ticker.close()
@@ -325,7 +325,7 @@ def _parts(router: Router) -> Iterator[Part]:
     for name, destination in router.destinations.items():
         limiter = destination.holding.limiter
         if isinstance(limiter, SharedLimiter):
-            yield Part(name, destination.origin, limiter, destination.holding, destination.purse)
+            yield Part(name, destination.origin, limiter, destination.holding, destination.budget)
 
 
 async def _cannot_reload() -> ReloadResult:

@@ -11,7 +11,7 @@ import pytest
 
 from sidecar.cli.main import EXIT_CONFIGURATION, EXIT_FAILURE, VERBS
 from sidecar.config.load import load_deployment
-from sidecar.core.words import Jitter, Outcome, Reason, Safe
+from sidecar.core.enums import Jitter, Outcome, Reason, Safe
 from sidecar.observe.families import FAMILIES
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -1,6 +1,7 @@
-"""The architecture, held by reading the source: who imports whom, who may look at a clock, how long things are.
+"""The architecture, held by reading the source: who imports whom, who may look at a clock, what stands once.
 
-A rule that fails names the file and what to do. Nothing here runs the code that it reads.
+A rule that fails names the file and what to do. Nothing here runs the code that it reads. Every rule is a property of
+the code that cannot be met in the letter only: there is none on lengths, and none on the presence of prose.
 """
 
 from __future__ import annotations
@@ -8,55 +9,62 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "sidecar"
 
-MAY_IMPORT = {
-    "core": {"core"},
-    "wire": {"wire", "core"},
-    "config": {"config", "core"},
-    "observe": {"observe", "core"},
-    "outbox": {"outbox", "core"},
-    "upstream": {"upstream", "observe", "wire", "core"},
-    "proxy": {"proxy", "outbox", "upstream", "observe", "wire", "core"},
-    "admin": {"admin", "upstream", "observe", "core"},
-    "shared": {"shared", "observe", "core"},
-    "app": {"app", "admin", "intercept", "shared", "proxy", "outbox", "upstream", "observe", "wire", "config", "core"},
-    "life": {"life", "app", "admin", "proxy", "observe", "config", "core"},
-    "demo": {"demo", "app", "config", "core"},
-    "ways": {"ways"},
-    "intercept": {"intercept"},
-    "doctor": {"doctor", "ways", "core"},
-    "simulate": {"simulate", "core"},
-    "cli": {
-        "cli",
-        "simulate",
-        "outbox",
-        "demo",
-        "doctor",
-        "intercept",
-        "ways",
-        "life",
-        "app",
-        "admin",
-        "proxy",
-        "upstream",
-        "observe",
-        "wire",
-        "config",
-        "core",
-    },
-    "__main__": {"cli"},
+LAYERS = {
+    "core": set(),
+    "wire": {"core"},
+    "config": {"core"},
+    "observe": {"core"},
+    "outbox": {"core"},
+    "upstream": {"observe", "wire", "core"},
+    "proxy": {"outbox", "upstream", "observe", "wire", "core"},
+    "admin": {"upstream", "observe", "core"},
+    "shared": {"observe", "core"},
+    "client_setup": set(),
+    "intercept": set(),
+    "app": {"admin", "intercept", "shared", "proxy", "outbox", "upstream", "observe", "wire", "config", "core"},
+    "process": {"app", "admin", "proxy", "observe", "config", "core"},
+    "demo": {"app", "config", "core"},
+    "doctor": {"client_setup", "core"},
+    "simulate": {"core"},
 }
-"""cli -> life, demo -> app -> admin, proxy -> upstream, observe -> core; config -> core; wire beside."""
+"""Package -> the packages that it may import besides itself. ``cli`` and ``__main__`` stand above all of them."""
+
+FLOORS = {
+    "core": [{"dryrun"}, {"flow"}, {"settings"}, {"decision"}, {"enums", "secret_names"}],
+    "config": [
+        {"child_process"},
+        {"child_main", "policy_tests"},
+        {"load", "validated"},
+        {"show"},
+        {"check"},
+        {"compile"},
+        {"environment"},
+        {"schema"},
+        {"text"},
+    ],
+    "proxy": [
+        {"server"},
+        {"delivery", "operator"},
+        {"tunnel"},
+        {"record"},
+        {"exchange"},
+        {"routing"},
+        {"client"},
+        {"message"},
+    ],
+}
+"""Inside of a package: each floor imports those below it, never one above."""
 
 # fmt: off
 CORE_MAY_IMPORT = {
@@ -74,7 +82,7 @@ ONLY_THERE = {
     "cryptography": {"intercept"},
     "redis": {"shared"},
 }
-"""A third-party package -> the rooms that may know it."""
+"""A third-party package -> the packages that may import it."""
 
 CLOCKS_AND_DICE = {
     ("asyncio", "sleep"),
@@ -89,13 +97,13 @@ CLOCKS_AND_DICE = {
 }
 
 MAY_LOOK_AT_THE_CLOCK = {
-    "proxy/clock.py": "the one clock: everybody else is handed its time",
-    "proxy/ids.py": "a new id is a name made of chance; nothing is decided by it",
+    "proxy/routing/clock.py": "the one clock: everybody else is handed its time",
+    "proxy/message/ids.py": "a new id is a name made of chance; nothing is decided by it",
     "cli/ca.py": "a certificate begins and ends on a date",
     "cli/doctor.py": "the clock itself is what is examined",
     "cli/outbox.py": "ages are measured against the clock of the person who looks",
-    "cli/probe.py": "an answer that comes in drops is cut off in time",
     "cli/explain.py": "its --now is the wall clock unless the person asking names another time",
+    "cli/probe.py": "an answer that comes in drops is cut off in time",
     "demo/upstream.py": "a pretended upstream takes its time and fails by seeded chance",
     "demo/apis/telling.py": "an emulated API is handed the real clock",
     "demo/load.py": "a load keeps a pace",
@@ -103,8 +111,6 @@ MAY_LOOK_AT_THE_CLOCK = {
     "simulate/random_models.py": "a model is drawn from a seed, before its run begins",
 }
 """File -> why. Everybody else takes the time, and the chance, as an argument."""
-
-REFUSED_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "manager", "misc"}
 
 # fmt: off
 TOP_LEVEL = {
@@ -127,8 +133,8 @@ def sources(top: Path = PACKAGE) -> list[Path]:
     return sorted(path for path in top.rglob("*.py") if not NOT_OURS & set(path.parts))
 
 
-def room_of(path: Path) -> str:
-    """``sidecar/core/table.py`` -> ``core``; ``sidecar/app.py`` -> ``app``."""
+def package_of(path: Path) -> str:
+    """``sidecar/core/decision/table.py`` -> ``core``; ``sidecar/app.py`` -> ``app``."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
@@ -136,8 +142,8 @@ def label(path: Path) -> str:
     return path.relative_to(PACKAGE if path.is_relative_to(PACKAGE) else ROOT).as_posix()
 
 
-def imports_of(path: Path) -> Iterator[tuple[ast.stmt, str]]:
-    """Each import statement with the dotted name of the module that it opens."""
+def imports_of(path: Path) -> Iterator[tuple[ast.AST, str]]:
+    """Each import with the dotted name of the module that it opens; modules named in a string are imports, too."""
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             yield from ((node, alias.name) for alias in node.names)
@@ -146,44 +152,64 @@ def imports_of(path: Path) -> Iterator[tuple[ast.stmt, str]]:
             for alias in node.names:
                 deeper = f"{node.module}.{alias.name}"
                 yield node, deeper if module_file(deeper) else str(node.module)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and module_file(node.value):
+            yield node, node.value
 
 
 def module_file(dotted: str) -> Path | None:
+    if not re.fullmatch(r"sidecar(\.\w+)*", dotted):
+        return None
     path = ROOT.joinpath(*dotted.split("."))
-    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
-        if dotted.startswith("sidecar") and candidate.is_file():
-            return candidate
-    return None
+    return next((each for each in (path.with_suffix(".py"), path / "__init__.py") if each.is_file()), None)
 
 
-each_source = pytest.mark.parametrize(
-    "path", [p for p in sources() if p.parent != PACKAGE or p.stem != "__init__"], ids=label
-)
+def line_of(node: ast.AST) -> int:
+    return getattr(node, "lineno", 0)
 
 
-@each_source
-def test_imports_flow_one_way(path: Path) -> None:
-    room = room_of(path)
-    assert room in MAY_IMPORT, f"{room} is a new room: say in MAY_IMPORT whom it may import"
-    for node, name in imports_of(path):
-        if name.startswith("sidecar."):
-            other = name.split(".")[1]
-            assert other in MAY_IMPORT[room], f"{label(path)}:{node.lineno}: {room} must not import {other}"
+def test_imports_flow_one_way() -> None:
+    for path in sources():
+        package = package_of(path)
+        if package in ("cli", "__main__", "__init__"):
+            continue
+        assert package in LAYERS, f"{package} is a new package: say in LAYERS whom it may import"
+        for node, name in imports_of(path):
+            if name.startswith("sidecar."):
+                other = name.split(".")[1]
+                allowed = {package, *LAYERS[package]}
+                assert other in allowed, f"{label(path)}:{line_of(node)}: {package} must not import {other}"
 
 
-@each_source
-def test_a_third_party_package_is_known_only_in_its_rooms(path: Path) -> None:
-    for node, name in imports_of(path):
-        rooms = ONLY_THERE.get(name.split(".")[0])
-        if rooms is not None:
-            assert room_of(path) in rooms, f"{label(path)}:{node.lineno}: only {sorted(rooms)} import {name}"
+def test_the_floors_of_a_package_import_downward() -> None:
+    for package, floors in FLOORS.items():
+        number = {name: depth for depth, names in enumerate(floors) for name in names}
+        for path in sources(PACKAGE / package):
+            inside = path.relative_to(PACKAGE / package).parts[0].removesuffix(".py")
+            if inside == "__init__":
+                continue
+            assert inside in number, f"{package}/{inside} is new: give it a floor in FLOORS"
+            for node, name in imports_of(path):
+                parts = name.split(".")
+                if parts[:2] == ["sidecar", package] and len(parts) > 2 and parts[2] != inside:
+                    assert number[parts[2]] > number[inside], (
+                        f"{label(path)}:{line_of(node)}: {inside} must not import {parts[2]}, which stands above it"
+                    )
 
 
-@each_source
-def test_no_import_stands_inside_a_function(path: Path) -> None:
-    for function in functions_of(path):
-        inside = [node for node in ast.walk(function) if isinstance(node, ast.Import | ast.ImportFrom)]
-        assert not inside, f"{label(path)}:{inside[0].lineno}: move the import to the top"
+def test_a_third_party_package_is_known_only_where_it_belongs() -> None:
+    for path in sources():
+        for node, name in imports_of(path):
+            packages = ONLY_THERE.get(name.split(".")[0])
+            if packages is not None:
+                assert package_of(path) in packages, f"{label(path)}:{line_of(node)}: only {packages} import {name}"
+
+
+def test_no_import_stands_inside_a_function() -> None:
+    for path in sources():
+        for function in functions_of(path):
+            for node in ast.walk(function):
+                is_import = isinstance(node, ast.Import | ast.ImportFrom)
+                assert not is_import, f"{label(path)}:{line_of(node)}: move the import to the top"
 
 
 def functions_of(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
@@ -191,7 +217,7 @@ def functions_of(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
     return [node for node in ast.walk(tree_of(path)) if isinstance(node, found)]
 
 
-def test_imports_form_no_cycle() -> None:
+def test_imports_form_no_cycle_not_even_through_strings() -> None:
     opened = {path: {module_file(name) for _, name in imports_of(path)} - {None, path} for path in sources()}
     done: set[Path] = set()
 
@@ -207,23 +233,21 @@ def test_imports_form_no_cycle() -> None:
         walk(path, ())
 
 
-@pytest.mark.parametrize("path", sources(PACKAGE / "core"), ids=label)
-def test_core_imports_only_itself_and_a_short_list(path: Path) -> None:
-    for node, name in imports_of(path):
-        allowed = {name, name.split(".")[0]} & (CORE_MAY_IMPORT | {"sidecar"})
-        assert allowed, f"{label(path)}:{node.lineno}: core must not import {name}"
+def test_core_imports_only_itself_and_a_short_list() -> None:
+    for path in sources(PACKAGE / "core"):
+        for node, name in imports_of(path):
+            allowed = {name, name.split(".")[0]} & (CORE_MAY_IMPORT | {"sidecar"})
+            assert allowed, f"{label(path)}:{line_of(node)}: core must not import {name}"
 
 
-@each_source
-def test_only_named_files_look_at_a_clock_or_roll_dice(path: Path) -> None:
-    if label(path) in MAY_LOOK_AT_THE_CLOCK:
-        return
-    for node in ast.walk(tree_of(path)):
-        used = _attribute(node)
-        if used in CLOCKS_AND_DICE or (used and used[0] in {"random", "secrets"}):
-            pytest.fail(
-                f"{label(path)}:{getattr(node, 'lineno', 0)}: {'.'.join(used)}: take it as an argument (proxy/clock.py)"
-            )
+def test_only_named_files_look_at_a_clock_or_roll_dice() -> None:
+    for path in sources():
+        if label(path) in MAY_LOOK_AT_THE_CLOCK:
+            continue
+        for node in ast.walk(tree_of(path)):
+            used = _attribute(node)
+            is_one = used in CLOCKS_AND_DICE or (used and used[0] in {"random", "secrets"})
+            assert not is_one, f"{label(path)}:{line_of(node)}: {used}: take it as an argument (proxy/routing/clock.py)"
 
 
 def _attribute(node: ast.AST) -> tuple[str, str] | None:
@@ -245,37 +269,39 @@ def test_the_clock_list_names_only_files_that_exist() -> None:
 def test_the_path_of_a_request_holds_no_client_session_and_no_application() -> None:
     """They resend by themselves and hide whether bytes were written (docs/design.md)."""
     refused = {"ClientSession", "ClientRequest", "Application", "BaseConnector", "TCPConnector"}
-    for room in ("wire", "proxy", "upstream"):
-        for path in sources(PACKAGE / room):
+    for package in ("wire", "proxy", "upstream"):
+        for path in sources(PACKAGE / package):
             names = {n.attr if isinstance(n, ast.Attribute) else getattr(n, "id", "") for n in ast.walk(tree_of(path))}
             assert not names & refused, f"{label(path)} uses {names & refused}"
 
 
-@each_source
-def test_a_file_begins_with_what_it_does_and_future_annotations(path: Path) -> None:
-    tree = tree_of(path)
-    assert ast.get_docstring(tree), f"{label(path)}: say what the room does, what it never does, and its counterpart"
-    if len(tree.body) > 1:
-        assert "annotations" in {a.name for n in tree.body if isinstance(n, ast.ImportFrom) for a in n.names}, label(
-            path
-        )
+def test_no_constant_stands_twice() -> None:
+    """The same name with the same value in two files: one of them will be changed and the other forgotten."""
+    places: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for path in sources():
+        for node in tree_of(path).body:
+            target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+            value = getattr(node, "value", None)
+            name = target.id.strip("_") if isinstance(target, ast.Name) else ""
+            is_constant = name.isupper() and len(name) > 1  # one letter: a type variable
+            if is_constant and value is not None and not isinstance(value, ast.Attribute):
+                text = ast.unparse(value)
+                if "__file__" not in text:
+                    places[name, text].append(label(path))
+    twice = {name: files for (name, _), files in places.items() if len(files) > 1}
+    assert not twice, f"give each one home: {twice}"
 
 
-def test_nothing_is_named_for_being_useful() -> None:
-    named = [path for top in ("sidecar", "tests", "benchmarks") for path in sources(ROOT / top)]
-    bad = [
-        label(path)
-        for path in named
-        if REFUSED_NAMES & {part.removesuffix(".py") for part in path.relative_to(ROOT).parts}
-    ]
-    assert not bad, f"name them for what they hold: {bad}"
-
-
-def test_every_room_of_core_that_acts_has_a_test_of_its_name() -> None:
-    """A file that only names things (no function at all) needs none."""
-    acting = {path.stem for path in sources(PACKAGE / "core") if functions_of(path)}
-    tested = {path.stem.removeprefix("test_") for path in (ROOT / "tests" / "core").rglob("test_*.py")}
-    assert acting <= tested, f"tests/core has no test_… of {sorted(acting - tested)}"
+def test_the_front_page_of_a_package_names_every_module_in_it() -> None:
+    for page in sources():
+        if page.name != "__init__.py" or page.parent == PACKAGE:
+            continue
+        text = ast.get_docstring(tree_of(page)) or ""
+        inside = {
+            each.stem for each in page.parent.iterdir() if each.suffix == ".py" or (each / "__init__.py").exists()
+        }
+        missing = {name for name in inside - {"__init__", "__pycache__"} if f"``{name}``" not in text}
+        assert not missing, f"{label(page)} does not say what is in {sorted(missing)}"
 
 
 def test_no_test_is_skipped() -> None:
@@ -332,8 +358,8 @@ def pins() -> dict[str, str]:
         "constraints-extras.txt",
         "constraints-dev.txt",
         "constraints-bench.txt",
-        "constraints-clients.txt",
         "constraints-browser.txt",
+        "constraints-clients.txt",
     ):
         text = (ROOT / "deploy" / name).read_text(encoding="utf-8")
         for block in re.split(r"\n(?=\S)", text):

@@ -101,8 +101,8 @@ def _all_rows(scenarios: Sequence[Scenario], peers: Sequence[Peer], rounds: int,
         for scenario in scenarios:
             found: dict[tuple[str, str], list[Row]] = {}
             for number in range(rounds):
-                turn = number % max(1, len(peers))
-                for peer in [*peers[turn:], *peers[:turn]]:
+                write_batch = number % max(1, len(peers))
+                for peer in [*peers[write_batch:], *peers[:write_batch]]:
                     say(f"{scenario.name} · {peer.name}" + (f" · round {number + 1}" if rounds > 1 else ""))
                     for row in stand(peer, scenario, Path(folder), seed + number):
                         found.setdefault((row.name, row.peer), []).append(row)

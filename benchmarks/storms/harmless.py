@@ -35,11 +35,11 @@ from benchmarks.running import peer_running
 from benchmarks.storms.apps import REASON, Apps
 from benchmarks.storms.judge import Arrival
 from benchmarks.storms.peers import STANDING
-from sidecar.core.decide import decide
-from sidecar.core.exchange import Attempt, Headers, Now, Pressure
-from sidecar.core.policy import Policy
-from sidecar.core.table import policy_passes
-from sidecar.core.words import FailureKind, Verb
+from sidecar.core.decision.attempt import Attempt, Headers, Now, Pressure
+from sidecar.core.decision.decide import decide
+from sidecar.core.decision.policy import Policy
+from sidecar.core.decision.table import policy_passes
+from sidecar.core.enums import FailureKind, Verb
 from sidecar.simulate.clock import unit
 from sidecar.simulate.harmless import Compared, Harm, Pair, Ran, compared, harms
 from sidecar.simulate.models import Model, model_json, spelled

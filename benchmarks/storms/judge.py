@@ -1,7 +1,7 @@
 """The judge: figures of one peer in one storm, out of what the upstream saw and what the apps were told.
 
 Pure arithmetic on two logs, in monotonic seconds of one machine. It starts nothing and measures nothing; the counting
-by slices of time is ``sidecar.simulate.tally``'s.
+by slices of time is ``sidecar.simulate.stats``'s.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from itertools import accumulate
 from typing import Any
 
 from sidecar.simulate.run import Stood
+from sidecar.simulate.stats import Stats
 from sidecar.simulate.storms import Storm
-from sidecar.simulate.tally import Tally
 
 __all__ = ["FLIGHT_SECONDS", "Arrival", "Reply", "Trial", "early", "stood"]
 
@@ -131,21 +131,21 @@ def early(arrivals: Sequence[Arrival]) -> int:
 
 def stood(name: str, storm: Storm, trial: Trial) -> Stood:
     """The same nouns as of a simulated run: figures, and the series that the page draws."""
-    tally, zero = Tally(SLICE_SECONDS), trial.began_at
+    stats, zero = Stats(SLICE_SECONDS), trial.began_at
     for arrival in trial.arrivals:
-        tally.sent.add(max(0.0, arrival.at - zero))
+        stats.sent.add(max(0.0, arrival.at - zero))
     for reply in trial.replies:
         begun, ended = reply.due_at - zero, reply.ended_at - zero
-        tally.offered.add(max(0.0, begun))
+        stats.offered.add(max(0.0, begun))
         if reply.good:
-            tally.succeeded.add(ended)
-        tally.outcomes["ok" if reply.good else "error"] += 1
-        tally.durations.append((begun, ended - begun, reply.good))
-        tally.ended_at = max(tally.ended_at, ended)
-    tally.applied_twice = trial.applied_twice
-    tally.reasons = trial.complaints
-    tally.held = _inside(trial)
-    return Stood(name, storm, tally, trial.early)
+            stats.succeeded.add(ended)
+        stats.outcomes["ok" if reply.good else "error"] += 1
+        stats.durations.append((begun, ended - begun, reply.good))
+        stats.ended_at = max(stats.ended_at, ended)
+    stats.applied_twice = trial.applied_twice
+    stats.reasons = trial.complaints
+    stats.held = _inside(trial)
+    return Stood(name, storm, stats, trial.early)
 
 
 def _inside(trial: Trial) -> list[int]:

@@ -23,8 +23,8 @@ from typing import Any, cast
 import uvloop
 
 from benchmarks.storms.judge import Arrival
-from sidecar.core.exchange import Request
-from sidecar.core.words import FailureKind
+from sidecar.core.decision.attempt import Request
+from sidecar.core.enums import FailureKind
 from sidecar.simulate.storms import Storm, storm_from_file
 from sidecar.simulate.upstream import Answer, Call, Upstream
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from sidecar.observe.metrics import Metrics
-from sidecar.observe.ring import Recent
+from sidecar.observe.recent import Recent
 from sidecar.observe.trend import Trend
 
 __all__ = ["AdminState", "Check", "Operator", "ReloadResult"]

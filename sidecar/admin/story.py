@@ -12,14 +12,14 @@ from urllib.parse import quote
 
 import orjson
 
-from sidecar.core.decide import ORDER, Decision
-from sidecar.core.explain import explain_text
-from sidecar.core.rows import Row
-from sidecar.core.story_words import condition_text
-from sidecar.core.words import FailureKind, Reason, Verb, WaitFrom
+from sidecar.core.decision.decide import ORDER, Decision
+from sidecar.core.decision.rows import Row
+from sidecar.core.dryrun.explain import explain_text
+from sidecar.core.dryrun.story_words import condition_text
+from sidecar.core.enums import FailureKind, Reason, Verb, WaitFrom
 from sidecar.observe.fields import fields_of
 from sidecar.observe.record import AttemptRecord, ExchangeRecord
-from sidecar.observe.text import clean
+from sidecar.observe.sanitize import clean
 
 __all__ = ["story_of"]
 

@@ -12,8 +12,8 @@ from aiohttp import web
 
 from sidecar.admin.guard import authorise
 from sidecar.admin.state import AdminState
+from sidecar.core.decision.times import duration
 from sidecar.core.flow.retry_switch import LONGEST_SECONDS
-from sidecar.core.instants import duration
 
 __all__ = ["Switches"]
 

@@ -15,12 +15,12 @@ from urllib.parse import urlencode, urlsplit
 import click
 
 from sidecar.admin.token import TokenError, read_token
+from sidecar.cli.probe import reachable
 from sidecar.config.load import load_deployment
-from sidecar.observe.text import clean
+from sidecar.observe.sanitize import clean
 
 __all__ = ["ask", "config_option", "place_of", "url_option"]
 
-WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - listening there means: ask on loopback
 ANSWER_BYTES = 1 << 20
 SECONDS = 10.0
 
@@ -34,7 +34,7 @@ def place_of(url: str | None, config: Path | None) -> tuple[str, int]:
     """Host and port."""
     if url is None:
         admin = load_deployment(config, environ=os.environ).deployment.admin
-        return WILDCARDS.get(admin.host, admin.host), admin.port
+        return reachable(admin.host), admin.port
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port or 80

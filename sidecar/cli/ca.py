@@ -15,10 +15,10 @@ from typing import Any
 
 import click
 
-from sidecar.config.files import default_site
-from sidecar.config.interception import wanted_intercept
-from sidecar.core.deployment import Intercept
-from sidecar.ways.runtimes import Trust, keytool, trust_variables
+from sidecar.client_setup.runtimes import Trust, keytool, trust_variables
+from sidecar.config.check.intercept import wanted_intercept
+from sidecar.config.text.files import default_site
+from sidecar.core.settings.deployment import Intercept
 
 __all__ = ["command", "trust_of"]
 

@@ -13,19 +13,19 @@ from pathlib import Path
 import click
 import orjson
 
+from sidecar.cli.main import EXIT_CONFIGURATION
 from sidecar.cli.paint import painter
 from sidecar.cli.sarif import sarif
-from sidecar.config.cases import load_cases
-from sidecar.config.document import Table
-from sidecar.config.files import Files, default_site
 from sidecar.config.load import load_deployment, load_policy
-from sidecar.config.problems import ConfigError, Problem, page_of, sorted_problems
-from sidecar.config.schema import SCHEMAS
-from sidecar.config.translate import fields_by_key
+from sidecar.config.policy_tests import load_cases
+from sidecar.config.schema.validate import fields_by_key
+from sidecar.config.show.json_schema import SCHEMAS
+from sidecar.config.text.document import Table
+from sidecar.config.text.files import Files, default_site
+from sidecar.config.text.problems import ConfigError, Problem, page_of, sorted_problems
 
 __all__ = ["command"]
 
-EXIT_CONFIGURATION = 78
 BY_FOLDER = {"policies": "policy", "tests": "tests"}
 
 

@@ -17,7 +17,7 @@ import click
 
 from sidecar.app import CannotListen
 from sidecar.cli.paint import painter
-from sidecar.config.places import parse_address
+from sidecar.config.schema.addresses import parse_address
 from sidecar.demo.apis.scenes import STORIES
 from sidecar.demo.apis.telling import tell
 from sidecar.demo.load import Load, Tally

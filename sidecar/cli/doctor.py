@@ -15,16 +15,15 @@ from urllib.parse import urlsplit
 import click
 import orjson
 
+from sidecar.cli.probe import reachable
+from sidecar.client_setup.runtimes import RUNTIMES
 from sidecar.config.load import ConfigError, load_deployment
-from sidecar.core.deployment import Address
+from sidecar.core.settings.deployment import Address
+from sidecar.doctor.context import CheckContext, SidecarAddresses
 from sidecar.doctor.examination import examine
-from sidecar.doctor.findings import Ailment, Finding
-from sidecar.doctor.surroundings import Door, Surroundings
-from sidecar.ways.runtimes import RUNTIMES
+from sidecar.doctor.findings import CheckKind, Finding
 
 __all__ = ["command"]
-
-_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - listening there means: reached on loopback
 
 
 @click.command("doctor")
@@ -62,7 +61,7 @@ def command(
     except ConfigError as error:
         findings = [_unread(error)]
     else:
-        around = Surroundings(
+        around = CheckContext(
             environ=os.environ,
             deployment=deployment,
             proxy=_door(proxy, deployment.listen, "--proxy"),
@@ -82,14 +81,14 @@ def _unread(error: ConfigError) -> Finding:
     first, *others = [problem for problem in error.problems if not problem.is_warning]
     more = f" (and {len(others)} more)" if others else ""
     text = f"the configuration cannot be read: {first.place}: {first.message}{more}"
-    return Finding(Ailment.CONFIGURATION, first.file, text, "sidecar check shows every mistake with its place")
+    return Finding(CheckKind.CONFIGURATION, first.file, text, "sidecar check shows every mistake with its place")
 
 
-def _door(url: str | None, configured: Address, option: str) -> Door:
+def _door(url: str | None, configured: Address, option: str) -> SidecarAddresses:
     if url is None:
         if not configured.port:
             raise click.UsageError(f"its port is 0, which is any free one: say with {option} where it is")
-        return Door(_WILDCARDS.get(configured.host, configured.host), configured.port)
+        return SidecarAddresses(reachable(configured.host), configured.port)
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
@@ -97,7 +96,7 @@ def _door(url: str | None, configured: Address, option: str) -> Door:
         host = port = None
     if not host or not port or parts.scheme != "http":
         raise click.BadParameter("write it as http://HOST:PORT", param_hint=option)
-    return Door(host, port)
+    return SidecarAddresses(host, port)
 
 
 def _file_limit() -> int:

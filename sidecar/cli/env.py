@@ -1,6 +1,6 @@
 """``sidecar env --for RUNTIME``: the lines that point a runtime at the sidecar, to be copied. Changes nothing.
 
-What they say is ``sidecar.ways``; where the sidecar listens comes from its configuration, or from ``--proxy``.
+What they say is ``sidecar.client_setup``; where the sidecar listens comes from its configuration, or from ``--proxy``.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ from urllib.parse import urlsplit
 import click
 
 from sidecar.cli.ca import trust_of
+from sidecar.cli.probe import reachable
+from sidecar.client_setup.runtimes import RUNTIMES, Place, block_for
 from sidecar.config.load import load_deployment
-from sidecar.core.deployment import Address, Deployment
-from sidecar.ways.runtimes import RUNTIMES, Place, block_for
+from sidecar.core.settings.deployment import Address, Deployment
 
 __all__ = ["command", "place_of"]
-
-_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - listening there means: reached on loopback
 
 
 @click.command("env")
@@ -62,7 +61,7 @@ def place_of(deployment: Deployment, proxy: str, *, https: bool | None = None) -
 
 
 def _listening(listen: Address) -> str:
-    host = _WILDCARDS.get(listen.host, listen.host)
+    host = reachable(listen.host)
     if not listen.port:
         raise click.UsageError("`listen` has port 0, which is any free one: say with --proxy where the sidecar is")
     return f"http://[{host}]:{listen.port}" if ":" in host else f"http://{host}:{listen.port}"

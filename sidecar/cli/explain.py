@@ -19,27 +19,25 @@ import orjson
 
 from sidecar.cli.paint import painter
 from sidecar.cli.route import Found, find
-from sidecar.config.files import shipped_policies
-from sidecar.config.library import Chain
+from sidecar.config.compile.policies import Chain
 from sidecar.config.load import ConfigError, load_deployment, load_policy
-from sidecar.core.conditions import LOOK_BYTES, READABLE_CODINGS
-from sidecar.core.decide import Decision, decide, needs_body
-from sidecar.core.exchange import Attempt, Headers, Now, Pressure, Request
-from sidecar.core.explain import explain_object, hedge_text
-from sidecar.core.hedge import can_be_hedged
-from sidecar.core.policy import Policy
-from sidecar.core.rehearsal import NEVER_SENT, request_of
-from sidecar.core.rows import Row
-from sidecar.core.story import Story, judged, story_object, tell
-from sidecar.core.story_text import story_text
-from sidecar.core.words import FailureKind
-from sidecar.observe.text import clean
-from sidecar.proxy.refusals import Refused
+from sidecar.config.text.files import shipped_policies
+from sidecar.core.decision.attempt import Attempt, Headers, Now, Pressure, Request
+from sidecar.core.decision.conditions import LOOK_BYTES, READABLE_CODINGS
+from sidecar.core.decision.decide import Decision, decide, needs_body
+from sidecar.core.decision.hedge import can_be_hedged
+from sidecar.core.decision.policy import Policy
+from sidecar.core.decision.rows import Row
+from sidecar.core.dryrun.explain import explain_object, hedge_text
+from sidecar.core.dryrun.replay import NEVER_SENT, request_of
+from sidecar.core.dryrun.story import ExchangeView, judged, story_object, tell
+from sidecar.core.dryrun.story_text import story_text
+from sidecar.core.enums import UNKNOWN, FailureKind
+from sidecar.observe.sanitize import clean
+from sidecar.proxy.message.errors import Refused
 
 __all__ = ["command"]
 
-UNKNOWN = "unknown"
-"""The name of every host that no upstream claims, as in the metrics."""
 ROW_LINES = 6
 """Of a row that is longer, the beginning is quoted."""
 
@@ -134,7 +132,7 @@ def command(
         click.echo(f"\nhedge: {hedge_text(hedge)}")
 
 
-def _object(story: Story) -> dict[str, object]:
+def _object(story: ExchangeView) -> dict[str, object]:
     """The contract's keys are about the last answer that would come."""
     told = explain_object(story.upstream, story.policy.name, story.told[-1].decision)
     return told | story_object(story)

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import click
 import orjson
 
-from sidecar.config.files import shipped_policies
-from sidecar.config.schema import json_schema
+from sidecar.config.show.json_schema import json_schema
+from sidecar.config.text.files import shipped_policies
 
 __all__ = ["command"]
 

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from sidecar import __version__
-from sidecar.config.problems import ConfigError, nearest
+from sidecar.config.text.problems import ConfigError, nearest
 
 __all__ = ["EXIT_CONFIGURATION", "EXIT_FAILURE", "main"]
 

@@ -20,13 +20,13 @@ import orjson
 
 from sidecar.config.load import load_deployment
 from sidecar.observe.redact import redacted_field
-from sidecar.observe.text import clean, clean_path
+from sidecar.observe.sanitize import clean, clean_path
 from sidecar.outbox.items import Item, OutboxError
-from sidecar.outbox.shelf import Shelf
+from sidecar.outbox.sqlite import SqliteOutbox
 
 __all__ = ["command"]
 
-_BODY_BYTES = 64 << 10
+_SHOWN_BYTES = 64 << 10
 
 
 _OPTIONS = (
@@ -41,7 +41,7 @@ def _which(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def opened(config: Path | None, file: str | None, **rest: object) -> None:
         given = (config, file) if config is not None or file is not None else click.get_current_context().obj
-        function(lambda: _shelf(*given), **rest)
+        function(lambda: _outbox_file(*given), **rest)
 
     return _OPTIONS[0](_OPTIONS[1](opened))
 
@@ -55,27 +55,27 @@ def command(ctx: click.Context, config: Path | None, file: str | None) -> None:
     ctx.obj = (config, file)
 
 
-def _shelf(config: Path | None, file: str | None) -> Shelf:
+def _outbox_file(config: Path | None, file: str | None) -> SqliteOutbox:
     if file is None:
         rule = load_deployment(config, environ=os.environ).deployment.outbox
         if rule is None:
             raise click.ClickException("this configuration has no `outbox`; name its file with --file")
         file = rule.file
     try:
-        return Shelf.open(file, create=False)
+        return SqliteOutbox.open(file, create=False)
     except OutboxError as error:
         raise click.ClickException(str(error)) from None
 
 
 @contextmanager
-def _opened(make: Callable[[], Shelf]) -> Iterator[Shelf]:
-    shelf = make()
+def _opened(make: Callable[[], SqliteOutbox]) -> Iterator[SqliteOutbox]:
+    outbox_file = make()
     try:
-        yield shelf
+        yield outbox_file
     except sqlite3.Error as error:
-        raise click.ClickException(f"the outbox {shelf.path}: {error}") from None
+        raise click.ClickException(f"the outbox {outbox_file.path}: {error}") from None
     finally:
-        shelf.close()
+        outbox_file.close()
 
 
 @command.command("list")
@@ -83,19 +83,19 @@ def _opened(make: Callable[[], Shelf]) -> Iterator[Shelf]:
 @click.option("--upstream", help="Only of this upstream.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @_which
-def list_(make: Callable[[], Shelf], dead: bool, upstream: str | None, form: str) -> None:
+def list_(make: Callable[[], SqliteOutbox], dead: bool, upstream: str | None, form: str) -> None:
     """What is in it, in the order of delivery."""
     now = time.time()
-    with _opened(make) as shelf:
-        ids = shelf.ids(dead=True if dead else None, upstream=upstream)
-        items = (item for item_id in ids if (item := shelf.find(item_id)) is not None)
+    with _opened(make) as outbox_file:
+        ids = outbox_file.ids(dead=True if dead else None, upstream=upstream)
+        items = (item for item_id in ids if (item := outbox_file.find(item_id)) is not None)
         if form == "json":
             for item in items:
                 click.echo(orjson.dumps(_facts(item, now)))
             return
         for item in items:
             click.echo(_line(item, now))
-        counts = shelf.counts()
+        counts = outbox_file.counts()
         waiting, gone = sum(count.waiting for count in counts), sum(count.dead for count in counts)
         click.echo(f"{waiting} waiting, {gone} dead, {sum(count.bytes for count in counts)} bytes", err=True)
 
@@ -104,10 +104,10 @@ def list_(make: Callable[[], Shelf], dead: bool, upstream: str | None, form: str
 @click.argument("receipt")
 @click.option("--body", is_flag=True, help="Also its body, as it will be sent, up to 64 KiB.")
 @_which
-def show(make: Callable[[], Shelf], receipt: str, body: bool) -> None:
+def show(make: Callable[[], SqliteOutbox], receipt: str, body: bool) -> None:
     """One request: its head, without credentials, and how it stands."""
-    with _opened(make) as shelf:
-        item = shelf.find(receipt)
+    with _opened(make) as outbox_file:
+        item = outbox_file.find(receipt)
     if item is None:
         raise click.ClickException(f"there is no {clean(receipt, 64)} in the outbox: delivered, dropped or never there")
     for name, value in _facts(item, time.time()).items():
@@ -119,9 +119,9 @@ def show(make: Callable[[], Shelf], receipt: str, body: bool) -> None:
             click.echo(f"{clean(name, 200)}: {clean(redacted_field(name, value.strip()), 500)}")
     if body:
         click.echo("")
-        shown = item.body[:_BODY_BYTES]
+        shown = item.body[:_SHOWN_BYTES]
         if sys.stdout.isatty():  # a stranger's bytes must not steer the terminal
-            click.echo("\n".join(clean(line, _BODY_BYTES) for line in shown.decode("utf-8", "replace").split("\n")))
+            click.echo("\n".join(clean(line, _SHOWN_BYTES) for line in shown.decode("utf-8", "replace").split("\n")))
         else:
             sys.stdout.buffer.write(shown)
 
@@ -131,12 +131,19 @@ def show(make: Callable[[], Shelf], receipt: str, body: bool) -> None:
 @click.option("--dead", is_flag=True, help="All dead letters.")
 @click.option("--upstream", help="With --dead: only of this upstream.")
 @_which
-def retry(make: Callable[[], Shelf], receipts: tuple[str, ...], dead: bool, upstream: str | None) -> None:
+def retry(make: Callable[[], SqliteOutbox], receipts: tuple[str, ...], dead: bool, upstream: str | None) -> None:
     """Put dead letters back to wait, at their old place.
 
     One that died as `not_safe` may have been applied: sending it again is your decision.
     """
-    _each(make, receipts, dead, upstream, lambda shelf, receipt: shelf.revive(receipt, time.time()), "waits again")
+    _each(
+        make,
+        receipts,
+        dead,
+        upstream,
+        lambda outbox_file, receipt: outbox_file.revive(receipt, time.time()),
+        "waits again",
+    )
 
 
 @command.command("drop")
@@ -144,26 +151,26 @@ def retry(make: Callable[[], Shelf], receipts: tuple[str, ...], dead: bool, upst
 @click.option("--dead", is_flag=True, help="All dead letters.")
 @click.option("--upstream", help="With --dead: only of this upstream.")
 @_which
-def drop(make: Callable[[], Shelf], receipts: tuple[str, ...], dead: bool, upstream: str | None) -> None:
+def drop(make: Callable[[], SqliteOutbox], receipts: tuple[str, ...], dead: bool, upstream: str | None) -> None:
     """Forget requests for ever; those that wait, too, if they are named."""
-    _each(make, receipts, dead, upstream, Shelf.remove, "dropped")
+    _each(make, receipts, dead, upstream, SqliteOutbox.remove, "dropped")
 
 
 def _each(
-    make: Callable[[], Shelf],
+    make: Callable[[], SqliteOutbox],
     receipts: tuple[str, ...],
     dead: bool,
     upstream: str | None,
-    act: Callable[[Shelf, str], bool],
+    act: Callable[[SqliteOutbox, str], bool],
     done: str,
 ) -> None:
     if bool(receipts) == dead:
         raise click.UsageError("Name receipts, or --dead for all dead letters.")
     missed = 0
-    with _opened(make) as shelf:
-        wanted = receipts or tuple(shelf.ids(dead=True, upstream=upstream))
+    with _opened(make) as outbox_file:
+        wanted = receipts or tuple(outbox_file.ids(dead=True, upstream=upstream))
         for receipt in wanted:
-            is_done = act(shelf, receipt)
+            is_done = act(outbox_file, receipt)
             missed += not is_done
             state = done if is_done else "is not there, or was not dead"
             click.echo(f"{clean(receipt, 64)} {state}", err=not is_done)

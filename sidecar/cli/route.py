@@ -13,13 +13,13 @@ from urllib.parse import SplitResult
 
 import click
 
-from sidecar.core.deployment import Deployment
-from sidecar.core.policy import Policy
+from sidecar.core.decision.policy import Policy
+from sidecar.core.settings.deployment import Deployment
 from sidecar.observe.metrics import Metrics
-from sidecar.proxy.clock import SystemClock
-from sidecar.proxy.destinations import Destination, TimerShelf
-from sidecar.proxy.holding import Holding
-from sidecar.proxy.routing import OWN_NAMES, Refused, Router, UserInfo
+from sidecar.proxy.routing.clock import SystemClock
+from sidecar.proxy.routing.destination import Destination, TimersByLength
+from sidecar.proxy.routing.limiter import Holding
+from sidecar.proxy.routing.router import OWN_NAMES, Refused, Router, UserInfo
 from sidecar.upstream.pool import Pools
 
 __all__ = ["Found", "find"]
@@ -90,7 +90,7 @@ def _router(deployment: Deployment) -> Iterator[Router]:
     pools = Pools(loop)
     pools.own_port = deployment.listen.port
     pools.own_ports |= {deployment.listen.port, deployment.admin.port}
-    timers = TimerShelf(loop)
+    timers = TimersByLength(loop)
     try:
         yield Router(
             deployment,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from sidecar import __version__
-from sidecar.config.problems import Code, Problem, page_of
+from sidecar.config.text.problems import Code, Problem, page_of
 
 __all__ = ["sarif"]
 

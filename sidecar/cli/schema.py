@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 import orjson
 
-from sidecar.config.schema import SCHEMAS, json_schema
+from sidecar.config.show.json_schema import SCHEMAS, json_schema
 
 __all__ = ["command"]
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import click
 
-from sidecar.cli.allocator import collect_nothing_yet
-from sidecar.cli.descriptors import fill_standard, raise_limit
-from sidecar.cli.lean import leave_out_the_client
-from sidecar.config.apart import Judging, first_judging
+from sidecar.cli.serving.descriptors import fill_standard, raise_limit
+from sidecar.cli.serving.lean_imports import leave_out_the_client
+from sidecar.cli.serving.memory import collect_nothing_yet
+from sidecar.config.child_process import ConfigProcess, first_config_process
 
 __all__ = ["command"]
 
@@ -31,7 +31,7 @@ def command(config: Path | None, listen: str | None, admin: str | None, log_form
     collect_nothing_yet()
     fill_standard()
     raise_limit()
-    first = first_judging(config, overrides)
+    first = first_config_process(config, overrides)
     leave_out_the_client()
-    serving = importlib.import_module("sidecar.cli.serving")
-    serving.serve(first, lambda: Judging(config, overrides))
+    serving = importlib.import_module("sidecar.cli.serving.run")
+    serving.serve(first, lambda: ConfigProcess(config, overrides))

@@ -15,7 +15,7 @@ import click
 import orjson
 
 from sidecar.config.load import load_deployment, load_policy
-from sidecar.core.policy import Policy
+from sidecar.core.decision.policy import Policy
 from sidecar.simulate.page import html_page
 from sidecar.simulate.picture import png_picture
 from sidecar.simulate.run import Stood, Team, budgeted, fixed, replicas, stand
@@ -173,17 +173,17 @@ def _told(results: Sequence[Sequence[Stood]]) -> str:
 def _objects(results: Sequence[Sequence[Stood]]) -> Iterator[dict[str, object]]:
     for sides in results:
         for side in sides:
-            tally = side.tally
+            stats = side.stats
             yield {
                 "storm": side.storm.name,
                 "side": side.name,
                 "figures": side.figures(),
-                "reasons": dict(tally.reasons),
-                "slice_seconds": tally.slice_seconds,
-                "offered": tally.offered.values,
-                "sent": tally.sent.values,
-                "succeeded": tally.succeeded.values,
-                "held": tally.held,
+                "reasons": dict(stats.reasons),
+                "slice_seconds": stats.slice_seconds,
+                "offered": stats.offered.values,
+                "sent": stats.sent.values,
+                "succeeded": stats.succeeded.values,
+                "held": stats.held,
             }
 
 

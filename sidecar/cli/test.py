@@ -1,7 +1,7 @@
 """``sidecar test [FILE…]``: policy tests in YAML, played on the engine that ``serve`` runs. Nothing is sent.
 
 It finds the files, has each case judged, and prints what did not hold and why. What a file may say is in
-``sidecar.config.casemodels``; what holds is judged by ``sidecar.core.expectation``.
+``sidecar.config.schema.tests``; what holds is judged by ``sidecar.core.dryrun.expectations``.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import click
 import orjson
 
 from sidecar.cli.paint import painter
-from sidecar.config.cases import load_cases
-from sidecar.config.files import default_site
-from sidecar.core.expectation import Case, Failed, judge
-from sidecar.core.explain import explain_object, explain_text
-from sidecar.observe.text import clean
+from sidecar.config.policy_tests import load_cases
+from sidecar.config.text.files import default_site
+from sidecar.core.dryrun.expectations import Case, Failed, judge
+from sidecar.core.dryrun.explain import explain_object, explain_text
+from sidecar.observe.sanitize import clean
 
 __all__ = ["command"]
 

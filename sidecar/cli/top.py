@@ -22,7 +22,7 @@ import orjson
 from sidecar.cli.admin_port import ask, config_option, place_of, url_option
 from sidecar.cli.paint import painter
 from sidecar.observe.pretty import Paint, plain
-from sidecar.observe.text import clean
+from sidecar.observe.sanitize import clean
 from sidecar.observe.trend import Slot
 
 __all__ = ["command", "frame"]

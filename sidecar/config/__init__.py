@@ -1,8 +1,15 @@
-"""YAML text -> ``core.policy`` and ``core.deployment``; every error has a place. Never sends, never listens.
+"""YAML text -> values of ``core``; every mistake has a place. It never sends and never listens.
 
-The walk: ``files`` (each read once) · ``document`` (text -> values with places) · ``environment`` (``SIDECAR_*``) ·
-``models``, ``rowmodels``, ``sitemodels`` (the source of keys, defaults, descriptions) over ``fields``, ``places``
-and ``quantities`` (how one value is written) · ``translate`` (what pydantic found, said to a person) · ``library``
-(policies by name, ``extends``) · ``review`` and ``rowreview`` (values against each other) · ``compile`` (-> core) ·
-``load`` (all of it, in order). ``effective``, ``schema`` and ``reference`` tell what there is.
+``load``           all of it, in order: files, environment, validation, checks, values. Start reading here
+``environment``    ``SIDECAR_*`` variables and flags, laid over the file
+``text``           files and YAML as values that remember their place; problems with a code frame; only it imports yaml
+``schema``         every key: type, default, description; a new policy key is one field and its test
+``check``          values against each other: contradictions, rows that cannot match, names that collide
+``compile``        blocks -> ``core.decision.policy`` and ``core.settings``
+``show``           what is in force and where it comes from; the JSON Schema; the reference tables of the docs
+``policy_tests``   files of policy tests -> cases for ``core.dryrun``
+``child_process``  validation in a process of its own, so that the one that serves carries neither yaml nor pydantic
+``child_main``     that process · ``validated`` what crosses between the two
+
+Imports: ``load -> check -> compile -> schema -> text``.
 """

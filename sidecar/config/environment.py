@@ -13,11 +13,11 @@ from typing import Any
 from pydantic import WithJsonSchema
 from pydantic.fields import FieldInfo
 
-from sidecar.config.document import Document, Listing, Table, Value, parse, resolve
-from sidecar.config.fields import Block, clip
-from sidecar.config.problems import Code, Problem, nearest
-from sidecar.config.sitemodels import SiteBlock
-from sidecar.config.translate import block_in, fields_by_key
+from sidecar.config.schema.fields import Block, clip
+from sidecar.config.schema.site import SiteBlock
+from sidecar.config.schema.validate import block_in, fields_by_key
+from sidecar.config.text.document import Document, Listing, Table, Value, parse, resolve
+from sidecar.config.text.problems import Code, Problem, nearest
 
 __all__ = ["PREFIX", "lay_over", "settings", "variable_of"]
 

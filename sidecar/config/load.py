@@ -10,21 +10,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sidecar.config.compile import compile_deployment, compile_policy
-from sidecar.config.document import Document, Mark
-from sidecar.config.effective import policy_settings, render, site_settings
+from sidecar.config.check.intercept import review_intercept
+from sidecar.config.check.outbox import review_outbox
+from sidecar.config.check.policy_and_site import review_admin, review_policies, review_site
+from sidecar.config.compile.blocks import compile_deployment, compile_policy
+from sidecar.config.compile.gateway import read_gateway
+from sidecar.config.compile.policies import Chain, Library
 from sidecar.config.environment import lay_over
-from sidecar.config.files import Files, default_site
-from sidecar.config.gateway import read_gateway
-from sidecar.config.interception import review_intercept
-from sidecar.config.library import Chain, Library
-from sidecar.config.outboxreview import review_outbox
-from sidecar.config.problems import ConfigError, Problem, sorted_problems
-from sidecar.config.review import review_admin, review_policies, review_site
-from sidecar.config.sitemodels import SiteBlock
-from sidecar.config.translate import read_block
-from sidecar.core.deployment import Deployment
-from sidecar.core.policy import Policy
+from sidecar.config.schema.site import SiteBlock
+from sidecar.config.schema.validate import read_block
+from sidecar.config.show.effective import policy_settings, render, site_settings
+from sidecar.config.text.document import Document, Mark
+from sidecar.config.text.files import Files, default_site
+from sidecar.config.text.problems import ConfigError, Problem, sorted_problems
+from sidecar.core.decision.policy import Policy
+from sidecar.core.settings.deployment import Deployment
 
 __all__ = ["ConfigError", "Loaded", "LoadedPolicy", "Problem", "load_deployment", "load_policy"]
 

@@ -1,13 +1,13 @@
 """The pure core: it is told what happened and what is allowed, and says what to do and why.
 
-Nothing here sleeps, logs, counts, reads a clock, rolls dice, opens a socket or parses YAML; time and chance
-are arguments. Imports flow one way, and only from the standard library beside themselves::
+It never sleeps, logs, counts, reads a clock, rolls dice, opens a socket or parses YAML: time and chance are arguments.
+It imports itself and a short list of the standard library. Read it in this order:
 
-    decide, explain -> waits, safety -> hints, backoff, budget -> policy -> table -> conditions
-                                                                 -> rows, exchange -> words
+``enums``      the closed lists: outcome, reason, failure, verb; each word is written once, here
+``decision``   may an attempt be repeated, should it be, and after how long: ``decide`` and what it asks
+``flow``       what holds sends back: gate, rate limit, breaker, concurrency limit, and the queue in front of them
+``settings``   what is deployed: upstreams, routes, listeners, tunnels · ``secret_names`` which keys hold a secret
+``dryrun``     the same engine without a network: ``explain``, policy tests
 
-``words`` are the closed lists · ``exchange`` what happened · ``policy``, ``rows``, ``deployment`` what is
-allowed · ``conditions`` and ``table`` which row decides · ``instants`` and ``hints`` what the upstream asked for
-· ``backoff`` and ``waits`` how long · ``safety`` whether it can do harm · ``budget`` who pays · ``decide`` the
-judgement · ``explain`` the judgement told · ``story``, ``story_words`` and ``story_text`` a whole exchange told.
+Imports: ``dryrun -> flow -> settings -> decision -> enums``.
 """

@@ -15,7 +15,7 @@ from typing import TextIO
 
 from sidecar.app import Sidecar
 from sidecar.config.load import load_deployment
-from sidecar.core.deployment import Address, Deployment
+from sidecar.core.settings.deployment import Address, Deployment
 from sidecar.demo.load import Load, Tally, run_load
 from sidecar.demo.table import Side
 from sidecar.demo.upstream import SampleUpstream

@@ -1,5 +1,8 @@
 """What is wrong with a set-up, found from the place of the app: variables, reachability, trust, clocks, retries.
 
-It asks and looks, and changes nothing. Each check is one function that yields findings; ``examination`` runs them.
-The counterpart for a configuration file alone is ``sidecar.config``.
+``examination``  runs the checks; each is one function that yields findings
+``findings``     the closed list of what can be found · ``context`` what a check may look at
+``variables`` ``trust`` ``layers``  look · ``reach`` asks the sidecar and each upstream
+
+It changes nothing. The counterpart for a configuration file alone is ``sidecar.config``.
 """

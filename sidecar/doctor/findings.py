@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-__all__ = ["Ailment", "Finding"]
+__all__ = ["CheckKind", "Finding"]
 
 
-class Ailment(Enum):
+class CheckKind(Enum):
     """Code, name, and whether a set-up with it is broken (``error``) or only worth a look (``warning``).
 
     D0 the configuration · D1 variables · D2 the sidecar · D3 the way to the upstreams · D4 the clock · D5 trust ·
@@ -61,7 +61,7 @@ class Ailment(Enum):
 class Finding:
     """One thing that is wrong."""
 
-    ailment: Ailment
+    ailment: CheckKind
     subject: str
     """The variable, the upstream, the address."""
     message: str

@@ -16,9 +16,9 @@ from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
-from sidecar.doctor.findings import Ailment, Finding
+from sidecar.doctor.context import CheckContext, SidecarAddresses
+from sidecar.doctor.findings import CheckKind, Finding
 from sidecar.doctor.reach import ask
-from sidecar.doctor.surroundings import Door, Surroundings
 
 __all__ = ["layer_checks"]
 
@@ -38,7 +38,7 @@ PROBE_PATH = "/sidecar-doctor"
 PROBE_SECONDS = 3
 
 
-def _hints(around: Surroundings) -> Iterator[Finding]:
+def _hints(around: CheckContext) -> Iterator[Finding]:
     names = {name.lower(): name for name in around.environ}
     for key, (who, uncounted, single) in COUNTERS.items():
         value = around.environ.get(names.get(key, ""), "").strip()
@@ -49,13 +49,13 @@ def _hints(around: Surroundings) -> Iterator[Finding]:
         yield _multiplied(around, "AWS_RETRY_MODE", "the AWS SDK", AWS_DEFAULT_ATTEMPTS, "export AWS_MAX_ATTEMPTS=1")
 
 
-def _multiplied(around: Surroundings, name: str, who: str, sends: int, fix: str) -> Finding:
+def _multiplied(around: CheckContext, name: str, who: str, sends: int, fix: str) -> Finding:
     ours = max(
         (u.policy.attempts for u in around.deployment.upstreams), default=around.deployment.default_policy.attempts
     )
     text = f"{who} sends up to {sends} times by itself ({name}), times {ours} here: {sends * ours} calls for one"
     return Finding(
-        Ailment.APP_RETRIES, name, text, f"{fix}; or `attempts: 1` in the policy: one layer owns the retries"
+        CheckKind.APP_RETRIES, name, text, f"{fix}; or `attempts: 1` in the policy: one layer owns the retries"
     )
 
 
@@ -69,8 +69,8 @@ class Counting(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Refusing)
 
     @property
-    def door(self) -> Door:
-        return Door("127.0.0.1", self.server_port)
+    def door(self) -> SidecarAddresses:
+        return SidecarAddresses("127.0.0.1", self.server_port)
 
 
 class _Refusing(BaseHTTPRequestHandler):
@@ -101,7 +101,7 @@ def _counting() -> Iterator[Counting]:
         thread.join()
 
 
-def _probe(around: Surroundings) -> Iterator[Finding]:
+def _probe(around: CheckContext) -> Iterator[Finding]:
     """The answer says how often the sidecar has sent; the server knows how often it came."""
     if around.proxy.host not in ("127.0.0.1", "localhost", "::1"):
         return  # from there, this machine's loopback is not ours
@@ -117,16 +117,16 @@ def _probe(around: Surroundings) -> Iterator[Finding]:
     if status == 503 and said and server.arrived > said:
         text = f"of one request, the sidecar sent {said}, and {server.arrived} arrived: something else retries too"
         fix = "let one layer own the retries: turn them off in the other proxy or mesh, or set `attempts: 1` here"
-        yield Finding(Ailment.SECOND_LAYER, door.url, text, fix)
+        yield Finding(CheckKind.SECOND_LAYER, door.url, text, fix)
 
 
-def _app_proxy(around: Surroundings) -> Door:
+def _app_proxy(around: CheckContext) -> SidecarAddresses:
     """What the app goes through, which may be something in front of the sidecar."""
     value = around.environ.get("http_proxy") or around.environ.get("HTTP_PROXY") or ""
     with contextlib.suppress(ValueError):
         parts = urlsplit(value)
         if parts.scheme == "http" and parts.hostname and parts.port:
-            return Door(parts.hostname, parts.port)
+            return SidecarAddresses(parts.hostname, parts.port)
     return around.proxy
 
 
@@ -138,7 +138,7 @@ def _attempts(field: str | None) -> int:
     return 0
 
 
-def _client(around: Surroundings) -> Iterator[Finding]:
+def _client(around: CheckContext) -> Iterator[Finding]:
     """Run the app's own command against the server, without any proxy."""
     if not around.client or shutil.which(around.client[0]) is None:
         return

@@ -14,9 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 
-from sidecar.core.deployment import Origin
-from sidecar.doctor.findings import Ailment, Finding
-from sidecar.doctor.surroundings import Door, Surroundings
+from sidecar.core.settings.deployment import Origin
+from sidecar.doctor.context import CheckContext, SidecarAddresses
+from sidecar.doctor.findings import CheckKind, Finding
 
 __all__ = ["ask", "reach_checks"]
 
@@ -28,7 +28,7 @@ UPSTREAMS_AT_ONCE = 8
 
 
 def ask(
-    door: Door, method: str, target: str, seconds: float, headers: dict[str, str] | None = None
+    door: SidecarAddresses, method: str, target: str, seconds: float, headers: dict[str, str] | None = None
 ) -> tuple[int, HTTPResponse, bytes]:
     """One request, past every proxy. Raises ``OSError`` or ``HTTPException``."""
     connection = HTTPConnection(door.host, door.port, timeout=seconds)
@@ -40,7 +40,7 @@ def ask(
         connection.close()
 
 
-def _sidecar(around: Surroundings) -> Iterator[Finding]:
+def _sidecar(around: CheckContext) -> Iterator[Finding]:
     door = around.proxy
     try:
         # A question that the sidecar answers by itself, whatever is mounted.
@@ -51,25 +51,27 @@ def _sidecar(around: Surroundings) -> Iterator[Finding]:
     except OSError as error:
         text = f"nothing answers at {door.url}: {why(error)}"
         fix = "start it (sidecar serve), or say --proxy where it is; a container has a loopback of its own"
-        yield Finding(Ailment.UNREACHABLE, door.url, text, fix)
+        yield Finding(CheckKind.UNREACHABLE, door.url, text, fix)
         return
     if response.getheader("Sidecar") is None:
         yield _stranger(door)
 
 
-def _stranger(door: Door) -> Finding:
+def _stranger(door: SidecarAddresses) -> Finding:
     text = f"something answers at {door.url}, and it is not a sidecar"
-    return Finding(Ailment.NOT_A_SIDECAR, door.url, text, "find out what holds that port, and give the sidecar another")
+    return Finding(
+        CheckKind.NOT_A_SIDECAR, door.url, text, "find out what holds that port, and give the sidecar another"
+    )
 
 
-def _admin(around: Surroundings) -> Iterator[Finding]:
+def _admin(around: CheckContext) -> Iterator[Finding]:
     door = around.admin
     try:
         status, _, text = ask(door, "GET", "/readyz?verbose", around.timeout_seconds)
         _, _, metrics = ask(door, "GET", "/metrics", around.timeout_seconds)
     except (OSError, HTTPException):
         yield Finding(
-            Ailment.NO_ADMIN,
+            CheckKind.NO_ADMIN,
             door.url,
             f"the admin port does not answer at {door.url}: readiness, reload and file limit were not looked at",
             "run the doctor where the admin port is reached, or say --admin where it is",
@@ -78,11 +80,11 @@ def _admin(around: Surroundings) -> Iterator[Finding]:
     if status != 200:
         said = " · ".join(line for line in text.decode("utf-8", "replace").splitlines() if not line.startswith("[+]"))
         yield Finding(
-            Ailment.NOT_READY, door.url, f"the sidecar takes no new requests: {said[:200]}", "wait, or restart it"
+            CheckKind.NOT_READY, door.url, f"the sidecar takes no new requests: {said[:200]}", "wait, or restart it"
         )
     if _sample(metrics, "sidecar_config_last_reload_successful") == 0:
         yield Finding(
-            Ailment.RELOAD_FAILED,
+            CheckKind.RELOAD_FAILED,
             door.url,
             "the last reload failed: the sidecar runs on an older configuration than its files",
             "sidecar check shows every mistake; mend them, the next change is read by itself",
@@ -91,7 +93,7 @@ def _admin(around: Surroundings) -> Iterator[Finding]:
         faults = re.findall(rb'^sidecar_shared_store_errors_total\{fault="(\w+)"\} [1-9]', metrics, re.MULTILINE)
         faulty = b", ".join(faults).decode() or "not reached yet"
         yield Finding(
-            Ailment.STORE_LOST,
+            CheckKind.STORE_LOST,
             door.url,
             f"the shared store is not used ({faulty}): each replica goes on alone",
             "the sidecar's log says why (shared_store_lost); look at `shared`, at the store, and at the way there",
@@ -107,28 +109,28 @@ def _sample(metrics: bytes, name: str) -> float | None:
 def _files(limit: float | None, whose: str) -> Iterator[Finding]:
     if limit is not None and limit < FEW_FILES:
         text = f"{whose} may open only {limit:.0f} files; each exchange under way needs two"
-        yield Finding(Ailment.FEW_FILES, whose, text, "ulimit -n 65536 before it starts; LimitNOFILE= in systemd")
+        yield Finding(CheckKind.FEW_FILES, whose, text, "ulimit -n 65536 before it starts; LimitNOFILE= in systemd")
 
 
-def _own_files(around: Surroundings) -> Iterator[Finding]:
+def _own_files(around: CheckContext) -> Iterator[Finding]:
     yield from _files(around.file_limit, "a process started from here")
 
 
-def _upstreams(around: Surroundings) -> Iterator[Finding]:
+def _upstreams(around: CheckContext) -> Iterator[Finding]:
     origins = {upstream.origin: upstream.name for upstream in around.deployment.upstreams}
     with ThreadPoolExecutor(max_workers=UPSTREAMS_AT_ONCE) as pool:
         for found in pool.map(lambda pair: list(_origin(around, *pair)), origins.items()):
             yield from found
 
 
-def _origin(around: Surroundings, origin: Origin, name: str) -> Iterator[Finding]:
+def _origin(around: CheckContext, origin: Origin, name: str) -> Iterator[Finding]:
     place = f"{origin.scheme}://{origin.authority}"
     try:
         socket.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         text = f"the name {origin.host} does not resolve here"
         yield Finding(
-            Ailment.UNKNOWN_NAME,
+            CheckKind.UNKNOWN_NAME,
             name,
             text,
             "look at the spelling of `origin`, at /etc/resolv.conf and at the network policy",
@@ -141,15 +143,15 @@ def _origin(around: Surroundings, origin: Origin, name: str) -> Iterator[Finding
         fix = (
             "mend it there; for a private authority, name its PEM file as `ca_file`. Verification cannot be turned off"
         )
-        yield Finding(Ailment.CERTIFICATE, name, text, fix)
+        yield Finding(CheckKind.CERTIFICATE, name, text, fix)
     except (OSError, HTTPException) as error:
         text = f"{place} cannot be reached from here: {why(error)}"
         yield Finding(
-            Ailment.ORIGIN_UNREACHABLE, name, text, "look at `origin`, at egress rules and at security groups"
+            CheckKind.ORIGIN_UNREACHABLE, name, text, "look at `origin`, at egress rules and at security groups"
         )
 
 
-def _date(around: Surroundings, origin: Origin) -> tuple[str | None, float]:
+def _date(around: CheckContext, origin: Origin) -> tuple[str | None, float]:
     """What the upstream says the time is, and what it was here (the middle of the question)."""
     seconds = around.timeout_seconds
     connection: HTTPConnection
@@ -167,7 +169,7 @@ def _date(around: Surroundings, origin: Origin) -> tuple[str | None, float]:
         connection.close()
 
 
-def _clock(around: Surroundings, name: str, said: str | None, here: float) -> Iterator[Finding]:
+def _clock(around: CheckContext, name: str, said: str | None, here: float) -> Iterator[Finding]:
     try:
         there = parsedate_to_datetime(said).timestamp() if said else here
     except ValueError:
@@ -176,7 +178,7 @@ def _clock(around: Surroundings, name: str, said: str | None, here: float) -> It
     if abs(off) > CLOCK_SECONDS:
         side = "ahead of" if off > 0 else "behind"
         text = f"the clock here is {abs(off):.0f} s {side} that of {name}: waits until a date go wrong by as much"
-        yield Finding(Ailment.CLOCK, name, text, "synchronise the clock (NTP); or `clock: server` at the wait source")
+        yield Finding(CheckKind.CLOCK, name, text, "synchronise the clock (NTP); or `clock: server` at the wait source")
 
 
 def why(error: Exception) -> str:

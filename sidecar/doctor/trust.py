@@ -7,8 +7,8 @@ import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
-from sidecar.doctor.findings import Ailment, Finding
-from sidecar.doctor.surroundings import Surroundings
+from sidecar.doctor.context import CheckContext
+from sidecar.doctor.findings import CheckKind, Finding
 
 __all__ = ["trust_checks"]
 
@@ -30,12 +30,12 @@ RUNTIME_VARIABLES = {
 SOON_SECONDS = 14 * 86400.0
 
 
-def _files(around: Surroundings) -> Iterator[Finding]:
+def _files(around: CheckContext) -> Iterator[Finding]:
     for name in TRUST_VARIABLES:
         value = around.environ.get(name)
         if value and not (_certificates(Path(value)) or Path(value).is_dir()):
             text = f"{name} names a file that is missing, unreadable or holds no certificate in PEM form"
-            yield Finding(Ailment.NO_TRUST_FILE, name, text, f"mend the path, or unset {name}")
+            yield Finding(CheckKind.NO_TRUST_FILE, name, text, f"mend the path, or unset {name}")
 
 
 def _certificates(path: Path) -> list[bytes]:
@@ -47,7 +47,7 @@ def _certificates(path: Path) -> list[bytes]:
     return context.get_ca_certs(binary_form=True)
 
 
-def _trusted(around: Surroundings) -> Iterator[Finding]:
+def _trusted(around: CheckContext) -> Iterator[Finding]:
     """Where tunnels are opened, an app that comes by one must trust the authority."""
     rule = around.deployment.intercept
     if rule is None or not (around.environ.get("https_proxy") or around.environ.get("HTTPS_PROXY")):
@@ -57,10 +57,10 @@ def _trusted(around: Surroundings) -> Iterator[Finding]:
     files = [around.environ[name] for name in names if around.environ.get(name)]
     if ours and not any(set(ours) & set(_certificates(Path(file))) for file in files):
         text = f"no file with the sidecar's authority in {', '.join(names)}: calls to {rule.hosts[0]} fail in TLS"
-        yield Finding(Ailment.NOT_TRUSTED, names[0], text, "sidecar ca prints what each runtime needs")
+        yield Finding(CheckKind.NOT_TRUSTED, names[0], text, "sidecar ca prints what each runtime needs")
 
 
-def _authority(around: Surroundings) -> Iterator[Finding]:
+def _authority(around: CheckContext) -> Iterator[Finding]:
     rule = around.deployment.intercept
     if rule is None:
         return
@@ -70,12 +70,12 @@ def _authority(around: Surroundings) -> Iterator[Finding]:
             when = f"ends in {left / 86400:.0f} days" if left > 0 else "has expired"
             text = f"the sidecar's authority {when}"
             yield Finding(
-                Ailment.AUTHORITY, str(folder), text, "sidecar ca init --again, and let the apps trust the new one"
+                CheckKind.AUTHORITY, str(folder), text, "sidecar ca init --again, and let the apps trust the new one"
             )
     key = folder / "ca.key"
     if key.exists() and key.stat().st_mode & 0o007:
         text = f"everybody may read {key}: whoever does can pass as the intercepted hosts"
-        yield Finding(Ailment.AUTHORITY, str(key), text, f"chmod 600 {key}")
+        yield Finding(CheckKind.AUTHORITY, str(key), text, f"chmod 600 {key}")
 
 
 def _seconds_left(path: Path, now: float) -> Iterator[float]:

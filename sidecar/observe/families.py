@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from sidecar.core.enums import UNKNOWN, FailureKind, HedgeEnd, Outcome, Reason, WaitFrom
 from sidecar.core.flow.scopes import SCOPE_KINDS
-from sidecar.core.words import FailureKind, HedgeEnd, Outcome, Reason, WaitFrom
 
 __all__ = [
     "DURATION_BUCKETS",
@@ -25,15 +25,12 @@ __all__ = [
     "OVERHEAD_BUCKETS",
     "PROTOCOL_ERRORS",
     "STORE_FAULTS",
-    "UNKNOWN",
     "WAITED_FROM",
     "Family",
     "label_values",
     "reference_table",
 ]
 
-UNKNOWN = "unknown"
-"""The upstream label of every host that the configuration does not name."""
 OTHER_METHOD: Final = "_OTHER"
 """The method label of every method outside ``METHODS`` (the word of OpenTelemetry's HTTP conventions)."""
 OTHER = "other"

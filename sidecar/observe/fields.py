@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from sidecar.observe.record import AttemptRecord, ExchangeRecord, HeldRecord
-from sidecar.observe.text import clean, clean_message, clean_path
+from sidecar.observe.sanitize import clean, clean_message, clean_path
 
 __all__ = ["ATTEMPT_FIELDS", "FIELDS", "HELD_FIELDS", "fields_of", "timestamp"]
 

@@ -13,13 +13,13 @@ from typing import IO, Literal, Protocol
 
 import orjson
 
-from sidecar.core.deployment import Logging
-from sidecar.core.words import Outcome
+from sidecar.core.enums import Outcome
+from sidecar.core.settings.deployment import Logging
 from sidecar.observe.fields import fields_of, timestamp
-from sidecar.observe.lines import LineWriter
+from sidecar.observe.log_writer import LineWriter
 from sidecar.observe.pretty import Paint, coloured, plain, pretty_line
 from sidecar.observe.record import ExchangeRecord
-from sidecar.observe.text import clean
+from sidecar.observe.sanitize import clean
 
 __all__ = ["Clock", "EventLog", "ExchangeLog", "Level"]
 

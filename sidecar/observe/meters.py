@@ -14,10 +14,10 @@ from typing import Final
 
 from prometheus_client.samples import Exemplar
 
+from sidecar.core.enums import FailureKind, HedgeEnd, Outcome, Reason
 from sidecar.core.flow import latency
 from sidecar.core.flow.latency import Latency
 from sidecar.core.flow.scopes import SCOPE_KINDS
-from sidecar.core.words import FailureKind, HedgeEnd, Outcome, Reason
 from sidecar.observe.families import (
     DURATION_BUCKETS,
     HEDGE_CANCELLED,

@@ -28,6 +28,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
 from sidecar import __version__
+from sidecar.core.enums import UNKNOWN
 from sidecar.observe.families import (
     DURATION_BUCKETS,
     FAMILIES,
@@ -35,7 +36,6 @@ from sidecar.observe.families import (
     OTHER,
     OVERHEAD_BUCKETS,
     PROTOCOL_ERRORS,
-    UNKNOWN,
 )
 from sidecar.observe.meters import OVERHEAD_SUM, Cells, SharedMeters, UpstreamMeters, cells_of
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sidecar.core.words import Outcome
+from sidecar.core.enums import Outcome
 from sidecar.observe.record import AttemptRecord, ExchangeRecord
-from sidecar.observe.text import clean, clean_message, clean_path
+from sidecar.observe.sanitize import clean, clean_message, clean_path
 
 __all__ = ["Paint", "coloured", "plain", "pretty_line", "seconds_text"]
 

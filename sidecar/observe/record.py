@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sidecar.core.decide import Decision
-from sidecar.core.words import FailureKind, Outcome, Reason, Verb, WaitFrom
+from sidecar.core.decision.decide import Decision
+from sidecar.core.enums import FailureKind, Outcome, Reason, Verb, WaitFrom
 
 __all__ = ["AttemptRecord", "ExchangeRecord", "HeldRecord"]
 

@@ -13,8 +13,8 @@ from urllib.parse import parse_qsl, urlencode
 
 import orjson
 
-from sidecar.core.conditions import pointer_steps
-from sidecar.core.secrecy import HIDDEN, bare_urls, is_secret_name
+from sidecar.core.decision.conditions import pointer_steps
+from sidecar.core.secret_names import HIDDEN, bare_urls, is_secret_name
 
 __all__ = ["HIDDEN", "redacted_body", "redacted_field", "redacted_fields"]
 

@@ -12,9 +12,9 @@ from typing import Any, Final
 import orjson
 
 from sidecar.observe.fields import fields_of
+from sidecar.observe.recent import Recent
 from sidecar.observe.record import ExchangeRecord
-from sidecar.observe.ring import Recent
-from sidecar.observe.text import clean
+from sidecar.observe.sanitize import clean
 
 __all__ = ["Report", "Reports", "markdown"]
 

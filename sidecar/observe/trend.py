@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final, NamedTuple
 
-from sidecar.core.words import Outcome
+from sidecar.core.enums import Outcome
 from sidecar.observe.meters import DURATION_SUM, UpstreamMeters
 from sidecar.observe.metrics import Metrics
 

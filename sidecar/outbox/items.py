@@ -1,6 +1,6 @@
 """The nouns of the outbox: a stored request, how full it is, and why it says no.
 
-Plain values; they know neither SQLite nor HTTP connections. The counterpart is ``shelf``, which keeps them.
+Plain values; they know neither SQLite nor HTTP connections. The counterpart is ``outbox_file``, which keeps them.
 """
 
 from __future__ import annotations

@@ -14,9 +14,9 @@ from typing import Final
 from sidecar.core.flow.limiter import Hold
 from sidecar.core.flow.scopes import SCOPE_KINDS, scope_kind, scope_text
 from sidecar.observe.log import EventLog
-from sidecar.observe.text import clean
-from sidecar.proxy.routing import Router
-from sidecar.proxy.services import Services
+from sidecar.observe.sanitize import clean
+from sidecar.proxy.exchange.context import Services
+from sidecar.proxy.routing.router import Router
 
 __all__ = ["Operator"]
 

@@ -14,7 +14,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError
 
-from sidecar.core.deployment import SharedRule
+from sidecar.core.settings.deployment import SharedRule
 from sidecar.shared.scripts import DIGESTS, SCRIPTS
 
 __all__ = ["CLOSE_SECONDS", "CONNECT_SECONDS", "Call", "connect", "evaluate", "in_time", "teach"]

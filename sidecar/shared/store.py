@@ -24,7 +24,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as NoConnection
 from redis.exceptions import TimeoutError as TooLong
 
-from sidecar.core.deployment import SharedRule
+from sidecar.core.settings.deployment import SharedRule
 from sidecar.observe.log import EventLog
 from sidecar.observe.metrics import SharedMeters
 from sidecar.shared.journey import CLOSE_SECONDS, CONNECT_SECONDS, Call, connect, evaluate, in_time, teach
@@ -34,7 +34,7 @@ __all__ = ["Call", "Foreign", "Lost", "Store"]
 PING_SECONDS: Final = 2.0
 """After so long without a message it is asked whether it is still there, on both connections."""
 FIRST_PAUSE_SECONDS: Final = 0.2
-LONGEST_PAUSE_SECONDS: Final = 5.0
+LONGEST_RECONNECT_PAUSE_SECONDS: Final = 5.0
 STEADY_SECONDS: Final = 5.0
 """Only a connection that lasted so long makes the pauses short again."""
 
@@ -52,13 +52,13 @@ class Listener(Protocol):
 
     channel: str
 
-    async def greet(self) -> None:
+    async def on_connect(self) -> None:
         """The store is there, from now on or again. May raise ``Lost``."""
 
-    def hear(self, text: str) -> None:
+    def on_message(self, text: str) -> None:
         """Another replica has said this."""
 
-    def lost(self) -> None:
+    def on_disconnect(self) -> None:
         """The store is gone."""
 
 
@@ -172,7 +172,7 @@ class Store:
             )
         if client is not None:
             for listener in list(self._listeners.values()):
-                listener.lost()
+                listener.on_disconnect()
 
     async def _live(self) -> None:
         """Connect, listen, begin again."""
@@ -184,7 +184,7 @@ class Store:
             except Exception as exc:  # what does not speak our protocol may raise anything
                 self._fail(exc, self._client)
             pauses = 0 if monotonic() - begun >= STEADY_SECONDS else pauses + 1
-            pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(pauses, 10))
+            pause = min(LONGEST_RECONNECT_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(pauses, 10))
             await _elapse(pause * (0.5 + self._chance() / 2))
 
     async def _session(self) -> None:
@@ -256,14 +256,14 @@ class Store:
             # Also when the library has renewed a connection by itself: what was said meanwhile is lost.
             await self._greet(listener)
         elif message.get("type") == "message":
-            listener.hear(str(message.get("data")))
+            listener.on_message(str(message.get("data")))
 
     async def _greet(self, listener: Listener) -> None:
         self._greeted[listener.channel] = listener
         with contextlib.suppress(Lost):
-            await listener.greet()
+            await listener.on_connect()
         if self._client is None:
-            listener.lost()
+            listener.on_disconnect()
         else:
             self._came()
 

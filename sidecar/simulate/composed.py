@@ -13,14 +13,13 @@ from math import cos as cosine
 from math import exp, log, sqrt, tau
 from typing import Final
 
-from sidecar.core.words import FailureKind
+from sidecar.core.enums import FailureKind
 from sidecar.simulate.clock import unit
 from sidecar.simulate.models import Caller, Failing, Hint, Limit, Model, Outage, Refusal
-from sidecar.simulate.upstream import Answer, Call, Fields, Timer, refusal
+from sidecar.simulate.upstream import OK, Answer, Call, Fields, Timer, refusal
 
 __all__ = ["Composed"]
 
-OK: Final = Answer(200, applied=True)
 REFUSING_SHARE: Final = 0.3
 """A refusal takes this share of the usual time."""
 HEAD_SECONDS: Final = 15.0

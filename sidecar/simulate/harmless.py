@@ -28,15 +28,15 @@ from math import sqrt
 from statistics import fmean, stdev
 from typing import Final, Literal
 
-from sidecar.core.exchange import Request
-from sidecar.core.policy import Policy
+from sidecar.core.decision.attempt import Request
+from sidecar.core.decision.policy import Policy
 from sidecar.simulate.clock import Clock
 from sidecar.simulate.composed import Composed
+from sidecar.simulate.contenders import Side, Sidecar
 from sidecar.simulate.models import Caller, Model
 from sidecar.simulate.plain import Plain
 from sidecar.simulate.random_models import simpler
-from sidecar.simulate.sidecars import Side, Sidecar
-from sidecar.simulate.tally import Tally
+from sidecar.simulate.stats import Stats
 
 __all__ = ["DICE", "Compared", "Harm", "Pair", "Ran", "compared", "harm_of", "harms", "shrunk"]
 
@@ -135,15 +135,15 @@ def compared(model: Model, policy: Policy, seeds: Sequence[int]) -> Compared:
 def _run(
     model: Model, policy: Policy, seed: int, callers: list[Caller], requests: list[Request], *, is_plain: bool
 ) -> Ran:
-    clock, tally = Clock(seed), Tally(1.0)
+    clock, stats = Clock(seed), Stats(1.0)
     upstream = Composed(clock, model, seed, callers)
-    side: Side = (Plain if is_plain else Sidecar)(clock, policy, upstream, tally)
+    side: Side = (Plain if is_plain else Sidecar)(clock, policy, upstream, stats)
     took, good = [0.0] * len(requests), [False] * len(requests)
     ended = [0]
 
     def end(index: int) -> None:
         ended[0] += 1
-        _, seconds, is_good = tally.durations[-1]
+        _, seconds, is_good = stats.durations[-1]
         took[index] = min(seconds, policy.deadline_seconds)
         good[index] = is_good and seconds <= policy.deadline_seconds
 
@@ -152,7 +152,7 @@ def _run(
         clock.run(clock.now + 5.0)
     if ended[0] < len(requests):
         raise RuntimeError(f"{len(requests) - ended[0]} exchanges without an end after {LONGEST_SECONDS:g} s")
-    return Ran(took, good, sum(tally.sent.values), upstream.causes, tally.reasons)
+    return Ran(took, good, sum(stats.sent.values), upstream.causes, stats.reasons)
 
 
 def _offer(

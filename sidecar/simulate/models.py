@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, fields, is_dataclass
 from math import log
 from typing import Any, Final, Literal
 
-from sidecar.core.exchange import Headers, Request
+from sidecar.core.decision.attempt import Headers, Request
 from sidecar.simulate.clock import unit
 from sidecar.simulate.upstream import HintStyle
 

@@ -1,6 +1,6 @@
 """The page of a simulation: one self-contained HTML file, a row of pictures for each storm, a column for each side.
 
-The same scale for every side of a storm, so that the eye may compare. Everything shown was counted in ``tally``.
+The same scale for every side of a storm, so that the eye may compare. Everything shown was counted in ``stats``.
 """
 
 from __future__ import annotations
@@ -129,25 +129,25 @@ def _high(values: Sequence[float]) -> float:
 
 
 def _shown_seconds(sides: Sequence[Stood]) -> float:
-    return nice_top(min(LONGEST_SHOWN_SECONDS, max(side.tally.ended_at for side in sides)))
+    return nice_top(min(LONGEST_SHOWN_SECONDS, max(side.stats.ended_at for side in sides)))
 
 
 def _slice_seconds(sides: Sequence[Stood], seconds: float) -> float:
     """So wide that there are not too many points; a whole number of the tally's own."""
-    own = sides[0].tally.slice_seconds
+    own = sides[0].stats.slice_seconds
     return own * max(2 if seconds > 4 else 1, round(seconds / own / MOST_POINTS))
 
 
 def _lines(side: Stood, slice_seconds: float) -> tuple[tuple[Line, ...], ...]:
     """The lines of the three charts of a side."""
-    tally = side.tally
-    group = round(slice_seconds / tally.slice_seconds)
+    stats = side.stats
+    group = round(slice_seconds / stats.slice_seconds)
     offered, sent, succeeded = (
         [count / slice_seconds for count in _grouped(series.values, group)]
-        for series in (tally.offered, tally.sent, tally.succeeded)
+        for series in (stats.offered, stats.sent, stats.succeeded)
     )
-    held = [float(value) for value in tally.held[::group]]
-    calls = _ratios(tally.sent.values, tally.offered.values, max(1, round(1.0 / tally.slice_seconds)), group)
+    held = [float(value) for value in stats.held[::group]]
+    calls = _ratios(stats.sent.values, stats.offered.values, max(1, round(1.0 / stats.slice_seconds)), group)
     return (
         (Line("succeeded", succeeded, True), Line("offered", offered), Line("sent", sent)),
         (Line("held", held, True),),

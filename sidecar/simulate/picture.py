@@ -76,12 +76,12 @@ def png_picture(storms: Sequence[Sequence[Stood]]) -> bytes:
 
 
 def _draw(canvas: Canvas, sides: Sequence[Stood], index: int, left: int, top: int) -> None:
-    seconds = nice_top(max(side.tally.ended_at for side in sides))
+    seconds = nice_top(max(side.stats.ended_at for side in sides))
     begin, end = (min(1.0, moment / seconds) for moment in sides[0].storm.trouble)
     canvas.box(left, top, left + WIDTH, top + HEIGHT, FRAME)
     canvas.box(left + 1, top + 1, left + WIDTH - 1, top + HEIGHT - 1, PAPER)
     canvas.box(left + round(begin * WIDTH), top + 1, left + round(end * WIDTH), top + HEIGHT - 1, BAND)
-    own = sides[index].tally.slice_seconds
+    own = sides[index].stats.slice_seconds
     group = max(1, round(seconds / own / MOST_POINTS))
     highest = {name: max(max(_values(side, group)[name], default=0.0) for side in sides) for name in COLOURS}
     flow = nice_top(max(highest[name] for name in ("offered", "sent", "succeeded")))
@@ -99,13 +99,13 @@ def _draw(canvas: Canvas, sides: Sequence[Stood], index: int, left: int, top: in
 
 
 def _values(side: Stood, group: int) -> dict[str, list[float]]:
-    tally = side.tally
-    series = {"offered": tally.offered.values, "sent": tally.sent.values, "succeeded": tally.succeeded.values}
+    stats = side.stats
+    series = {"offered": stats.offered.values, "sent": stats.sent.values, "succeeded": stats.succeeded.values}
     flows = {
-        name: [sum(values[n : n + group]) / (group * tally.slice_seconds) for n in range(0, len(values), group)]
+        name: [sum(values[n : n + group]) / (group * stats.slice_seconds) for n in range(0, len(values), group)]
         for name, values in series.items()
     }
-    return {"held": [float(value) for value in tally.held[::group]], **flows}
+    return {"held": [float(value) for value in stats.held[::group]], **flows}
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

@@ -9,14 +9,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from sidecar.core.decide import decide
-from sidecar.core.exchange import Attempt, Now, Pressure, Request
-from sidecar.core.policy import Policy
-from sidecar.core.table import policy_passes
-from sidecar.core.words import Reason, Verb
+from sidecar.core.decision.attempt import Attempt, Now, Pressure, Request
+from sidecar.core.decision.decide import decide
+from sidecar.core.decision.policy import Policy
+from sidecar.core.decision.table import policy_passes
+from sidecar.core.enums import Reason, Verb
 from sidecar.simulate.clock import Clock
-from sidecar.simulate.sidecars import Exchange, Teller
-from sidecar.simulate.tally import Tally
+from sidecar.simulate.contenders import Exchange, ExchangeBook
+from sidecar.simulate.stats import Stats
 from sidecar.simulate.upstream import Answer, Call, Upstream
 
 __all__ = ["Plain"]
@@ -27,9 +27,9 @@ NO_PRESSURE = Pressure()
 class Plain:
     """An app without a sidecar."""
 
-    def __init__(self, clock: Clock, policy: Policy, upstream: Upstream, tally: Tally) -> None:
-        self._clock, self._policy, self._upstream, self._tally = clock, policy, upstream, tally
-        self._teller = Teller(clock, tally)
+    def __init__(self, clock: Clock, policy: Policy, upstream: Upstream, stats: Stats) -> None:
+        self._clock, self._policy, self._upstream, self._stats = clock, policy, upstream, stats
+        self._teller = ExchangeBook(clock, stats)
         self._passes = [policy_passes(policy, status) for status in range(1000)]
         self.held = 0
 
@@ -41,7 +41,7 @@ class Plain:
     def _send(self, exchange: Exchange) -> None:
         exchange.number += 1
         exchange.sent_at = self._clock.now
-        self._tally.sent.add(exchange.sent_at)
+        self._stats.sent.add(exchange.sent_at)
         call = Call(exchange.request, exchange.index, exchange.number)
         self._upstream.arrive(call, partial(self._answered, exchange))
 

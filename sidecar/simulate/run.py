@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from itertools import count, cycle
 from typing import Final
 
-from sidecar.core.exchange import Request
-from sidecar.core.policy import Policy
+from sidecar.core.decision.attempt import Request
+from sidecar.core.decision.policy import Policy
 from sidecar.simulate.clock import Clock
-from sidecar.simulate.sidecars import Budgeted, Door, Fixed, Side, Sidecar
+from sidecar.simulate.contenders import Budgeted, Fixed, LimiterHost, Side, Sidecar
+from sidecar.simulate.stats import Stats
 from sidecar.simulate.storms import Storm
-from sidecar.simulate.tally import Tally
 from sidecar.simulate.upstream import Quota, Upstream
 
 __all__ = ["Stood", "Team", "budgeted", "fixed", "replicas", "stand"]
@@ -25,7 +25,7 @@ LONGEST_SECONDS: Final = 600.0
 """Of virtual time, whatever is still under way."""
 STEP_SECONDS: Final = 0.1
 
-Team = Callable[[Clock, Upstream, Tally], list[Side]]
+Team = Callable[[Clock, Upstream, Stats], list[Side]]
 """Makes the sidecars (or stand-ins) that stand before one upstream."""
 
 
@@ -35,25 +35,25 @@ class Stood:
 
     name: str
     storm: Storm
-    tally: Tally
+    stats: Stats
     early: int
     """Arrivals before the moment until which the upstream had asked for quiet (quota only)."""
 
     def figures(self) -> dict[str, float | int]:
         """What sums it up: shares of 1, seconds, calls."""
-        tally, (begin, end) = self.tally, self.storm.trouble
+        stats, (begin, end) = self.stats, self.storm.trouble
         return {
-            "requests": tally.requests,
-            "ok_share": round(tally.ok_share, 5),
-            "calls_per_request": round(tally.calls_per_request, 4),
-            "amplification_in_trouble": round(tally.amplification(begin, end), 4) if end > begin else 0.0,
-            "p50_seconds": round(tally.latency(0.5), 4),
-            "p99_seconds": round(tally.latency(0.99), 4),
-            "p50_after_seconds": round(tally.latency(0.5, end + 2), 4) if end > begin else 0.0,
-            "settled_seconds": round(tally.settled_after(end, SETTLED_SECONDS), 3) if end > begin else 0.0,
-            "ended_seconds": round(tally.ended_at, 3),
+            "requests": stats.requests,
+            "ok_share": round(stats.ok_share, 5),
+            "calls_per_request": round(stats.calls_per_request, 4),
+            "amplification_in_trouble": round(stats.amplification(begin, end), 4) if end > begin else 0.0,
+            "p50_seconds": round(stats.latency(0.5), 4),
+            "p99_seconds": round(stats.latency(0.99), 4),
+            "p50_after_seconds": round(stats.latency(0.5, end + 2), 4) if end > begin else 0.0,
+            "settled_seconds": round(stats.settled_after(end, SETTLED_SECONDS), 3) if end > begin else 0.0,
+            "ended_seconds": round(stats.ended_at, 3),
             "early": self.early,
-            "applied_twice": tally.applied_twice,
+            "applied_twice": stats.applied_twice,
         }
 
 
@@ -64,35 +64,35 @@ SETTLED_SECONDS: Final = 0.5
 def replicas(policy: Policy, count: int, *, shared: bool) -> Team:
     """So many sidecars. ``shared``: with one memory between them, at no distance; else each knows only its own."""
 
-    def make(clock: Clock, upstream: Upstream, tally: Tally) -> list[Side]:
+    def make(clock: Clock, upstream: Upstream, stats: Stats) -> list[Side]:
         gate = replace(policy.gate, queue=policy.gate.queue * count)
-        door = Door(clock, policy.breaker, gate) if shared else None
-        return [Sidecar(clock, policy, upstream, tally, door) for _ in range(count)]
+        host = LimiterHost(clock, policy.breaker, gate) if shared else None
+        return [Sidecar(clock, policy, upstream, stats, host) for _ in range(count)]
 
     return make
 
 
-def fixed(clock: Clock, upstream: Upstream, tally: Tally) -> list[Side]:
+def fixed(clock: Clock, upstream: Upstream, stats: Stats) -> list[Side]:
     """The stand-in with fixed retries and no budget."""
-    return [Fixed(clock, upstream, tally)]
+    return [Fixed(clock, upstream, stats)]
 
 
-def budgeted(clock: Clock, upstream: Upstream, tally: Tally) -> list[Side]:
+def budgeted(clock: Clock, upstream: Upstream, stats: Stats) -> list[Side]:
     """The stand-in with a budget of a fifth."""
-    return [Budgeted(clock, upstream, tally)]
+    return [Budgeted(clock, upstream, stats)]
 
 
 def stand(name: str, storm: Storm, team: Team, seed: int, progress: Callable[[float], None]) -> Stood:
     """Run it to its end. ``progress`` is told the share of the requests that have their answer."""
-    clock, tally = Clock(seed), Tally(STEP_SECONDS)
+    clock, stats = Clock(seed), Stats(STEP_SECONDS)
     upstream = storm.upstream(clock)
-    sides = team(clock, upstream, tally)
+    sides = team(clock, upstream, stats)
     total = _offer(clock, storm, sides)
-    while clock.now < LONGEST_SECONDS and sum(tally.outcomes.values()) < total:
-        tally.held.append(sum(side.held for side in sides))
+    while clock.now < LONGEST_SECONDS and sum(stats.outcomes.values()) < total:
+        stats.held.append(sum(side.held for side in sides))
         clock.run(clock.now + STEP_SECONDS)
-        progress(sum(tally.outcomes.values()) / total)
-    return Stood(name, storm, tally, upstream.early if isinstance(upstream, Quota) else 0)
+        progress(sum(stats.outcomes.values()) / total)
+    return Stood(name, storm, stats, upstream.early if isinstance(upstream, Quota) else 0)
 
 
 def _offer(clock: Clock, storm: Storm, sides: list[Side]) -> int:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Any, Literal, Protocol
 
-from sidecar.core.exchange import Headers, Request, no_headers
-from sidecar.core.words import FailureKind
+from sidecar.core.decision.attempt import Headers, Request, no_headers
+from sidecar.core.enums import FailureKind
 
 __all__ = [
     "Answer",

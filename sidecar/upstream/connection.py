@@ -1,6 +1,13 @@
-"""One connection to an upstream: bytes of a request out; what comes back is read by ``reception``, its other half.
+"""One connection to an upstream: the bytes of a request out, a head and a live body in, or a failure.
 
-It knows exactly whether a byte of the request was handed to the transport, which is what a retry hangs on.
+It knows exactly whether a byte of the request was handed to the transport, which is what a retry depends on. States and
+what changes them (RFC 9112; the names follow h11's):
+
+    IDLE   --send-->                          HEAD
+    HEAD   --final head-->                    BODY, or DONE if the body came with it
+    BODY   --last byte-->                     DONE
+    DONE   --release-->                       IDLE, or CLOSED if it must not serve again
+    any    --lost, failed, aborted, handed on-->  CLOSED
 """
 
 # Compiled in the wheel.
@@ -8,27 +15,155 @@ It knows exactly whether a byte of the request was handed to the transport, whic
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import select
 from collections.abc import Callable
+from typing import Any, Final, Protocol
 
-from sidecar.core.words import FailureKind
-from sidecar.upstream.reception import BODY, CLOSED, DONE, HEAD, HELD_BYTES, IDLE, UNASKED, Owner, Reception, Sink
-from sidecar.wire.framing import UNTIL_CLOSE, stays_open
-from sidecar.wire.turn import Turn
+from sidecar.core.enums import FailureKind
+from sidecar.wire.chunked import ChunkedDecoder
+from sidecar.wire.framing import CHUNKED, UNTIL_CLOSE, response_length, stays_open
+from sidecar.wire.heads import (
+    MAX_RESPONSE_HEAD_BYTES,
+    BadHead,
+    ResponseMessage,
+    cannot_be_a_head,
+    parse_response_head,
+    response_head_end,
+)
+from sidecar.wire.write_batch import WriteBatch
 
-__all__ = ["HELD_BYTES", "Connection", "Owner", "Sink"]
+__all__ = [
+    "BODY",
+    "CLOSED",
+    "DONE",
+    "HEAD",
+    "HELD_BYTES",
+    "IDLE",
+    "UNASKED",
+    "Connection",
+    "Owner",
+    "Sink",
+]
+
+HELD_BYTES: Final = 64 << 10
+"""How much of a body that nobody has asked for yet may pile up before reading pauses."""
+LAST_BYTES: Final = 256 << 10
+"""Of an answer that lay unread when the connection was reset."""
+MAX_INTERIM: Final = 32
+"""1xx heads before the final one; more is an attack (RFC 9110 section 15.2 sets no limit)."""
+
+UNASKED: Final = "the upstream sent what nobody had asked for, or ended"
+
+IDLE: Final = 0
+HEAD: Final = 1
+BODY: Final = 2
+DONE: Final = 3
+CLOSED: Final = 4
 
 
-class Connection(Reception):
-    """One socket, one request at a time."""
+class Sink(Protocol):
+    """Where a response body goes."""
 
-    __slots__ = ("_ask", "_careful")
+    def take(self, data: bytes) -> None: ...
+    def end(self) -> None: ...
+    def broke(self, kind: FailureKind) -> None: ...
+
+
+class Owner(Protocol):
+    """The pool."""
+
+    def put(self, connection: Any) -> None: ...
+    def gone(self, connection: Any) -> None: ...
+
+
+class Connection(asyncio.Protocol):
+    """One socket, one request at a time. ``_state`` says where that stands; the table of its changes is above."""
+
+    __slots__ = (
+        "_ask",
+        "_careful",
+        "_decoder",
+        "_head",
+        "_idle_handle",
+        "_left",
+        "_loop",
+        "_method",
+        "_owner",
+        "_paused_reading",
+        "_said_end",
+        "_sink",
+        "_state",
+        "_waiter",
+        "complete",
+        "detail",
+        "expired",
+        "failure",
+        "held",
+        "held_bytes",
+        "idle_seconds",
+        "idle_since",
+        "interim",
+        "length",
+        "may_switch_to",
+        "message",
+        "on_head",
+        "on_interim",
+        "on_writable",
+        "received_bytes",
+        "request_sent",
+        "reused",
+        "tainted",
+        "transport",
+        "unwritten",
+        "writing_paused",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, owner: Owner) -> None:
-        super().__init__(loop, owner)
+        self._loop = loop
+        self._owner = owner
+        self.transport: asyncio.Transport | None = None
+        self._state = IDLE
+        self._waiter: asyncio.Future[None] | None = None
+        self._idle_handle: asyncio.TimerHandle | None = None
+        self._paused_reading = False
         self._ask: Callable[[int], list[tuple[int, int]]] | None = None
         """poll(2) on this socket alone."""
         self._careful = False
+        """Whether what waits in ``unwritten`` must not go out on a connection that may be dead."""
+        self._said_end = False
+        """Whether the upstream itself has ended: over TLS anybody on the way can cut, only it can say close_notify."""
+        self.writing_paused = False
+        self.on_head: Callable[[], None] | None = None
+        """Called once, when a final head or a failure has come; then nobody need wait in ``head``."""
+        self.on_writable: Callable[[], None] | None = None
+        self.on_interim: Callable[[ResponseMessage], None] | None = None
+        self.may_switch_to: frozenset[str] = frozenset()
+        """What the request that is under way asks to upgrade to, in lower case; whoever sets it takes it back."""
+        self.reused = False
+        self.idle_since = 0.0
+        self.expired = 0.0
+        """Seconds after which the upstream said it would close an idle connection; 0: it did not say."""
+        self._method = ""
+        self._head = b""
+        self._left = 0
+        self._decoder: ChunkedDecoder | None = None
+        self._sink: Sink | None = None
+        self.message: ResponseMessage | None = None
+        self.length = 0
+        self.interim = 0
+        self.held: list[bytes] = []
+        self.held_bytes = 0
+        self.received_bytes = 0
+        self.complete = False
+        self.tainted = False
+        self.request_sent = False
+        self.unwritten = b""
+        """A request that waits for the end of the turn of the loop. After a failure: not a byte of it was written."""
+        self.failure: FailureKind | None = None
+        self.detail = ""
+        self.idle_seconds = 0.0
 
     # -- the request's side ------------------------------------------------------------------------------
 
@@ -44,7 +179,7 @@ class Connection(Reception):
         transport.write(head)
         return True
 
-    def send_in_turn(self, request: bytes, method: str, turn: Turn, *, careful: bool) -> bool:
+    def send_in_batch(self, request: bytes, method: str, write_batch: WriteBatch, *, careful: bool) -> bool:
         """As ``send``, of a whole request, at the end of this turn of the loop.
 
         ``careful``: only if there is no news then (``has_news``). A connection that turns out to have died, before a
@@ -56,7 +191,7 @@ class Connection(Reception):
         self._begin(method, whole=True)
         self.unwritten = request
         self._careful = careful
-        turn.add(self)
+        write_batch.add(self)
         return self._state == HEAD
 
     def write_out(self) -> None:
@@ -111,6 +246,309 @@ class Connection(Reception):
         heir.connection_made(transport)
         if self._paused_reading:
             transport.resume_reading()
+
+    # -- the response's side -----------------------------------------------------------------------------
+
+    async def head(self) -> ResponseMessage | None:
+        """The final response head, or None: then ``failure`` says what came instead."""
+        if self.message is None and self.failure is None:
+            await self._wait()
+        return self.message
+
+    async def whole(self, limit_bytes: int) -> bool:
+        """Wait until the body is complete (True), or larger than ``limit_bytes``, or cut (False)."""
+        while not self.complete and self.failure is None and self.held_bytes <= limit_bytes:
+            await self._wait()
+        return self.complete
+
+    async def _wait(self) -> None:
+        self._waiter = waiter = self._loop.create_future()
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        """Last thing in a call: whoever is woken may give the connection back and use it again at once."""
+        on_head = self.on_head
+        if on_head is not None:
+            self.on_head = None
+            on_head()
+            return
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def relay(self, sink: Sink, idle_seconds: float) -> None:
+        """Stream the body to ``sink``: what is held at once, the rest as it comes.
+
+        ``idle_seconds`` is the longest pause between two of its bytes; 0 means no limit (server-sent events).
+        """
+        self._sink = sink
+        if self.held:
+            held, self.held, self.held_bytes = self.held, [], 0
+            for data in held:
+                sink.take(data)
+        if self.complete:
+            sink.end()
+        elif self.failure is not None:
+            sink.broke(self.failure)
+        else:
+            self.resume_reading()
+            if idle_seconds:
+                self.idle_seconds = idle_seconds
+                self.idle_since = self._loop.time()
+                self._idle_handle = self._loop.call_later(idle_seconds, self._check_idle)
+
+    def pause_reading(self) -> None:
+        """The sink is full."""
+        if not self._paused_reading and self.transport is not None and self._state == BODY:
+            self._paused_reading = True
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._paused_reading and self.transport is not None:
+            self._paused_reading = False
+            self.idle_since = self._loop.time()
+            self.transport.resume_reading()
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether reading stands still because the sink is full."""
+        return self._paused_reading
+
+    def _check_idle(self) -> None:
+        left = self.idle_since + self.idle_seconds - self._loop.time()
+        if self._paused_reading:
+            # The app is the slow one; the pause is not the upstream's.
+            left = self.idle_seconds
+        if left > 0.001:
+            self._idle_handle = self._loop.call_later(left, self._check_idle)
+        else:
+            self.fail(FailureKind.BODY_CUT, "the response body stalled")
+
+    def timed_out(self) -> None:
+        """The time for the response head is over."""
+        if self.message is None:
+            self.fail(FailureKind.HEAD_TIMEOUT, "no response head in time")
+
+    def data_received(self, data: bytes) -> None:
+        if self._state == HEAD:
+            self._take_head(data)
+        elif self._state == BODY:
+            self.idle_since = self._loop.time()
+            self._take_body(data)
+        elif self._state != CLOSED:
+            # An answer that nobody asked for, or more than the answer (RFC 9112 section 9.2): never reuse.
+            self.abort()
+
+    def _take_head(self, data: bytes) -> None:
+        if self.unwritten:
+            self.fail(FailureKind.CLOSED, UNASKED)
+            return
+        seen = 0
+        if self._head:
+            seen = len(self._head)
+            data, self._head = self._head + data, b""
+        end = response_head_end(data, seen)
+        if end < 0:
+            if len(data) > MAX_RESPONSE_HEAD_BYTES or cannot_be_a_head(data):
+                self.fail(FailureKind.PROTOCOL, "the upstream's answer is not an HTTP response")
+            self._head = data
+            return
+        if end > MAX_RESPONSE_HEAD_BYTES:
+            self.fail(FailureKind.PROTOCOL, "the upstream's response head is too large")
+            return
+        try:
+            message = parse_response_head(data if end == len(data) else data[:end])
+            if message.code < 200:
+                self._take_interim(message, data[end:])
+                return
+            length = response_length(message, self._method)
+        except BadHead as exc:
+            self.fail(FailureKind.PROTOCOL, exc.detail)
+            return
+        self.message = message
+        self.length = length
+        rest = data[end:]
+        if length > 0 and len(rest) == length and self._sink is None:
+            # Whole at once, as most answers are.
+            self.held = [rest]
+            self.received_bytes = self.held_bytes = length
+            self.complete = True
+            self._state = DONE
+            on_head = self.on_head
+            if on_head is not None:
+                self.on_head = None
+                on_head()
+            else:
+                self._wake()
+            return
+        if length > 0:
+            self._left = length
+        elif length == CHUNKED:
+            self._decoder = ChunkedDecoder()
+            if message.version[1] == 0:
+                # RFC 9112 section 6.1: read it, but trust the framing no further.
+                self.tainted = True
+        self._state = BODY
+        on_head, self.on_head = self.on_head, None
+        if length == 0:
+            self._finish(rest)
+        elif rest:
+            self._take_body(rest)
+        if on_head is not None:
+            on_head()
+        else:
+            self._wake()
+
+    def _take_interim(self, message: ResponseMessage, rest: bytes) -> None:
+        self.interim += 1
+        if message.code == 101:
+            self._switch(message, rest)
+            return
+        if self.interim > MAX_INTERIM:
+            raise BadHead(502, "upstream", "the upstream sent too many interim responses")
+        if self.on_interim is not None:
+            self.on_interim(message)
+        if rest:
+            self._take_head(rest)
+
+    def _switch(self, message: ResponseMessage, rest: bytes) -> None:
+        """A 101 (RFC 9110 section 15.2.2): final, if it names what this very request has asked for."""
+        named = {token.strip().lower() for token in ",".join(message.headers.getall("Upgrade", ())).split(",")}
+        if not named <= self.may_switch_to:
+            raise BadHead(502, "upstream", "the upstream switched protocols, which nobody asked for")
+        self.message = message
+        self.length = UNTIL_CLOSE
+        self._state = BODY
+        if rest:
+            self._give(rest)
+        self._wake()
+
+    def _take_body(self, data: bytes) -> None:
+        left = self._left
+        if left:
+            size = len(data)
+            if size < left:
+                self._left = left - size
+                self._give(data)
+            elif size == left:
+                self._left = 0
+                self._give(data)
+                self._finish(b"")
+            else:
+                self._left = 0
+                self._give(data[:left])
+                self._finish(data[left:])
+        elif self._decoder is not None:
+            self._take_chunks(self._decoder, data)
+        else:
+            self._give(data)
+
+    def _take_chunks(self, decoder: ChunkedDecoder, data: bytes) -> None:
+        try:
+            pieces = decoder.feed(data)
+        except BadHead as exc:
+            self.fail(FailureKind.BODY_CUT, f"the upstream's chunked coding is broken: {exc.detail}")
+            return
+        if pieces:
+            self._give(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        if decoder.done:
+            self._finish(decoder.rest)
+
+    def _give(self, data: bytes) -> None:
+        self.received_bytes += len(data)
+        if self._sink is not None:
+            self._sink.take(data)
+            return
+        self.held.append(data)
+        self.held_bytes += len(data)
+        if self.held_bytes > HELD_BYTES:
+            self.pause_reading()
+            self._wake()
+
+    def _finish(self, rest: bytes) -> None:
+        """The response is whole. Only now may the connection serve another one."""
+        self._decoder = None
+        if rest:
+            self.tainted = True
+        self.complete = True
+        self._state = DONE
+        self._stop_idle()
+        self._wake()
+        if self._sink is not None:
+            self._sink.end()
+
+    def _stop_idle(self) -> None:
+        if self._idle_handle is not None:
+            self._idle_handle.cancel()
+            self._idle_handle = None
+
+    # -- its end -----------------------------------------------------------------------------------------
+
+    def eof_received(self) -> bool:
+        self._said_end = True
+        return False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]  # a stream transport, always
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None and not self.request_sent and self._state in (HEAD, BODY):
+            self._hear_last_words()
+        state, self._state = self._state, CLOSED
+        self.transport = None
+        self._stop_idle()
+        self._owner.gone(self)
+        if state == HEAD and self.failure is None:
+            # RFC 9112 section 9.6: without a head nobody can tell whether the request was acted upon.
+            self._failed(FailureKind.RESET if exc is not None else FailureKind.CLOSED, "no response head")
+        elif state == BODY and self.failure is None:
+            if self.length == UNTIL_CLOSE and exc is None and self._said_end:
+                self._state = BODY
+                self._finish(b"")
+                self._state = CLOSED
+            else:
+                self._failed(FailureKind.BODY_CUT, "the upstream closed in mid-body")
+        if self.on_writable is not None:
+            self.on_writable()
+
+    def _hear_last_words(self) -> None:
+        """Writing failed, and the loop ends the connection for it; what the upstream said before may lie unread.
+
+        Who answers early and closes with our bytes unread resets the connection (RFC 9112 section 9.6).
+        """
+        transport = self.transport
+        if transport is None or transport.get_extra_info("ssl_object") is not None or self._paused_reading:
+            return
+        with contextlib.suppress(OSError):
+            data = os.read(transport.get_extra_info("socket").fileno(), LAST_BYTES)
+            if data:
+                self.data_received(data)
+
+    def fail(self, kind: FailureKind, detail: str) -> None:
+        """End the attempt here: cut the connection, and say so to whoever waits."""
+        if self.failure is None and not self.complete:
+            self._failed(kind, detail)
+        self.abort()
+
+    def _failed(self, kind: FailureKind, detail: str) -> None:
+        self.failure = kind
+        self.detail = detail
+        self._wake()
+        if self._sink is not None:
+            self._sink.broke(kind)
+
+    def abort(self) -> None:
+        """Cut it now. Nothing is reported to the sink afterwards."""
+        self._sink = None
+        self._state = CLOSED
+        self._stop_idle()
+        if self.transport is not None:
+            self.transport.abort()
+            self.transport = None
+            self._owner.gone(self)
 
     # -- back to the pool --------------------------------------------------------------------------------
 

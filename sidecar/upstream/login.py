@@ -18,12 +18,12 @@ from urllib.parse import urlencode
 
 import orjson
 
-from sidecar.core.conditions import parse_json, resolve
-from sidecar.core.deployment import Login, Reference
-from sidecar.core.instants import number
+from sidecar.core.decision.conditions import parse_json, resolve
+from sidecar.core.decision.times import number
+from sidecar.core.settings.deployment import Login, Reference
 from sidecar.observe.log import EventLog
 from sidecar.observe.metrics import UpstreamMeters
-from sidecar.upstream.asking import NoAnswer, ask
+from sidecar.upstream.fetch import FetchFailed, ask
 from sidecar.upstream.pool import Pool, Pools
 
 __all__ = ["Credential", "Credentials", "token_in"]
@@ -129,7 +129,7 @@ class Credential:
                 body = await _secrets_in(self.rule)
                 document = await self._answer(body)
             token, life_seconds = token_in(document, self.rule)
-        except (LoginFailed, NoAnswer) as exc:
+        except (LoginFailed, FetchFailed) as exc:
             self._failed(str(exc))
         except TimeoutError:
             self._failed("no answer in time")

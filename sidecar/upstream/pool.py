@@ -17,13 +17,13 @@ from typing import Final
 
 from aiohttp import hdrs
 
-from sidecar.core.deployment import Origin
-from sidecar.core.words import FailureKind
-from sidecar.upstream.addresses import AddressGuard
+from sidecar.core.enums import FailureKind
+from sidecar.core.settings.deployment import Origin
+from sidecar.upstream.address_guard import AddressGuard
 from sidecar.upstream.connection import Connection
-from sidecar.upstream.dialling import Dialler
-from sidecar.upstream.failures import NotConnected, from_exception
-from sidecar.upstream.resolve import Lookup, Resolver
+from sidecar.upstream.dialer import Dialer
+from sidecar.upstream.errors import NotConnected, from_exception
+from sidecar.upstream.resolver import Lookup, Resolver
 from sidecar.upstream.tls import Resumption, TlsTransport, tls_context
 
 __all__ = ["Pool", "Pools"]
@@ -42,14 +42,14 @@ class Pool:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        dialler: Dialler,
+        dialer: Dialer,
         origin: Origin,
         limit: int,
         *,
         configured: bool = True,
     ) -> None:
         self._loop = loop
-        self._dialler = dialler
+        self._dialer = dialer
         self._configured = configured
         self.origin = origin
         self.limit = limit
@@ -113,7 +113,7 @@ class Pool:
             pooled = self.take_idle(careful=True)
             if pooled is not None:
                 return pooled
-            given = await self._turn()
+            given = await self._write_batch()
             if given is not None:
                 if not given.is_stale():
                     given.reused = True
@@ -133,7 +133,7 @@ class Pool:
                 self._next_turn()
         return connection
 
-    async def _turn(self) -> Connection | None:
+    async def _write_batch(self) -> Connection | None:
         """The connection that has come back, or None: there is a place for a new one."""
         waiter: asyncio.Future[Connection | None] = self._loop.create_future()
         self._waiting.append(waiter)
@@ -194,7 +194,7 @@ class Pool:
         if self._context is None:
             self._context = tls_context(self.origin.trust)
         tls = TlsTransport(
-            self._loop, self._dialler.handshakes, self._resumption, self._context, self.origin.host, connection
+            self._loop, self._dialer.handshakes, self._resumption, self._context, self.origin.host, connection
         )
         try:
             await self._loop.create_connection(lambda: tls, sock=sock)
@@ -208,11 +208,11 @@ class Pool:
         """To the origin itself, or to the outbound proxy: joined to the origin by it if TLS is to follow."""
         origin = self.origin
         if origin.proxy is None:
-            return await self._dialler.open(origin.host, origin.port, configured=self._configured)
+            return await self._dialer.open(origin.host, origin.port, configured=self._configured)
         way = (origin.proxy, origin.host, origin.port)
         if origin.scheme == "http":
-            return await self._dialler.open_proxy(*way, configured=self._configured)
-        sock, early = await self._dialler.open_through(*way, configured=self._configured)
+            return await self._dialer.open_proxy(*way, configured=self._configured)
+        sock, early = await self._dialer.open_through(*way, configured=self._configured)
         if early:
             sock.close()
             raise NotConnected(FailureKind.PROTOCOL, "the outbound proxy sent more than its answer")
@@ -289,7 +289,7 @@ class Pools:
         self.own_ports = self.guard.own_ports
         """Ports that this process listens on itself: never dialled."""
         self.resolver = Resolver(loop, lookup)
-        self.dialler = Dialler(loop, self.resolver, self.guard)
+        self.dialer = Dialer(loop, self.resolver, self.guard)
         self._pools: dict[tuple[str, Origin], Pool] = {}
         """By the upstream's name, empty for a host that none names: each upstream has ``connections`` of its own."""
         self._apart: list[Pool] = []
@@ -299,14 +299,14 @@ class Pools:
         """The pool of an upstream; the same across reloads while its origin stays the same."""
         pool = self._pools.get((name, origin))
         if pool is None:
-            pool = self._pools[name, origin] = Pool(self._loop, self.dialler, origin, limit)
+            pool = self._pools[name, origin] = Pool(self._loop, self.dialer, origin, limit)
         pool.limit = limit
         self._arm()
         return pool
 
     def apart(self, origin: Origin, limit: int) -> Pool:
         """A pool for requests of our own (logins), so that they never wait behind the app's."""
-        pool = Pool(self._loop, self.dialler, origin, limit)
+        pool = Pool(self._loop, self.dialer, origin, limit)
         self._apart.append(pool)
         return pool
 
@@ -315,7 +315,7 @@ class Pools:
         pool = self._pools.get(("", origin))
         if pool is None:
             pool = self._pools["", origin] = Pool(
-                self._loop, self.dialler, origin, UNKNOWN_HOST_CONNECTIONS, configured=False
+                self._loop, self.dialer, origin, UNKNOWN_HOST_CONNECTIONS, configured=False
             )
         self._arm()
         return pool

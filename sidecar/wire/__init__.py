@@ -1,4 +1,9 @@
-"""HTTP/1.1 as bytes: heads, framing, chunked coding. Used by both sides; knows no policy and no socket.
+"""HTTP/1.1 as bytes, for both sides. It knows no policy and opens no socket.
 
-This is the only room that touches aiohttp's semi-private parsers; ``tests/wire`` says what broke if they change.
+``heads``        the bytes of one head -> a parsed head, or a refusal with the status that the peer should see
+``framing``      how long is the body: RFC 9112 section 6, strictly
+``chunked``      chunked coding: RFC 9112 section 7.1, strictly
+``write_batch``  small writes of one turn of the event loop, made together at its end
+
+Only ``heads`` and ``framing`` touch aiohttp's semi-private parsers; ``tests/wire`` says what broke if they change.
 """

@@ -18,10 +18,10 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from sidecar.admin import AdminState, Check, ReloadResult, make_admin, make_runner
-from sidecar.core.words import Outcome
+from sidecar.core.enums import Outcome
 from sidecar.observe.families import HELD_BY
 from sidecar.observe.metrics import Metrics
-from sidecar.observe.ring import Recent
+from sidecar.observe.recent import Recent
 from sidecar.observe.trend import Trend
 from tests.observe.samples import FAILED, OK, RECOVERED
 

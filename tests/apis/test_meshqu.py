@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.core.decide import decide
-from sidecar.core.exchange import Attempt, Headers, Now, Pressure, Request
-from sidecar.core.words import Verb
+from sidecar.core.decision.attempt import Attempt, Headers, Now, Pressure, Request
+from sidecar.core.decision.decide import decide
+from sidecar.core.enums import Verb
 from tests.apis.conftest import Stage
 from tests.emulators.scenario import Fact, Operation, Scenario, Then, ask, run
 from tests.support.structured import dictionary

@@ -15,7 +15,7 @@ import pytest
 import trustme
 import uvloop
 
-from sidecar.upstream.resolve import Lookup
+from sidecar.upstream.resolver import Lookup
 from tests.support.clock import ManualClock
 from tests.support.process import Processes
 from tests.support.sidecar import QUICK, Running, running, yaml_for

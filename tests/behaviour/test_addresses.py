@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.config.load import ConfigError, load_deployment
-from sidecar.upstream.resolve import AddressInfo
+from sidecar.upstream.resolver import AddressInfo
 from tests.behaviour.conftest import Make
 from tests.support.client import Client
 from tests.support.client import connect as dial

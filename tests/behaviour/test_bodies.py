@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.proxy.spool import KEPT_FILES
+from sidecar.proxy.client.spool import KEPT_FILES
 from tests.behaviour.conftest import Make
 from tests.support.client import request_bytes
 from tests.support.process import Processes

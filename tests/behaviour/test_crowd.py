@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from sidecar.wire.turn import FEW
+from sidecar.wire.write_batch import FEW
 from tests.behaviour.conftest import Make
 from tests.support.client import request_bytes
 from tests.support.sidecar import Running

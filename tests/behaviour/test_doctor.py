@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.client_setup.runtimes import Trust, trust_variables
+from sidecar.client_setup.variables import proxy_variables
 from sidecar.config.load import load_deployment
-from sidecar.doctor.findings import Ailment
+from sidecar.doctor.context import CheckContext, SidecarAddresses
+from sidecar.doctor.findings import CheckKind
 from sidecar.doctor.reach import reach_checks
-from sidecar.doctor.surroundings import Door, Surroundings
 from sidecar.intercept.authority import create
-from sidecar.ways.runtimes import Trust, trust_variables
-from sidecar.ways.variables import proxy_variables
 from tests.behaviour.conftest import Make
 from tests.support.sidecar import Running
 from tests.support.upstream import Upstream, refused_port, say
@@ -113,7 +113,7 @@ async def test_a_planted_mistake_is_found_and_no_other_is_claimed(sidecar: Runni
     planted, codes = MISTAKES[name]
     found = await doctor(sidecar, healthy(sidecar) | planted)
     assert found.codes == codes
-    assert found.exit_code == int(any(a.is_error for a in Ailment if a.code in codes))
+    assert found.exit_code == int(any(a.is_error for a in CheckKind if a.code in codes))
 
 
 async def test_a_mistake_is_told_in_words_with_a_fix(sidecar: Running) -> None:
@@ -193,10 +193,10 @@ def test_a_name_that_does_not_resolve_is_found(tmp_path: Path, monkeypatch: pyte
     path = tmp_path / "sidecar.yaml"
     path.write_text("upstreams: [{name: api, origin: https://api.example, mount: /api}]", encoding="utf-8")
     deployment = load_deployment(path, environ={}).deployment
-    closed = Door("127.0.0.1", refused_port())
-    around = Surroundings({}, deployment, closed, closed, None, lambda: 0.0, 1.0, 65536)
+    closed = SidecarAddresses("127.0.0.1", refused_port())
+    around = CheckContext({}, deployment, closed, closed, None, lambda: 0.0, 1.0, 65536)
     found = [finding.ailment for check in reach_checks for finding in check(around)]
-    assert Ailment.UNKNOWN_NAME in found
+    assert CheckKind.UNKNOWN_NAME in found
 
 
 async def test_too_few_files_are_found(sidecar: Running) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.proxy.destinations import Destination
+from sidecar.proxy.routing.destination import Destination
 from tests.behaviour.conftest import Make
 from tests.support.client import Answer, request_bytes
 from tests.support.clock import ManualClock
@@ -70,7 +70,7 @@ async def test_apps_that_leave_near_the_answer_leave_nothing_under_way(make: Mak
             for _ in range(number % 6):
                 await asyncio.sleep(0)
             client.reset()
-    await sidecar.until(lambda: sidecar.sidecar.services.turn.under_way == 0)
+    await sidecar.until(lambda: sidecar.sidecar.services.write_batch.under_way == 0)
     await sidecar.until(lambda: api(sidecar).holding.limiter.under_way == 0)
     assert api(sidecar).pool.lent == 0
 
@@ -149,17 +149,17 @@ async def test_nothing_is_sent_when_the_wait_has_outlasted_the_deadline(
 
 async def test_a_send_that_is_not_made_is_neither_paid_nor_counted(make: Make, upstream: Upstream) -> None:
     sidecar = await make(upstream, "budget: {ratio: 0, floor: 0.1/s}")
-    purse, now = api(sidecar).purse, asyncio.get_running_loop().time
-    assert purse.peek(now()) == pytest.approx(1.0)
+    budget, now = api(sidecar).budget, asyncio.get_running_loop().time
+    assert budget.peek(now()) == pytest.approx(1.0)
     upstream.script(say(503))
     sidecar.clock.hold()
     async with sidecar.client() as client:
         await client.send(request_bytes("GET", "/api/x"))
         await sidecar.clock.sleeping()
-        assert purse.peek(now()) < 0.9
+        assert budget.peek(now()) < 0.9
         client.reset()
     await sidecar.record()
-    assert purse.peek(now()) == pytest.approx(1.0)
+    assert budget.peek(now()) == pytest.approx(1.0)
     assert await sidecar.metric('sidecar_retries_total{upstream="api",cause="503"}') == 0
 
 

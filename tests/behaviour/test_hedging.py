@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.proxy.destinations import Destination
+from sidecar.proxy.routing.destination import Destination
 from tests.behaviour.conftest import Make
 from tests.support.client import Answer, request_bytes
 from tests.support.process import Processes
@@ -109,7 +109,7 @@ async def test_nothing_is_hedged_that_is_quick(make: Make, upstream: Upstream) -
 
 async def test_without_a_hedge_in_the_policy_a_slow_first_is_waited_for(make: Make, upstream: Upstream) -> None:
     sidecar = await make(upstream, quick=PATIENT)
-    assert api(sidecar).bound.has_lane
+    assert api(sidecar).compiled.allows_fast_path
     first = Live()
     upstream.script(first)
     asking = asyncio.create_task(sidecar.ask("GET", "/api/x"))
@@ -519,7 +519,7 @@ async def test_a_second_that_may_not_be_dialled_does_not_end_the_first(make: Mak
     upstream.script(first)
     asking = asyncio.create_task(sidecar.ask("GET", "/api/x"))
     await taken(first)
-    api(sidecar).pool._dialler.guard.own_ports.add(upstream.port)
+    api(sidecar).pool._dialer.guard.own_ports.add(upstream.port)
     await sidecar.until(lambda: "unreachable" in sidecar.sidecar.metrics.upstream("api").attempts)
     await answer(first, 200, b"first")
     assert (await asking).body == b"first"

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from sidecar.core.words import FailureKind, Outcome, Reason, WaitFrom
+from sidecar.core.enums import FailureKind, Outcome, Reason, WaitFrom
 from tests.behaviour.conftest import Make
 from tests.support.sidecar import Running
 from tests.support.upstream import Upstream, cut_body, refused_port, reset, say

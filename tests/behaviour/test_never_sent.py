@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.upstream.resolve import AddressInfo, Lookup
+from sidecar.upstream.resolver import AddressInfo, Lookup
 from tests.behaviour.conftest import Make
 from tests.support.client import request_bytes
 from tests.support.plain import names

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.config.load import load_deployment
-from sidecar.core.words import Outcome
+from sidecar.core.enums import Outcome
 from sidecar.intercept.authority import create
 from tests.behaviour.conftest import Make
 from tests.support.sidecar import Running
@@ -23,7 +23,7 @@ from tests.support.upstream import Upstream, say, say_raw
 CONNECT = "CONNECT {0} HTTP/1.1\r\nHost: {0}\r\n{1}\r\n"
 
 
-class Inside:
+class InterceptedConnection:
     """An app at the inner end of a tunnel."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -63,13 +63,13 @@ class Inside:
 @contextlib.asynccontextmanager
 async def tunnel(
     sidecar: Running, authority: str = "api.example:443", *, fields: str = "", ahead: bytes = b""
-) -> AsyncIterator[Inside]:
+) -> AsyncIterator[InterceptedConnection]:
     """A tunnel that was granted."""
     address = sidecar.sidecar.address
     reader, writer = await asyncio.open_connection(address.host, address.port)
     try:
         writer.write(CONNECT.format(authority, fields).encode() + ahead)
-        inside = Inside(reader, writer)
+        inside = InterceptedConnection(reader, writer)
         status, _, _ = await inside.answer()
         assert status == 200
         yield inside
@@ -80,7 +80,9 @@ async def tunnel(
 
 
 @contextlib.asynccontextmanager
-async def intercepted(sidecar: Running, *, fields: str = "", alpn: tuple[str, ...] = ()) -> AsyncIterator[Inside]:
+async def intercepted(
+    sidecar: Running, *, fields: str = "", alpn: tuple[str, ...] = ()
+) -> AsyncIterator[InterceptedConnection]:
     """TLS through a tunnel to ``api.example``, which the app verifies by the sidecar's authority."""
     context = ssl.create_default_context(cafile=ca_of(sidecar) / "ca.pem")
     if alpn:
@@ -178,7 +180,7 @@ async def test_tls_that_begins_before_the_answer_is_cut(opened: Running) -> None
     address = opened.sidecar.address
     reader, writer = await asyncio.open_connection(address.host, address.port)
     writer.write(CONNECT.format("api.example:443", "").encode() + b"\x16\x03\x01")
-    assert await Inside(reader, writer).ended() == b""
+    assert await InterceptedConnection(reader, writer).ended() == b""
     writer.close()
 
 
@@ -307,7 +309,7 @@ async def test_a_tunnel_for_which_no_certificate_can_be_made_ends_at_once(opened
     address = opened.sidecar.address
     reader, writer = await asyncio.open_connection(address.host, address.port)
     writer.write(CONNECT.format("api.example:443", "").encode())
-    inside = Inside(reader, writer)
+    inside = InterceptedConnection(reader, writer)
     assert await inside.ended() == b""
     writer.close()
     [line] = told(opened, "intercept_refused")

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from sidecar.config.load import load_deployment
-from sidecar.proxy import routing
+from sidecar.proxy.routing import router as routing
 from sidecar.upstream.pool import IDLE_SECONDS
 from tests.behaviour.conftest import Make
 from tests.support.plain import names
@@ -97,7 +97,7 @@ async def test_a_reload_keeps_what_is_known_of_hosts_and_retires_what_is_gone(ma
 
     reload(sidecar, yaml_for(upstream).replace("name: api", "name: other"))
     after = next(iter(sidecar.sidecar.listener.router._unknown.values()))
-    assert (after.pool, after.holding, after.purse) == (before.pool, before.holding, before.purse)
+    assert (after.pool, after.holding, after.budget) == (before.pool, before.holding, before.budget)
     await upstream.until(lambda: upstream.open_connections == 1)
     assert await status_of(sidecar, url) == 200
     assert len(upstream.connections) == 2, "the connection to the host is still used"

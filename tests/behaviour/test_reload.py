@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.config.apart import Judged
 from sidecar.config.load import load_deployment
-from sidecar.life import Life
+from sidecar.config.validated import ValidatedConfig
+from sidecar.process import ServerProcess
 from tests.support.process import Process, Processes
 from tests.support.sidecar import write_files, yaml_for
 from tests.support.upstream import Live, Upstream, head_bytes, say
@@ -159,9 +159,9 @@ async def test_a_reload_that_fails_in_an_unforeseen_way_is_told_and_the_next_one
     upstream: Upstream, path: Path
 ) -> None:
     found = load_deployment(path, environ={})
-    judged = Judged(found.deployment, (), found.files, found.digest, "")
+    judged = ValidatedConfig(found.deployment, (), found.files, found.digest, "")
 
-    def load() -> Judged:
+    def load() -> ValidatedConfig:
         results = {1: RuntimeError("can't start new thread"), 2: MemoryError()}
         calls.append(None)
         if len(calls) in results:
@@ -169,7 +169,7 @@ async def test_a_reload_that_fails_in_an_unforeseen_way_is_told_and_the_next_one
         return judged
 
     calls: list[None] = []
-    life, asked = Life(judged, load), asyncio.Event()
+    life, asked = ServerProcess(judged, load), asyncio.Event()
     await life.sidecar.start()
     watching = asyncio.create_task(life._watch(asked))
     for number in (1, 2, 3):

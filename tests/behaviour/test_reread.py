@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from sidecar.proxy.reread import path_to_read
+from sidecar.proxy.exchange.actions import path_to_read
 from tests.behaviour.conftest import Make
 from tests.support.structured import dictionary as whole_dictionary
 from tests.support.upstream import Step, Upstream, close, hang, head_bytes, say, say_raw

@@ -204,10 +204,10 @@ async def test_retries_are_paid_from_one_budget(make: Make, upstream: Upstream, 
     upstream.otherwise = lambda _: say(500)
     for _ in range(10):
         await first.ask("GET", "/api/x")
-    purse = first.sidecar.listener.router.destinations["api"].purse
-    await first.until(lambda: purse.paid == 0)
+    budget = first.sidecar.listener.router.destinations["api"].budget
+    await first.until(lambda: budget.paid == 0)
     assert "reason=attempts" in ((await second.ask("GET", "/api/x")).headers.get("Sidecar") or "")
-    other = second.sidecar.listener.router.destinations["api"].purse
+    other = second.sidecar.listener.router.destinations["api"].budget
     await second.until(lambda: other.paid == 0 and other.peek(second.clock.monotonic()) < 1)
     assert "reason=budget" in ((await second.ask("GET", "/api/x")).headers.get("Sidecar") or "")
 
@@ -221,8 +221,8 @@ async def test_every_key_has_a_time_to_live(make: Make, upstream: Upstream, stor
     for _ in range(6):
         await first.ask("POST", "/api/x", body=b"x")
     await second.until(lambda: breaker_state(second) == 2)
-    purse = first.sidecar.listener.router.destinations["api"].purse
-    await first.until(lambda: purse.paid == 0)
+    budget = first.sidecar.listener.router.destinations["api"].budget
+    await first.until(lambda: budget.paid == 0)
     async with store.client() as client:
         living = {key: await client.pttl(key) for key in await client.keys("*")}
     kinds = {str(key).rpartition("}:")[2].partition(":")[0] for key in living}

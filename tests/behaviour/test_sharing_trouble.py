@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 import trustme
 
-from sidecar.core.deployment import Deployment
 from sidecar.core.flow import rate_limit as rate_limits
 from sidecar.core.flow.gate import Gate
 from sidecar.core.flow.shared_limiter import SharedLimiter
 from sidecar.core.flow.shared_state import JUST_BEGUN, KeyNews
-from sidecar.shared.member import Member
-from sidecar.shared.sharing import StoreSharing
+from sidecar.core.settings.deployment import Deployment
+from sidecar.shared.sync import StoreSync
+from sidecar.shared.upstream_sync import UpstreamSync
 from tests.behaviour.conftest import Make
 from tests.behaviour.test_sharing import LANE, OURS, errors, is_gated, is_up, lines, replicas
 from tests.support.between import Between, between
@@ -45,9 +45,9 @@ async def way(store: StoreServer) -> AsyncIterator[Between]:
         yield made
 
 
-def member(sidecar: Running) -> Member:
+def member(sidecar: Running) -> UpstreamSync:
     sharing = sidecar.sidecar._sharing
-    assert isinstance(sharing, StoreSharing)
+    assert isinstance(sharing, StoreSync)
     (found,) = sharing._members.values()
     return found
 
@@ -88,7 +88,7 @@ async def test_a_reload_that_changes_the_rules_is_told_of_the_store(
 ) -> None:
     first, second = await replicas(make, upstream, store, clock=RealClock)
     second.sidecar.apply(change(second.sidecar.deployment))
-    assert member(second).purse is second.sidecar.listener.router.destinations["api"].purse
+    assert member(second).budget is second.sidecar.listener.router.destinations["api"].budget
     await second.until(lambda: member(second).limiter.shares)
     async with refused(first, upstream, 0.4) as waiting:
         await second.until(lambda: is_gated(second))
@@ -282,14 +282,14 @@ async def test_payments_while_it_is_lost_are_nobodys_business(
 ) -> None:
     policy = "attempts: 2\nbudget: {ratio: 0, floor: 1000/s}\nbreaker: {of_at_least: 1000}"
     (one,) = await replicas(make, upstream, store, 1, policy)
-    purse = member(one).purse
+    budget = member(one).budget
     store.freeze()
     try:
         upstream.otherwise = lambda _: say(500)
         while is_up(one):
             await one.ask("GET", "/api/x")
         await one.ask("GET", "/api/x")
-        assert purse.paid > 0
+        assert budget.paid > 0
         turns = 0
         look = SharedLimiter.ask_store_at
 
@@ -305,7 +305,7 @@ async def test_payments_while_it_is_lost_are_nobodys_business(
     finally:
         store.thaw()
     await one.until(lambda: is_up(one))
-    assert purse.paid == 0
+    assert budget.paid == 0
     async with store.client() as client:
         tokens = [await client.hget(key, "tokens") for key in await client.keys("*:budget")]
     assert all(float(str(number)) >= 0 for number in tokens)
@@ -352,11 +352,11 @@ async def test_a_debt_is_everybodys_until_it_is_earned(make: Make, upstream: Ups
     first, second = await replicas(make, upstream, store, 2, policy)
     upstream.otherwise = lambda _: say(500)
     for _ in range(10):  # what both have saved up, paid before either knows of the other
-        first.sidecar.listener.router.destinations["api"].purse.pay(1)
-        second.sidecar.listener.router.destinations["api"].purse.pay(1)
+        first.sidecar.listener.router.destinations["api"].budget.pay(1)
+        second.sidecar.listener.router.destinations["api"].budget.pay(1)
     for one in (first, second):
         await one.ask("GET", "/api/x")
-        await one.until(lambda one=one: member(one).purse.paid == 0)  # type: ignore[misc]
-    purse, now = second.sidecar.listener.router.destinations["api"].purse, second.clock.monotonic()
-    await second.until(lambda: purse.peek(now + 5) == 0)
-    assert purse.peek(now + 12) >= 1
+        await one.until(lambda one=one: member(one).budget.paid == 0)  # type: ignore[misc]
+    budget, now = second.sidecar.listener.router.destinations["api"].budget, second.clock.monotonic()
+    await second.until(lambda: budget.peek(now + 5) == 0)
+    assert budget.peek(now + 12) >= 1

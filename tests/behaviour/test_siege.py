@@ -19,10 +19,9 @@ from pathlib import Path
 import pytest
 import trustme
 
-from sidecar.proxy import headers
-from sidecar.proxy.front import AppConnection
-from sidecar.upstream.connection import Connection
-from sidecar.upstream.reception import HEAD
+from sidecar.proxy.client.connection import ClientConnection
+from sidecar.proxy.message import headers
+from sidecar.upstream.connection import HEAD, Connection
 from tests.behaviour.conftest import Make
 from tests.support.client import Client, connect, request_bytes
 from tests.support.process import Processes
@@ -34,7 +33,7 @@ ROOT = str(Path(__file__).resolve().parents[2])
 PATIENT = "attempt: {connect: 5s, head: 5s, idle: 5s}\nbackoff: {base: 100ms, jitter: none}"
 
 
-def app_of(sidecar: Running) -> AppConnection:
+def app_of(sidecar: Running) -> ClientConnection:
     """The one connection that is open."""
     (app,) = sidecar.sidecar.listener._connections
     return app
@@ -182,7 +181,7 @@ async def test_pipelined_requests_are_not_hoarded(make: Make, upstream: Upstream
         async with sending(client, flood):
             for _ in range(400):
                 await client.answer()
-                most = max(most, len(app_of(sidecar).intake.behind))
+                most = max(most, len(app_of(sidecar).reader.behind))
     assert most <= 400_000
 
 
@@ -323,7 +322,7 @@ async def test_uploads_leave_no_watchers_behind(make: Make, upstream: Upstream) 
 async def test_a_long_head_that_comes_byte_by_byte_is_scanned_once() -> None:
     """Not once for every byte: 30 KB of short lines would take the loop twenty seconds, 256 KiB half an hour."""
     data = b"HTTP/1.1 200 OK\r\n" + b"a:b\r\n" * 6000
-    connection = Connection(asyncio.get_running_loop(), Nobody())
+    connection = Connection(asyncio.get_running_loop(), NullClient())
     connection._state = HEAD
     begun = time.process_time()
     for at in range(len(data)):
@@ -332,7 +331,7 @@ async def test_a_long_head_that_comes_byte_by_byte_is_scanned_once() -> None:
     assert time.process_time() - begun < 2.0
 
 
-class Nobody:
+class NullClient:
     def put(self, connection: Connection) -> None: ...
     def gone(self, connection: Connection) -> None: ...
 
@@ -348,8 +347,8 @@ async def test_an_upstream_cannot_fill_our_memory_with_words(make: Make, upstrea
         assert (await sidecar.ask("GET", "/api/x")).status == 200
         assert (await sidecar.ask("GET", "/api/x", [(f"X-{number}" * 3000, "1")])).status == 200
     remembered = sum(len(line) for line in headers._status_lines.values())
-    bound = sidecar.sidecar.listener.router.destinations["api"].bound
-    for rules in (bound.request_rules, bound.response_rules):
+    compiled = sidecar.sidecar.listener.router.destinations["api"].compiled
+    for rules in (compiled.request_rules, compiled.response_rules):
         remembered += sum(len(name) for name in rules.memory)
     assert remembered < 100_000
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.core.deployment import OutboxRule
+from sidecar.core.settings.deployment import OutboxRule
 from sidecar.outbox.items import Item
-from sidecar.outbox.shelf import Shelf
+from sidecar.outbox.sqlite import SqliteOutbox
 from tests.behaviour.conftest import Make
 from tests.support.sidecar import Running
 from tests.support.structured import dictionary
@@ -25,11 +25,11 @@ BACKOFF = "attempts: 2\n"
 
 
 def items_of(sidecar: Running) -> list[Item]:
-    shelf = Shelf.open(str(sidecar.path.parent / "outbox.db"), create=False)
+    outbox_file = SqliteOutbox.open(str(sidecar.path.parent / "outbox.db"), create=False)
     try:
-        return [item for item_id in shelf.ids() if (item := shelf.find(item_id)) is not None]
+        return [item for item_id in outbox_file.ids() if (item := outbox_file.find(item_id)) is not None]
     finally:
-        shelf.close()
+        outbox_file.close()
 
 
 async def until_items(sidecar: Running, waiting: int, dead: int = 0) -> list[Item]:
@@ -303,14 +303,14 @@ async def test_a_send_of_unknown_end_is_not_repeated_without_a_key(
     make: Make, upstream: Upstream, tmp_path: Path
 ) -> None:
     path = str(tmp_path / "shared.db")
-    shelf = Shelf.open(path)
+    outbox_file = SqliteOutbox.open(path)
     fields = b"Host: sidecar.test\r\n"
     item = Item("a" * 32, "api", "POST", "/x", fields, b"1", 4e9)
     put = Item("b" * 32, "api", "PUT", "/x", fields, b"2", 4e9)
     for each in (item, put):
-        shelf.add(each, OutboxRule(path))
-        shelf.begin(each.id)
-    shelf.close()
+        outbox_file.add(each, OutboxRule(path))
+        outbox_file.begin(each.id)
+    outbox_file.close()
     await make(upstream, top=f"outbox: {{file: {path}}}")
     await upstream.received(1)
     assert [request.body for request in upstream.requests] == [b"2"]
@@ -331,12 +331,12 @@ async def test_draining_lets_a_delivery_end_and_begins_no_other(make: Make, upst
     live.over()
     await draining
     await sidecar.sidecar.stop()
-    shelf = Shelf.open(str(path))
-    (left,) = shelf.ids()
-    found = shelf.find(left)
+    outbox_file = SqliteOutbox.open(str(path))
+    (left,) = outbox_file.ids()
+    found = outbox_file.find(left)
     assert found is not None
     assert found.body == b"1"
-    shelf.close()
+    outbox_file.close()
     assert len(upstream.requests) == 1
 
 
@@ -372,9 +372,9 @@ async def test_a_key_that_comes_to_be_honoured_later_is_the_same_in_every_round(
     make: Make, upstream: Upstream, tmp_path: Path
 ) -> None:
     path = str(tmp_path / "shared.db")
-    shelf = Shelf.open(path)
-    shelf.add(Item("a" * 32, "api", "POST", "/x", b"Host: sidecar.test\r\n", b"1", 4e9), OutboxRule(path))
-    shelf.close()
+    outbox_file = SqliteOutbox.open(path)
+    outbox_file.add(Item("a" * 32, "api", "POST", "/x", b"Host: sidecar.test\r\n", b"1", 4e9), OutboxRule(path))
+    outbox_file.close()
     upstream.script(*(say(503) for _ in range(5)))
     await make(upstream, KEYED + "\n" + BACKOFF, top=f"outbox: {{file: {path}}}")
     await upstream.received(6)

@@ -8,8 +8,8 @@ from urllib.parse import quote
 
 import pytest
 
-from sidecar.config.cases import load_cases
-from sidecar.core.expectation import judge
+from sidecar.config.policy_tests import load_cases
+from sidecar.core.dryrun.expectations import judge
 from tests.behaviour.conftest import Make
 from tests.support.sidecar import Running
 from tests.support.upstream import Step, Upstream, reset, say

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 import pytest_asyncio
 from playwright.async_api import Browser, Page, ViewportSize, async_playwright
 
+from sidecar.observe.recent import Recent
 from sidecar.observe.record import ExchangeRecord
-from sidecar.observe.ring import Recent
 from sidecar.observe.trend import Trend
 from tests.admin.test_admin import World, opened
 from tests.observe.samples import FAILED, OK, RECOVERED, REJECTED

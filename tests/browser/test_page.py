@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, expect
 
-from sidecar.core.words import Outcome
+from sidecar.core.enums import Outcome
 from tests.browser.conftest import Shown
 from tests.observe.samples import FAILED, OK, RECOVERED
 

@@ -7,12 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sidecar.cli.allocator import KEPT_BYTES, LARGE_BYTES, keep_freed_memory
+from sidecar.cli.serving.memory import KEPT_BYTES, LARGE_BYTES, keep_freed_memory
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNT = """
 import resource
-from sidecar.cli.allocator import keep_freed_memory
+from sidecar.cli.serving.memory import keep_freed_memory
 {advice}
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -45,7 +45,7 @@ def test_with_it_a_large_buffer_does_not_fault_in_again_each_time() -> None:
 def test_the_collector_rests_until_everything_is_built_and_then_leaves_that_alone() -> None:
     code = """
 import gc
-from sidecar.cli.allocator import THRESHOLDS, collect_nothing_yet, collect_rarely
+from sidecar.cli.serving.memory import THRESHOLDS, collect_nothing_yet, collect_rarely
 collect_nothing_yet()
 print(gc.isenabled())
 collect_rarely()

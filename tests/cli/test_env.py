@@ -12,8 +12,8 @@ import yaml
 from click.testing import CliRunner, Result
 
 from sidecar.cli.env import command
+from sidecar.client_setup.runtimes import RUNTIMES
 from sidecar.intercept.authority import create
-from sidecar.ways.runtimes import RUNTIMES
 
 SITE = """
 listen: 0.0.0.0:8081

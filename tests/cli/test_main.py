@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from sidecar import __version__
 from sidecar.cli.main import VARIABLES, VERBS, main
 from sidecar.config.environment import OTHER_VARIABLES, settings, variable_of
-from sidecar.config.problems import Code, page_of
+from sidecar.config.text.problems import Code, page_of
 
 ROOT = Path(__file__).parent.parent.parent
 BAD = ROOT / "tests" / "config" / "bad"

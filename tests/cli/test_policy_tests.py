@@ -16,8 +16,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from sidecar.cli.main import main
-from sidecar.config.cases import load_cases
-from sidecar.core.rehearsal import rehearse
+from sidecar.config.policy_tests import load_cases
+from sidecar.core.dryrun.replay import rehearse
 
 ROOT = Path(__file__).parent.parent.parent
 SHIPPED = sorted((ROOT / "config" / "policies" / "tests").glob("*.yaml"))

@@ -13,10 +13,10 @@ import pytest
 import trustme
 import uvloop
 
+from sidecar.client_setup.runtimes import Trust, trust_variables
+from sidecar.client_setup.variables import proxy_variables
 from sidecar.intercept.authority import create
 from sidecar.observe.record import ExchangeRecord
-from sidecar.ways.runtimes import Trust, trust_variables
-from sidecar.ways.variables import proxy_variables
 from tests.clients.matrix import BASE, INTERCEPTION, ORIGINATION, TUNNEL, Call, Client
 from tests.support.sidecar import Running, running
 from tests.support.upstream import Upstream, tls_server

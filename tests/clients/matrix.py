@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sidecar.doctor.findings import Ailment
+from sidecar.doctor.findings import CheckKind
 
 __all__ = ["CLIENTS", "IGNORED", "OPAQUE", "RECOVERED", "WAYS", "Call", "Client", "render", "written"]
 
@@ -163,7 +163,7 @@ def render() -> str:
 def ailments() -> str:
     """What the doctor can find, as Markdown."""
     lines = ["| code | name | |", "|---|---|---|"]
-    lines += [f"| {each.code} | `{each.title}` | {'error' if each.is_error else 'warning'} |" for each in Ailment]
+    lines += [f"| {each.code} | `{each.title}` | {'error' if each.is_error else 'warning'} |" for each in CheckKind]
     return "\n".join(lines) + "\n"
 
 

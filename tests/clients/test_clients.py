@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.core.words import Outcome
+from sidecar.core.enums import Outcome
 from tests.clients.conftest import Stage
 from tests.clients.matrix import BASE, CLIENTS, IGNORED, OPAQUE, ORIGINATION, RECOVERED, ROOT, WAYS, Client, written
 from tests.clients.services import serving

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.config.cases import load_cases
 from sidecar.config.load import load_deployment, load_policy
-from sidecar.config.problems import Code, ConfigError, Problem
+from sidecar.config.policy_tests import load_cases
+from sidecar.config.text.problems import Code, ConfigError, Problem
 
 HERE = Path(__file__).parent
 BAD = sorted((HERE / "bad").glob("*.yaml"))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.config.contents import MAX_BYTES
-from sidecar.config.document import Listing, Table, parse, plain
+from sidecar.config.text.contents import MAX_BYTES
+from sidecar.config.text.document import Listing, Table, parse, plain
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from sidecar.config.casemodels import TestsBlock
-from sidecar.config.cases import load_cases
 from sidecar.config.load import load_deployment, load_policy
-from sidecar.config.models import PolicyBlock
-from sidecar.config.problems import ConfigError
-from sidecar.config.sitemodels import SiteBlock
-from sidecar.config.translate import block_in, fields_by_key
+from sidecar.config.policy_tests import load_cases
+from sidecar.config.schema.policy import PolicyBlock
+from sidecar.config.schema.site import SiteBlock
+from sidecar.config.schema.tests import TestsBlock
+from sidecar.config.schema.validate import block_in, fields_by_key
+from sidecar.config.text.problems import ConfigError
 
 ALWAYS = settings(
     deadline=None, derandomize=True, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import trustme
 
-from sidecar.config.contents import digest_of
-from sidecar.config.effective import policy_settings
 from sidecar.config.load import Loaded, load_deployment, load_policy
-from sidecar.config.problems import ConfigError
-from sidecar.core.deployment import Address, Origin, Reference
-from sidecar.core.policy import HedgeRule, Idempotency, IdRule, Timeouts, Verdict
-from sidecar.core.rows import Backoff, Condition, HintSource
-from sidecar.core.words import FailureKind, Jitter, OverMax, Unit, Verb
+from sidecar.config.show.effective import policy_settings
+from sidecar.config.text.contents import digest_of
+from sidecar.config.text.problems import ConfigError
+from sidecar.core.decision.policy import HedgeRule, Idempotency, IdRule, Timeouts, Verdict
+from sidecar.core.decision.rows import Backoff, Condition, HintSource
+from sidecar.core.enums import FailureKind, Jitter, OverMax, Unit, Verb
+from sidecar.core.settings.deployment import Address, Origin, Reference
 
 GOOD = Path(__file__).parent / "good"
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.config.quantities import (
+from sidecar.config.schema.units import (
     parse_duration,
     parse_rate,
     parse_size,

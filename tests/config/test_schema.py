@@ -8,9 +8,9 @@ from typing import Any
 import jsonschema  # type: ignore[import-untyped,unused-ignore]
 import pytest
 
-from sidecar.config.document import parse, plain
-from sidecar.config.reference import rewritten
-from sidecar.config.schema import SCHEMAS, json_schema
+from sidecar.config.show.json_schema import SCHEMAS, json_schema
+from sidecar.config.show.reference import rewritten
+from sidecar.config.text.document import parse, plain
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -77,4 +77,4 @@ def test_mistakes_of_single_values_do_not(name: str) -> None:
 
 def test_the_reference_in_the_docs_is_made_from_the_models() -> None:
     page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
-    assert rewritten(page) == page, "run: python -m sidecar.config.reference docs/configuration.md"
+    assert rewritten(page) == page, "run: python -m sidecar.config.show.reference docs/configuration.md"

@@ -12,11 +12,11 @@ from typing import Any
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from sidecar.core.exchange import Attempt, Headers, Now, Pressure, Replay, Request
-from sidecar.core.policy import Policy, Verdict
-from sidecar.core.rows import Backoff, Condition, HintSource, Reread, Row
-from sidecar.core.table import Table
-from sidecar.core.words import FailureKind, Jitter, OverMax, Unit, Verb
+from sidecar.core.decision.attempt import Attempt, Headers, Now, Pressure, Replay, Request
+from sidecar.core.decision.policy import Policy, Verdict
+from sidecar.core.decision.rows import Backoff, Condition, HintSource, Reread, Row
+from sidecar.core.decision.table import Table
+from sidecar.core.enums import FailureKind, Jitter, OverMax, Unit, Verb
 
 steady = settings(deadline=None, derandomize=True, max_examples=200)
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sidecar.core.backoff import FOREVER_SECONDS, backoff_range, backoff_seconds, backoff_value
-from sidecar.core.rows import Backoff
-from sidecar.core.words import Jitter
+from sidecar.core.decision.backoff import FOREVER_SECONDS, backoff_range, backoff_seconds, backoff_value
+from sidecar.core.decision.rows import Backoff
+from sidecar.core.enums import Jitter
 from tests.core.making import backoffs, chances, floats, steady
 
 NUMBERS = [1, 2, 10, 1024, 1025, 10_000]

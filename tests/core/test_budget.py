@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.budget import Budget, capacity, full_floor, refill, withdraw
-from sidecar.core.policy import BudgetRule
+from sidecar.core.decision.budget import Budget, capacity, full_floor, refill, withdraw
+from sidecar.core.decision.policy import BudgetRule
 from tests.core.making import floats, steady
 
 RULE = BudgetRule(ratio=0.25, floor_per_second=10)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.conditions import LOOK_BYTES, MISSING, Look, parse_json, resolve, resolve_all
-from sidecar.core.exchange import Attempt, Request
-from sidecar.core.rows import Condition
+from sidecar.core.decision.attempt import Attempt, Request
+from sidecar.core.decision.conditions import LOOK_BYTES, MISSING, Look, parse_json, resolve, resolve_all
+from sidecar.core.decision.rows import Condition
 from tests.core.making import answered, attempts, conditions, headers, requests, short, steady
 
 REQUEST = Request("POST", "/a%2Fb", "state=open&tag=x%20y&tag=z&empty=", headers(("X-Tenant", "blue")))

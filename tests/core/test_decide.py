@@ -10,13 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.decide import LEAST_ATTEMPT_SECONDS, LONGEST_GATE_SECONDS, Decision, decide, needs_body, outcome_of
-from sidecar.core.exchange import Attempt, Now, Pressure, Replay, Request
-from sidecar.core.policy import Policy, Verdict
-from sidecar.core.rows import Backoff, Condition, HintSource, Reread, Row
-from sidecar.core.table import Table
-from sidecar.core.waits import Wait
-from sidecar.core.words import FailureKind, Jitter, Outcome, OverMax, Reason, Safe, Unit, Verb, WaitFrom
+from sidecar.core.decision.attempt import Attempt, Now, Pressure, Replay, Request
+from sidecar.core.decision.decide import (
+    LEAST_ATTEMPT_SECONDS,
+    LONGEST_GATE_SECONDS,
+    Decision,
+    decide,
+    needs_body,
+    outcome_of,
+)
+from sidecar.core.decision.policy import Policy, Verdict
+from sidecar.core.decision.rows import Backoff, Condition, HintSource, Reread, Row
+from sidecar.core.decision.table import Table
+from sidecar.core.decision.wait import Wait
+from sidecar.core.enums import FailureKind, Jitter, Outcome, OverMax, Reason, Safe, Unit, Verb, WaitFrom
 from tests.core.making import (
     ANY_FAILURE,
     CALM,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.core.deployment import Origin
+from sidecar.core.settings.deployment import Origin
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sidecar.core.exchange import Headers, no_headers
+from sidecar.core.decision.attempt import Headers, no_headers
 
 
 def test_names_are_compared_without_case_and_values_keep_their_order() -> None:

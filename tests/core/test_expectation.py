@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.exchange import Attempt
-from sidecar.core.expectation import Case, Expected, Failed, judge
-from sidecar.core.policy import Policy
-from sidecar.core.rehearsal import rehearse
-from sidecar.core.rows import Backoff
-from sidecar.core.words import Jitter, Reason, Safe, Verb, WaitFrom
+from sidecar.core.decision.attempt import Attempt
+from sidecar.core.decision.policy import Policy
+from sidecar.core.decision.rows import Backoff
+from sidecar.core.dryrun.expectations import Case, Expected, Failed, judge
+from sidecar.core.dryrun.replay import rehearse
+from sidecar.core.enums import Jitter, Reason, Safe, Verb, WaitFrom
 from tests.core.making import answered, attempts, get, policies, policy, post, row, steady
 
 WALL = 1_767_225_600.0

@@ -7,13 +7,13 @@ import json
 import pytest
 from hypothesis import given
 
-from sidecar.core.decide import Decision, decide
-from sidecar.core.exchange import Attempt, Now, Pressure, Request
-from sidecar.core.explain import REASONS, SAFE, VERBS, WAITS, explain_object, explain_text
-from sidecar.core.policy import Policy
-from sidecar.core.rows import Row
-from sidecar.core.waits import Wait
-from sidecar.core.words import Reason, Safe, Verb, WaitFrom
+from sidecar.core.decision.attempt import Attempt, Now, Pressure, Request
+from sidecar.core.decision.decide import Decision, decide
+from sidecar.core.decision.policy import Policy
+from sidecar.core.decision.rows import Row
+from sidecar.core.decision.wait import Wait
+from sidecar.core.dryrun.explain import REASONS, SAFE, VERBS, WAITS, explain_object, explain_text
+from sidecar.core.enums import Reason, Safe, Verb, WaitFrom
 from tests.core.making import (
     CALM,
     NOW,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from sidecar.core.expression import MOST_STEPS, Expression, NotRegular
+from sidecar.core.decision.expression import MOST_STEPS, Expression, NotRegular
 from tests.core.making import steady
 
 ALIKE = [

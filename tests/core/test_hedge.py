@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.decide import decide
-from sidecar.core.exchange import Attempt, Pressure, Replay
-from sidecar.core.hedge import COST, Durations, hedge_after, may_hedge, settles
-from sidecar.core.policy import HedgeRule
-from sidecar.core.rows import Row
-from sidecar.core.words import FailureKind, Reason, Verb
+from sidecar.core.decision.attempt import Attempt, Pressure, Replay
+from sidecar.core.decision.decide import decide
+from sidecar.core.decision.hedge import COST, Durations, hedge_after, may_hedge, settles
+from sidecar.core.decision.policy import HedgeRule
+from sidecar.core.decision.rows import Row
+from sidecar.core.enums import FailureKind, Reason, Verb
 from tests.core.making import ANY_FAILURE, CALM, NOW, get, policy, post, steady
 
 RULE = HedgeRule()

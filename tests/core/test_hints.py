@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.exchange import Attempt, Headers, Now, Request
-from sidecar.core.hints import Hint, read_hint
-from sidecar.core.rows import Condition, HintSource
-from sidecar.core.words import Unit, WaitFrom
+from sidecar.core.decision.attempt import Attempt, Headers, Now, Request
+from sidecar.core.decision.retry_after import Hint, read_hint
+from sidecar.core.decision.rows import Condition, HintSource
+from sidecar.core.enums import Unit, WaitFrom
 from tests.core.making import (
     NOW,
     answered,

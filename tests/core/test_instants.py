@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.instants import duration, http_date, iso8601, json_number, number
+from sidecar.core.decision.times import duration, http_date, iso8601, json_number, number
 from tests.core.making import floats, short, steady, texts
 
 NOW = 1_696_004_797.0  # 2023-09-29T16:26:37Z

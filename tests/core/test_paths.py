@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.config.places import compile_path
-from sidecar.core.paths import PathIndex
+from sidecar.config.schema.addresses import compile_path
+from sidecar.core.settings.path_index import PathIndex
 
 SEGMENTS = st.sampled_from(["a", "b", "ab", "a*", "*b", "*", "**", "%2F"])
 PATTERNS = st.lists(SEGMENTS, min_size=1, max_size=4).map(lambda parts: "/" + "/".join(parts))

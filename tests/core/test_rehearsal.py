@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.exchange import Attempt, Headers, Request
-from sidecar.core.policy import Idempotency, Policy
-from sidecar.core.rehearsal import rehearse, request_of
-from sidecar.core.rows import Backoff, Reread
-from sidecar.core.words import FailureKind, Jitter, Reason, Verb
+from sidecar.core.decision.attempt import Attempt, Headers, Request
+from sidecar.core.decision.policy import Idempotency, Policy
+from sidecar.core.decision.rows import Backoff, Reread
+from sidecar.core.dryrun.replay import rehearse, request_of
+from sidecar.core.enums import FailureKind, Jitter, Reason, Verb
 from tests.core.making import (
     answered,
     eager_policies,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 
-from sidecar.core.exchange import Attempt, Request
-from sidecar.core.rows import Row
-from sidecar.core.safety import why_safe
-from sidecar.core.words import IDEMPOTENT_METHODS, FailureKind, Safe, Verb
+from sidecar.core.decision.attempt import Attempt, Request
+from sidecar.core.decision.rows import Row
+from sidecar.core.decision.safety import why_safe
+from sidecar.core.enums import IDEMPOTENT_METHODS, FailureKind, Safe, Verb
 from tests.core.making import answered, attempts, failed, get, policy, post, requests, rows, steady
 
 UNPROCESSED = Row(Verb.RETRY, processed=False)

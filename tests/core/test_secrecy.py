@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.secrecy import HIDDEN, bare_urls, is_secret_name
+from sidecar.core.secret_names import HIDDEN, bare_urls, is_secret_name
 
 
 @pytest.mark.parametrize(

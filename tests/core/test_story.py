@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.decide import ORDER, decide
-from sidecar.core.exchange import Attempt, Headers, Now, Pressure, Replay, Request
-from sidecar.core.hints import SourceState, read_hint, read_sources
-from sidecar.core.policy import Verdict
-from sidecar.core.rehearsal import request_of
-from sidecar.core.rows import Condition, HintSource
-from sidecar.core.story import Story, tell
-from sidecar.core.story_text import story_text
-from sidecar.core.words import Reason, Unit, Verb
+from sidecar.core.decision.attempt import Attempt, Headers, Now, Pressure, Replay, Request
+from sidecar.core.decision.decide import ORDER, decide
+from sidecar.core.decision.policy import Verdict
+from sidecar.core.decision.retry_after import SourceState, read_hint, read_sources
+from sidecar.core.decision.rows import Condition, HintSource
+from sidecar.core.dryrun.replay import request_of
+from sidecar.core.dryrun.story import ExchangeView, tell
+from sidecar.core.dryrun.story_text import story_text
+from sidecar.core.enums import Reason, Unit, Verb
 from tests.core.making import NOW, answered, attempts, get, policy, post, requests, row, some_sources, steady
 
 GUARDED = HintSource(
@@ -34,7 +34,7 @@ SOURCES = (
 )
 
 
-def story(*answers: Attempt, request: Request | None = None, **more: object) -> Story:
+def story(*answers: Attempt, request: Request | None = None, **more: object) -> ExchangeView:
     made = policy(**more)
     request = request or request_of(made, "GET", "/", "", Headers())
     return tell("api", made, request, answers, NOW.wall)

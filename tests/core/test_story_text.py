@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from sidecar.core.exchange import Attempt, Headers
-from sidecar.core.rehearsal import request_of
-from sidecar.core.story import Story, tell
-from sidecar.core.story_text import story_text
+from sidecar.core.decision.attempt import Attempt, Headers
+from sidecar.core.dryrun.replay import request_of
+from sidecar.core.dryrun.story import ExchangeView, tell
+from sidecar.core.dryrun.story_text import story_text
 from tests.core.making import NOW, answered, get, policy
 
 
-def story(*answers: Attempt, **more: object) -> Story:
+def story(*answers: Attempt, **more: object) -> ExchangeView:
     made = policy(**more)
     return tell("api", made, request_of(made, "GET", "/", "", Headers()), answers, NOW.wall)
 

@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from sidecar.core.rows import Condition, HintSource
-from sidecar.core.story_words import condition_text, cut, range_text, source_text
-from sidecar.core.words import Unit
+from sidecar.core.decision.rows import Condition, HintSource
+from sidecar.core.dryrun.story_words import condition_text, cut, range_text, source_text
+from sidecar.core.enums import Unit
 
 
 @pytest.mark.parametrize(

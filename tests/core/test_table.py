@@ -8,13 +8,13 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 
-from sidecar.core.conditions import Look
-from sidecar.core.decide import decide
-from sidecar.core.exchange import Attempt, Request
-from sidecar.core.policy import Policy, Verdict
-from sidecar.core.rows import Condition, HintSource, Row
-from sidecar.core.table import Table, policy_looks_into_body, policy_passes
-from sidecar.core.words import FailureKind, Verb
+from sidecar.core.decision.attempt import Attempt, Request
+from sidecar.core.decision.conditions import Look
+from sidecar.core.decision.decide import decide
+from sidecar.core.decision.policy import Policy, Verdict
+from sidecar.core.decision.rows import Condition, HintSource, Row
+from sidecar.core.decision.table import Table, policy_looks_into_body, policy_passes
+from sidecar.core.enums import FailureKind, Verb
 from tests.core.making import (
     ANY_FAILURE,
     ANY_STATUS,

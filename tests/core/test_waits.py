@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.hints import Hint
-from sidecar.core.rows import Backoff, Row
-from sidecar.core.waits import LONGEST_SPREAD_SECONDS, Wait, hint_spread, plan_wait
-from sidecar.core.words import Jitter, OverMax, Verb, WaitFrom
+from sidecar.core.decision.retry_after import Hint
+from sidecar.core.decision.rows import Backoff, Row
+from sidecar.core.decision.wait import LONGEST_SPREAD_SECONDS, Wait, hint_spread, plan_wait
+from sidecar.core.enums import Jitter, OverMax, Verb, WaitFrom
 from tests.core.making import answered, backoffs, chances, policy, steady
 
 FULL = Backoff(base_seconds=0.25, factor=2, cap_seconds=30, jitter=Jitter.FULL)

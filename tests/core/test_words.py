@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sidecar.core.words import IDEMPOTENT_METHODS, FailureKind, Outcome, Reason, Verb
+from sidecar.core.enums import IDEMPOTENT_METHODS, FailureKind, Outcome, Reason, Verb
 
 
 def test_the_outcomes_are_the_closed_list() -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from sidecar.app import Sidecar
 from sidecar.config.load import load_deployment
-from sidecar.config.problems import ConfigError
-from sidecar.core.deployment import Deployment
-from sidecar.outbox import keeper
+from sidecar.config.text.problems import ConfigError
+from sidecar.core.settings.deployment import Deployment
+from sidecar.outbox import worker as worker
 from tests.fuzz.loop import CountedQueue, VirtualClock, VirtualLoop
 
 __all__ = ["ConfigError", "Deployment", "Sidecar", "complaints", "deployment_of", "made"]
@@ -28,15 +28,15 @@ def made(deployment: Deployment, loop: VirtualLoop, clock: VirtualClock, log: io
         loop.queues.append(queue)
         return queue
 
-    setattr(keeper, "SimpleQueue", counted)  # noqa: B010 - it exports no such name
+    setattr(worker, "SimpleQueue", counted)  # noqa: B010 - it exports no such name
     return Sidecar(deployment, clock=clock, chance=loop.random.random, log_stream=log)
 
 
 def complaints(sidecar: Sidecar) -> Iterator[str]:
     """What is still held, lent or under way though nothing goes on."""
     services, listener = sidecar.services, sidecar.listener
-    if services.turn.under_way:
-        yield f"{services.turn.under_way} exchanges are under way"
+    if services.write_batch.under_way:
+        yield f"{services.write_batch.under_way} exchanges are under way"
     if listener.connections:
         yield f"{listener.connections} connections of apps are there"
     if services.metrics.buffered_bytes:

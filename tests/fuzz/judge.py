@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from tests.fuzz.loop import VirtualLoop
-from tests.fuzz.peers import App, Arrival, Asked, answer_to, body_of
+from tests.fuzz.peers import App, Arrival, Fetched, answer_to, body_of
 from tests.fuzz.plans import Plan, Request, Run
 
 __all__ = ["Judge"]
@@ -33,7 +33,7 @@ class Seen(Protocol):
     loop: VirtualLoop
     requests: dict[str, Request]
     arrivals: dict[str, list[Arrival]]
-    asked: dict[str, Asked]
+    asked: dict[str, Fetched]
     apps: list[App]
     troubles: list[tuple[float, float]]
 
@@ -62,7 +62,7 @@ class Judge:
         own = DEFAULT_DEADLINE if request.way == "unknown" or is_unnamed else self._site.deadline
         return own if request.timeout is None else min(own, request.timeout)
 
-    def is_stored(self, asked: Asked) -> bool:
+    def is_stored(self, asked: Fetched) -> bool:
         """Whether it is in the outbox, as far as the app can know."""
         if asked.answer is None or b"nobody knows yet" in asked.answer.body:
             may_be = self._site.table == "store" and asked.request.method in KEYED
@@ -82,7 +82,7 @@ class Judge:
             statuses.add(503)
         return arrival.has_answered and arrival.plan.status in statuses
 
-    def sends(self, asked: Asked, arrivals: list[Arrival]) -> Iterator[str]:
+    def sends(self, asked: Fetched, arrivals: list[Arrival]) -> Iterator[str]:
         request = asked.request
         for before, _after in itertools.pairwise(arrivals):
             if not self._may_repeat(request) and not self._says_undone(before, request):
@@ -100,7 +100,7 @@ class Judge:
                     if arrival.at > asked.ended_at + 0.01:
                         yield f"{arrival} was sent after the app had its answer, {asked.status}"
 
-    def _begun_at(self, asked: Asked) -> float:
+    def _begun_at(self, asked: Fetched) -> float:
         """When the sidecar could begin with it: its head was there, and the answer before it was out."""
         begun = asked.sent_at
         for other in asked.talk.requests:
@@ -122,7 +122,7 @@ class Judge:
             if each.answered_at < later.at - 0.001 and later.at < asked_for - 0.002:
                 yield f"{later} came {asked_for - later.at:.3f} s before the hint of {each} ({hint} s) allows"
 
-    def _same(self, asked: Asked, arrivals: list[Arrival]) -> Iterator[str]:
+    def _same(self, asked: Fetched, arrivals: list[Arrival]) -> Iterator[str]:
         request = asked.request
         keys = set()
         for arrival in arrivals:
@@ -136,7 +136,7 @@ class Judge:
         if len(keys) > 1:
             yield f"{request.token} was sent with several keys: {keys}"
 
-    def _answer(self, asked: Asked, arrivals: list[Arrival]) -> Iterator[str]:
+    def _answer(self, asked: Fetched, arrivals: list[Arrival]) -> Iterator[str]:
         answer, source = asked.answer, asked.source
         if answer is None or not source:
             return
@@ -155,14 +155,14 @@ class Judge:
         if asked.was_cut and young and self._is_calm(asked) and arrival.plan.gap < self._site.idle:
             yield f"{asked.request.token}: a healthy body was cut after {len(answer.body)} of {len(expected)} bytes"
 
-    def _is_calm(self, asked: Asked) -> bool:
+    def _is_calm(self, asked: Fetched) -> bool:
         """Whether the app sent, waited and read, and the sidecar stayed."""
         if asked.talk.stalls or asked.talk.ends != "waits" or asked.request.pause >= self._site.idle:
             return False
         end = asked.ended_at or self._world.loop.time()
         return not any(begun <= end and asked.sent_at <= over + 1 for begun, over in self._world.troubles)
 
-    def _last_word(self, asked: Asked, arrivals: list[Arrival]) -> Iterator[str]:
+    def _last_word(self, asked: Fetched, arrivals: list[Arrival]) -> Iterator[str]:
         source = asked.source
         if not source or asked.answered_at is None:
             return
@@ -176,7 +176,7 @@ class Judge:
             elif self._site.hedge is None and self._was_answered(later, asked.answered_at):
                 yield f"{token} got the answer of arrival {source}, though {later} was answered, too"
 
-    def _stored(self, asked: Asked) -> Iterator[str]:
+    def _stored(self, asked: Fetched) -> Iterator[str]:
         """A table that stores what cannot be sent stores what a shutdown holds back, too."""
         request = asked.request
         writes = request.method in KEYED and request.way in ("mount", "host", "tunnel")
@@ -222,7 +222,7 @@ class Judge:
             if late > SLACK_SECONDS:
                 yield f"{each.request.token} was answered {late:.3f} s after its deadline"
 
-    def _is_undisturbed(self, asked: Asked, app: App) -> bool:
+    def _is_undisturbed(self, asked: Fetched, app: App) -> bool:
         end = app.closed_at or self._world.loop.time()
         return not any(begun <= end and asked.sent_at <= over + 1 for begun, over in self._world.troubles)
 

@@ -84,7 +84,7 @@ class _Selector(selectors.BaseSelector):
             queue.settle()
         ready = self._real.select(0)
         if loop.hear() or ready or timeout == 0:
-            loop.turn()
+            loop.write_batch()
             ready.sort(key=lambda each: self._order[each[0].fd])
             loop.random.shuffle(ready)
             return ready
@@ -172,7 +172,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.turns += 1
         self._now += seconds
 
-    def turn(self) -> None:
+    def write_batch(self) -> None:
         self.turns += 1
         self._now += TURN_SECONDS
         self._turns += 1

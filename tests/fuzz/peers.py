@@ -16,7 +16,7 @@ from tests.fuzz.plans import Plan, Request, Talk
 from tests.fuzz.reader import Malformed, Message, Reader
 from tests.fuzz.site import ELSEWHERE, PORT
 
-__all__ = ["App", "Arrival", "Asked", "Script", "Upstream", "answer_to", "body_of"]
+__all__ = ["App", "Arrival", "Fetched", "Script", "Upstream", "answer_to", "body_of"]
 
 KEYED = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 HALF_CLOSED_SECONDS = 500.0
@@ -31,7 +31,7 @@ class Stage(Protocol):
     loop: VirtualLoop
     requests: dict[str, Request]
     arrivals: dict[str, list[Arrival]]
-    asked: dict[str, Asked]
+    asked: dict[str, Fetched]
     upstreams: set[Upstream]
 
     def fault(self, text: str) -> None: ...
@@ -64,7 +64,7 @@ class Arrival:
 
 
 @dataclass(eq=False)
-class Asked:
+class Fetched:
     """One request, as the app saw it."""
 
     request: Request
@@ -279,7 +279,7 @@ class App(asyncio.Protocol):
         self._reader = Reader(answers=True)
         self._transport: Any = None
         self._tunnel = any(request.way == "tunnel" for request in talk.requests)
-        self._pending: list[Asked] = []
+        self._pending: list[Fetched] = []
         """Sent, and not yet answered whole."""
         self._joined = not self._tunnel
         self._is_sending = True
@@ -327,7 +327,7 @@ class App(asyncio.Protocol):
 
     def _ask(self, request: Request) -> Script:
         loop, transport = self._world.loop, self._transport
-        asked = self._world.asked[request.token] = Asked(request, self.talk, sent_at=loop.time())
+        asked = self._world.asked[request.token] = Fetched(request, self.talk, sent_at=loop.time())
         self._pending.append(asked)
         self._reader.methods.append(request.method)
         head, body = request_bytes(request, inside=self._tunnel)
@@ -402,7 +402,7 @@ class App(asyncio.Protocol):
             self._begin(self._pending[0], reader.message, now)
         self._done()
 
-    def _begin(self, asked: Asked, message: Message, now: float) -> None:
+    def _begin(self, asked: Fetched, message: Message, now: float) -> None:
         if asked.answer is None:
             asked.answer, asked.answered_at = message, now
         name = message.get("x-request-id")

@@ -24,7 +24,7 @@ from typing import Any
 from tests.fuzz.inside import ConfigError, Deployment, Sidecar, complaints, made
 from tests.fuzz.judge import Judge
 from tests.fuzz.loop import STARTS_AT, TURN_SECONDS, Spinning, Stalled, VirtualClock, VirtualLoop
-from tests.fuzz.peers import App, Arrival, Asked, Script, Upstream
+from tests.fuzz.peers import App, Arrival, Fetched, Script, Upstream
 from tests.fuzz.plans import SNAP, Act, Request, Run, Talk
 from tests.fuzz.site import ELSEWHERE, UPSTREAM, deployment
 
@@ -59,7 +59,7 @@ class World:
         self.log = io.StringIO()
         self.faults: list[str] = []
         self.arrivals: dict[str, list[Arrival]] = {}
-        self.asked: dict[str, Asked] = {}
+        self.asked: dict[str, Fetched] = {}
         self.apps: list[App] = []
         self.upstreams: set[Upstream] = set()
         self.requests = {request.token: request for talk in run.talks for request in talk.requests}

@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from sidecar.intercept.authority import BUNDLE, CERTIFICATE, KEY, Authority, UnfitAuthority, create, names_of
-from sidecar.intercept.door import CannotIntercept, contexts_for
 from sidecar.intercept.leaves import Leaves
+from sidecar.intercept.open import CannotIntercept, contexts_for
 
 NOW = datetime.now(UTC)
 HOSTS = ["api.example", "10.0.0.1:8443", "[::1]:8443"]

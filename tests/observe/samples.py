@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sidecar.core.words import FailureKind, Outcome, Reason, WaitFrom
+from sidecar.core.enums import FailureKind, Outcome, Reason, WaitFrom
 from sidecar.observe.record import AttemptRecord, ExchangeRecord
 
 RECOVERED = ExchangeRecord(

@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from sidecar.core.enums import FailureKind, HedgeEnd, Outcome, Reason, WaitFrom
 from sidecar.core.flow.scopes import SCOPE_KINDS
-from sidecar.core.words import FailureKind, HedgeEnd, Outcome, Reason, WaitFrom
 from sidecar.observe.families import (
     DURATION_BUCKETS,
     FAMILIES,

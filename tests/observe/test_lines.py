@@ -14,7 +14,7 @@ from typing import IO
 
 import pytest
 
-from sidecar.observe.lines import LineWriter
+from sidecar.observe.log_writer import LineWriter
 
 LINE = b"x" * 99
 

@@ -12,16 +12,16 @@ from dataclasses import fields, replace
 
 import pytest
 
-from sidecar.core.decide import Decision
-from sidecar.core.deployment import Logging
-from sidecar.core.rows import Row
-from sidecar.core.words import Outcome, Verb
+from sidecar.core.decision.decide import Decision
+from sidecar.core.decision.rows import Row
+from sidecar.core.enums import Outcome, Verb
+from sidecar.core.settings.deployment import Logging
 from sidecar.observe.fields import ATTEMPT_FIELDS, FIELDS, HELD_FIELDS, timestamp
-from sidecar.observe.libraries import LibraryHandler, listen_to_libraries
-from sidecar.observe.lines import LineWriter
 from sidecar.observe.log import EventLog, ExchangeLog
+from sidecar.observe.log_writer import LineWriter
 from sidecar.observe.pretty import pretty_line
 from sidecar.observe.record import AttemptRecord, ExchangeRecord, HeldRecord
+from sidecar.observe.stdlib_logging import LibraryHandler, listen_to_libraries
 from tests.observe.samples import FAILED, OK, RECOVERED
 
 JSON = Logging(format="json", sample=0.01, slow_seconds=5.0)

@@ -12,7 +12,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from prometheus_client.registry import Collector
 
-from sidecar.core.words import FailureKind, HedgeEnd, Outcome, Reason, WaitFrom
+from sidecar.core.enums import FailureKind, HedgeEnd, Outcome, Reason, WaitFrom
 from sidecar.observe.families import FAMILIES, METHODS
 from sidecar.observe.metrics import Metrics, SharedMeters
 from sidecar.observe.snapshot import snapshot

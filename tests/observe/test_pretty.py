@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.core.words import Outcome, Reason
+from sidecar.core.enums import Outcome, Reason
 from sidecar.observe.pretty import coloured, pretty_line, seconds_text
 from sidecar.observe.record import AttemptRecord, ExchangeRecord, HeldRecord
 from tests.observe.samples import FAILED, OK, RECOVERED, REJECTED

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.core.words import Outcome
-from sidecar.observe.ring import Recent
+from sidecar.core.enums import Outcome
+from sidecar.observe.recent import Recent
 from tests.observe.samples import FAILED, OK, RECOVERED
 
 

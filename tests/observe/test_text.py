@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.observe.text import clean, clean_message, clean_path
+from sidecar.observe.sanitize import clean, clean_message, clean_path
 
 
 @pytest.mark.parametrize(

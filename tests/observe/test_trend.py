@@ -6,7 +6,7 @@ import sys
 
 from prometheus_client import CollectorRegistry
 
-from sidecar.core.words import HedgeEnd, Outcome, WaitFrom
+from sidecar.core.enums import HedgeEnd, Outcome, WaitFrom
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.snapshot import snapshot
 from sidecar.observe.trend import SLOT_SAMPLES, SLOTS, Slot, Trend

@@ -9,9 +9,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from sidecar.cli.main import main
-from sidecar.core.deployment import OutboxRule
+from sidecar.core.settings.deployment import OutboxRule
 from sidecar.outbox.items import Item
-from sidecar.outbox.shelf import Shelf
+from sidecar.outbox.sqlite import SqliteOutbox
 
 FIELDS = (
     b"Host: a.example\r\nAuthorization: Bearer s3cr3t\r\nCookie: sid=s3cr3t\r\nX-Api-Key: s3cr3t\r\n"
@@ -22,13 +22,13 @@ FIELDS = (
 @pytest.fixture
 def file(tmp_path: Path) -> str:
     path = str(tmp_path / "outbox.db")
-    shelf = Shelf.open(path)
+    outbox_file = SqliteOutbox.open(path)
     for name, upstream in (("a", "api"), ("b", "api"), ("c", "other")):
-        shelf.add(
+        outbox_file.add(
             Item(name * 32, upstream, "POST", "/v1/x?token=s3cr3t", FIELDS, b"the body", 1000.0), OutboxRule(path)
         )
-    shelf.bury("b" * 32, "not_retryable", 422, "422", 2000.0)
-    shelf.close()
+    outbox_file.mark_dead("b" * 32, "not_retryable", 422, "422", 2000.0)
+    outbox_file.close()
     return path
 
 
@@ -67,11 +67,11 @@ def test_show_hides_credentials_and_steers_no_terminal(file: str) -> None:
 
 def test_retry_puts_a_dead_letter_back_and_only_that(file: str) -> None:
     assert run(file, "retry", "b" * 32).exit_code == 0
-    shelf = Shelf.open(file)
-    found = shelf.find("b" * 32)
+    outbox_file = SqliteOutbox.open(file)
+    found = outbox_file.find("b" * 32)
     assert found is not None
     assert found.dead_at is None
-    shelf.close()
+    outbox_file.close()
     again = run(file, "retry", "b" * 32)
     assert (again.exit_code, "was not dead" in again.output) == (1, True)
 
@@ -79,9 +79,9 @@ def test_retry_puts_a_dead_letter_back_and_only_that(file: str) -> None:
 def test_drop_forgets(file: str) -> None:
     assert run(file, "drop", "--dead").output == f"{'b' * 32} dropped\n"
     assert run(file, "drop", "a" * 32).exit_code == 0
-    shelf = Shelf.open(file)
-    assert shelf.ids() == ["c" * 32]
-    shelf.close()
+    outbox_file = SqliteOutbox.open(file)
+    assert outbox_file.ids() == ["c" * 32]
+    outbox_file.close()
 
 
 @pytest.mark.parametrize("arguments", [["drop"], ["retry"], ["drop", "--dead", "a"]])

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from sidecar.config.load import load_deployment
-from sidecar.core.deployment import OutboxRule
-from sidecar.core.words import FINAL_REASONS, Reason
+from sidecar.core.enums import FINAL_REASONS, Reason
+from sidecar.core.settings.deployment import OutboxRule
 from sidecar.outbox.items import Item
-from sidecar.outbox.shelf import Shelf
+from sidecar.outbox.sqlite import SqliteOutbox
 from tests.behaviour.conftest import Make
 from tests.support.sidecar import Running
 from tests.support.upstream import Connection, Live, Step, Upstream, head_bytes, refused_port, say
@@ -24,22 +24,22 @@ ONE = "attempts: 1\ntable: [{status: 5xx, then: retry, processed: false, gate: f
 
 def filled(path: Path, *methods: str) -> str:
     """An outbox with requests of these methods, whose bodies are their numbers from 1; the line that names it."""
-    shelf, rule = Shelf.open(str(path)), OutboxRule(str(path))
+    outbox_file, rule = SqliteOutbox.open(str(path)), OutboxRule(str(path))
     items = [
         Item(f"{number:032x}", "api", method, "/x", b"Host: sidecar.test\r\n", b"%d" % number, 4e9)
         for number, method in enumerate(methods, 1)
     ]
-    shelf.together([lambda item=item: shelf.add(item, rule) for item in items])  # type: ignore[misc]
-    shelf.close()
+    outbox_file.together([lambda item=item: outbox_file.add(item, rule) for item in items])  # type: ignore[misc]
+    outbox_file.close()
     return f"outbox: {{file: {path}}}"
 
 
 def left(path: Path) -> list[Item]:
-    shelf = Shelf.open(str(path))
+    outbox_file = SqliteOutbox.open(str(path))
     try:
-        return [item for item_id in shelf.ids() if (item := shelf.find(item_id)) is not None]
+        return [item for item_id in outbox_file.ids() if (item := outbox_file.find(item_id)) is not None]
     finally:
-        shelf.close()
+        outbox_file.close()
 
 
 async def until(path: Path, holds: Callable[[list[Item]], bool]) -> list[Item]:
@@ -77,10 +77,10 @@ async def test_a_shutdown_while_a_delivery_is_struck_off_the_file_does_not_undo_
     await connection.read_request()
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")  # the delivery cannot be struck off
-    keeper = sidecar.sidecar.services.outbox
-    assert keeper is not None
-    counting = asyncio.create_task(keeper.counts())
-    await sidecar.until(keeper._jobs.empty)  # what comes now stands behind that
+    worker = sidecar.sidecar.services.outbox
+    assert worker is not None
+    counting = asyncio.create_task(worker.counts())
+    await sidecar.until(worker._jobs.empty)  # what comes now stands behind that
     await connection.send(head_bytes(200, [("Content-Length", "0")]))
     live.over()
     await sidecar.until(lambda: sidecar.sidecar.metrics.find("api").outbox.delivered == 1)
@@ -226,21 +226,21 @@ async def test_a_reload_that_takes_the_upstream_away_lets_its_requests_rest(
     path = tmp_path / "shared.db"
     upstream.otherwise = lambda _: say(503)
     sidecar = await make(upstream, ONE, top=filled(path, "POST"))
-    courier = sidecar.sidecar._courier
-    assert courier is not None
+    delivery = sidecar.sidecar._delivery
+    assert delivery is not None
     await upstream.received(1)
     before = sidecar.sidecar.deployment
     text = sidecar.path.read_text(encoding="utf-8").replace("name: api", "name: renamed")
     sidecar.path.write_text(text, encoding="utf-8")
     sidecar.sidecar.apply(load_deployment(sidecar.path, environ={}).deployment)
-    await sidecar.until(lambda: not courier._lanes)
+    await sidecar.until(lambda: not delivery._lanes)
     tries, sends = left(path)[0].tries, len(upstream.requests)
     for _ in range(50):
         await asyncio.sleep(0)
     assert (left(path)[0].tries, len(upstream.requests)) == (tries, sends)
     upstream.otherwise = lambda _: say(200)
     sidecar.sidecar.apply(before)
-    courier.wake("api")
+    delivery.wake("api")
     await until(path, lambda items: not items)
 
 
@@ -280,12 +280,12 @@ async def test_a_lane_that_is_cancelled_before_its_first_step_is_not_kept(
     make: Make, upstream: Upstream, tmp_path: Path
 ) -> None:
     sidecar = await make(upstream, top=filled(tmp_path / "shared.db"))
-    courier = sidecar.sidecar._courier
-    assert courier is not None
-    courier.wake("api")
-    task = courier._lanes["api"].task
+    delivery = sidecar.sidecar._delivery
+    assert delivery is not None
+    delivery.wake("api")
+    task = delivery._lanes["api"].task
     assert task is not None
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     await asyncio.sleep(0)
-    assert courier._lanes == {}
+    assert delivery._lanes == {}

@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from sidecar.outbox.shelf import Shelf
+from sidecar.outbox.sqlite import SqliteOutbox
 from tests.support.client import connect
 from tests.support.sidecar import write_files
 from tests.support.upstream import Connection, Step, Upstream, head_bytes
@@ -147,10 +147,10 @@ async def until_delivered(path: Path) -> set[str]:
     """Returns when nothing waits any more: the bodies of the dead letters."""
     async with asyncio.timeout(60):
         while True:
-            shelf = Shelf.open(str(path), create=False)
-            waiting = sum(count.waiting for count in shelf.counts())
-            dead = [shelf.find(item_id) for item_id in shelf.ids(dead=True)] if not waiting else []
-            shelf.close()
+            outbox_file = SqliteOutbox.open(str(path), create=False)
+            waiting = sum(count.waiting for count in outbox_file.counts())
+            dead = [outbox_file.find(item_id) for item_id in outbox_file.ids(dead=True)] if not waiting else []
+            outbox_file.close()
             if not waiting:
                 assert {item.dead_reason for item in dead if item is not None} <= {"not_safe"}
                 return {item.body.decode() for item in dead if item is not None}

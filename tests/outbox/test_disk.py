@@ -8,9 +8,9 @@ import resource
 import signal
 from pathlib import Path
 
-from sidecar.core.deployment import OutboxRule
+from sidecar.core.settings.deployment import OutboxRule
 from sidecar.outbox.items import Item
-from sidecar.outbox.shelf import Shelf
+from sidecar.outbox.sqlite import SqliteOutbox
 from tests.support.process import Processes
 from tests.support.sidecar import QUICK, write_files, yaml_for
 from tests.support.upstream import Upstream, say
@@ -100,14 +100,14 @@ async def test_requests_of_an_upstream_that_is_gone_are_kept(
     processes: Processes, upstream: Upstream, tmp_path: Path
 ) -> None:
     path = laid(tmp_path, upstream)
-    shelf = Shelf.open(str(tmp_path / "outbox.db"))
+    outbox_file = SqliteOutbox.open(str(tmp_path / "outbox.db"))
     for number in range(3):
         item = Item(f"{number:032x}", "gone", "POST", "/x", b"Host: h\r\n", b"1", 4e9)
-        shelf.add(item, OutboxRule(shelf.path))
-    shelf.close()
+        outbox_file.add(item, OutboxRule(outbox_file.path))
+    outbox_file.close()
     process = await processes.serve(path)
     process.signal(signal.SIGTERM)
     assert (await process.exit()).code == 0
-    shelf = Shelf.open(str(tmp_path / "outbox.db"))
-    assert len(shelf.ids(dead=False)) == 3  # of an upstream that is not configured: kept, not lost
-    shelf.close()
+    outbox_file = SqliteOutbox.open(str(tmp_path / "outbox.db"))
+    assert len(outbox_file.ids(dead=False)) == 3  # of an upstream that is not configured: kept, not lost
+    outbox_file.close()

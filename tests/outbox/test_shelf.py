@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.deployment import OutboxRule
+from sidecar.core.settings.deployment import OutboxRule
 from sidecar.outbox.items import Item, OutboxError, Refusal
-from sidecar.outbox.shelf import Shelf
+from sidecar.outbox.sqlite import SqliteOutbox
 
 ITEM = Item("a" * 32, "api", "POST", "/v1/x?y=1", b"Host: a\r\n", b"body", 1000.0)
 
@@ -34,65 +34,65 @@ def rule(path: str) -> OutboxRule:
 
 def test_what_was_added_is_there_after_opening_it_again(path: str, rule: OutboxRule) -> None:
     odd = replace(ITEM, target="/caf\udce9?x=%00", fields=b"X: \xff\r\n", body=bytes(range(256)))
-    shelf = Shelf.open(path)
-    shelf.add(odd, rule)
-    shelf.close()
-    shelf = Shelf.open(path)
-    assert shelf.find(odd.id) == odd
-    assert shelf.next("api", 5000.0) == (odd, 0.0)
-    assert shelf.next("other", 5000.0) == (None, None)
-    shelf.close()
+    outbox_file = SqliteOutbox.open(path)
+    outbox_file.add(odd, rule)
+    outbox_file.close()
+    outbox_file = SqliteOutbox.open(path)
+    assert outbox_file.find(odd.id) == odd
+    assert outbox_file.next("api", 5000.0) == (odd, 0.0)
+    assert outbox_file.next("other", 5000.0) == (None, None)
+    outbox_file.close()
 
 
 def test_a_commit_is_durable_before_it_returns(path: str) -> None:
-    shelf = Shelf.open(path)
-    assert shelf._row("PRAGMA journal_mode") == ("wal",)
-    assert shelf._row("PRAGMA synchronous") == (2,)
-    assert shelf._row("PRAGMA secure_delete") == (1,)
-    shelf.close()
+    outbox_file = SqliteOutbox.open(path)
+    assert outbox_file._row("PRAGMA journal_mode") == ("wal",)
+    assert outbox_file._row("PRAGMA synchronous") == (2,)
+    assert outbox_file._row("PRAGMA secure_delete") == (1,)
+    outbox_file.close()
 
 
 def test_the_file_is_its_owners_alone_also_if_it_was_not(path: str) -> None:
-    Shelf.open(path).close()
+    SqliteOutbox.open(path).close()
     Path(path).chmod(0o644)
-    Shelf.open(path).close()
+    SqliteOutbox.open(path).close()
     assert stat.S_IMODE(Path(path).stat().st_mode) == 0o600
 
 
 def test_one_change_that_is_refused_leaves_the_others(path: str) -> None:
     rule = OutboxRule(path, max_count=2)
-    shelf = Shelf.open(path)
-    results = shelf.together([lambda n=n: shelf.add(item(n), rule) for n in range(4)])  # type: ignore[misc]
+    outbox_file = SqliteOutbox.open(path)
+    results = outbox_file.together([lambda n=n: outbox_file.add(item(n), rule) for n in range(4)])  # type: ignore[misc]
     assert [isinstance(result, Refusal) for result in results] == [False, False, True, True]
-    assert shelf.ids() == [item(0).id, item(1).id]
-    shelf.close()
+    assert outbox_file.ids() == [item(0).id, item(1).id]
+    outbox_file.close()
 
 
 def test_dead_letters_count_against_the_limit_until_somebody_drops_them(path: str) -> None:
     rule = OutboxRule(path, max_count=1)
-    shelf = Shelf.open(path)
-    shelf.add(item(1), rule)
-    shelf.bury(item(1).id, "expired", None, "", 2000.0)
+    outbox_file = SqliteOutbox.open(path)
+    outbox_file.add(item(1), rule)
+    outbox_file.mark_dead(item(1).id, "expired", None, "", 2000.0)
     with pytest.raises(Refusal):
-        shelf.add(item(2), rule)
-    shelf.remove(item(1).id)
-    shelf.add(item(2), rule)
-    shelf.close()
+        outbox_file.add(item(2), rule)
+    outbox_file.remove(item(1).id)
+    outbox_file.add(item(2), rule)
+    outbox_file.close()
 
 
 def test_a_revived_letter_waits_at_its_old_place_and_is_young_again(path: str, rule: OutboxRule) -> None:
-    shelf = Shelf.open(path)
+    outbox_file = SqliteOutbox.open(path)
     for number in (1, 2):
-        shelf.add(item(number), rule)
-    assert shelf.bury_older(1500.0, 2000.0) == [("api", item(1).id), ("api", item(2).id)]
-    assert shelf.next("api", 5000.0) == (None, None)
-    assert shelf.revive(item(1).id, 3000.0)
-    assert not shelf.revive(item(1).id, 3000.0)
-    assert shelf.bury_older(1500.0, 3000.0) == []
-    found, _ = shelf.next("api", 5000.0)
+        outbox_file.add(item(number), rule)
+    assert outbox_file.mark_older_dead(1500.0, 2000.0) == [("api", item(1).id), ("api", item(2).id)]
+    assert outbox_file.next("api", 5000.0) == (None, None)
+    assert outbox_file.revive(item(1).id, 3000.0)
+    assert not outbox_file.revive(item(1).id, 3000.0)
+    assert outbox_file.mark_older_dead(1500.0, 3000.0) == []
+    found, _ = outbox_file.next("api", 5000.0)
     assert found is not None
     assert (found.id, found.stored_at) == (item(1).id, 1000.0)
-    shelf.close()
+    outbox_file.close()
 
 
 @given(
@@ -105,19 +105,19 @@ def test_totals_agree_with_the_rows_whatever_happens(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int, str]]
 ) -> None:
     path = str(tmp_path_factory.mktemp("shelf") / "outbox.db")
-    shelf, rule = Shelf.open(path), OutboxRule(path)
+    outbox_file, rule = SqliteOutbox.open(path), OutboxRule(path)
     for step, number, upstream in steps:
         each = item(number, upstream)
-        if step == "add" and shelf.find(each.id) is None:
-            shelf.add(each, rule)
+        if step == "add" and outbox_file.find(each.id) is None:
+            outbox_file.add(each, rule)
         elif step == "bury":
-            shelf.bury(each.id, "expired", None, "", 1.0)
+            outbox_file.mark_dead(each.id, "expired", None, "", 1.0)
         elif step == "revive":
-            shelf.revive(each.id, 1.0)
+            outbox_file.revive(each.id, 1.0)
         elif step == "remove":
-            shelf.remove(each.id)
-    items = [found for item_id in shelf.ids() if (found := shelf.find(item_id)) is not None]
-    told = {count.upstream: (count.waiting, count.dead, count.bytes) for count in shelf.counts()}
+            outbox_file.remove(each.id)
+    items = [found for item_id in outbox_file.ids() if (found := outbox_file.find(item_id)) is not None]
+    told = {count.upstream: (count.waiting, count.dead, count.bytes) for count in outbox_file.counts()}
     assert told == {
         name: (
             sum(i.dead_at is None for i in items if i.upstream == name),
@@ -126,15 +126,15 @@ def test_totals_agree_with_the_rows_whatever_happens(
         )
         for name in {i.upstream for i in items}
     }
-    shelf.close()
+    outbox_file.close()
 
 
 def damage(path: str) -> bytes:
     """Overwrite the middle of a whole outbox; returns what stands there now."""
-    shelf = Shelf.open(path)
+    outbox_file = SqliteOutbox.open(path)
     for number in range(200):
-        shelf.add(item(number, body=b"x" * 500), OutboxRule(path))
-    shelf.close()
+        outbox_file.add(item(number, body=b"x" * 500), OutboxRule(path))
+    outbox_file.close()
     data = bytearray(Path(path).read_bytes())
     data[8192 : len(data) - 4096] = b"\xa5" * (len(data) - 4096 - 8192)
     Path(path).write_bytes(data)
@@ -144,7 +144,7 @@ def damage(path: str) -> bytes:
 def test_a_damaged_file_is_refused_with_the_remedy_and_left_as_it_is(path: str) -> None:
     before = damage(path)
     with pytest.raises(OutboxError, match=r"is damaged .* move it away, .* \.recover"):
-        Shelf.open(path)
+        SqliteOutbox.open(path)
     assert Path(path).read_bytes() == before
 
 
@@ -152,7 +152,7 @@ def test_what_is_no_database_is_refused_and_left_as_it_is(path: str) -> None:
     Path(path).write_bytes(b"not a database at all, but somebody's notes\n" * 100)
     before = Path(path).read_bytes()
     with pytest.raises(OutboxError, match=r"is damaged \(file is not a database\)"):
-        Shelf.open(path)
+        SqliteOutbox.open(path)
     assert Path(path).read_bytes() == before
 
 
@@ -162,16 +162,16 @@ def test_another_database_is_refused_and_left_as_it_is(path: str) -> None:
     database.close()
     before = Path(path).read_bytes()
     with pytest.raises(OutboxError, match="no outbox"):
-        Shelf.open(path)
+        SqliteOutbox.open(path)
     assert Path(path).read_bytes() == before
 
 
 def test_a_newer_outbox_is_refused(path: str) -> None:
-    shelf = Shelf.open(path)
-    shelf._database.execute("PRAGMA user_version = 99")
-    shelf.close()
+    outbox_file = SqliteOutbox.open(path)
+    outbox_file._database.execute("PRAGMA user_version = 99")
+    outbox_file.close()
     with pytest.raises(OutboxError, match="newer version"):
-        Shelf.open(path)
+        SqliteOutbox.open(path)
 
 
 @pytest.mark.parametrize(
@@ -183,48 +183,48 @@ def test_a_newer_outbox_is_refused(path: str) -> None:
 )
 def test_a_place_that_cannot_hold_it_is_said_in_a_sentence(tmp_path: Path, name: str, said: str) -> None:
     with pytest.raises(OutboxError, match=said):
-        Shelf.open(str(tmp_path / name))
+        SqliteOutbox.open(str(tmp_path / name))
 
 
 def test_looking_into_an_outbox_that_is_not_there_makes_none(path: str) -> None:
     with pytest.raises(OutboxError, match="nothing has ever been stored"):
-        Shelf.open(path, create=False)
+        SqliteOutbox.open(path, create=False)
     assert not Path(path).exists()
 
 
 def test_an_empty_file_of_a_start_that_was_cut_short_is_set_up(path: str, rule: OutboxRule) -> None:
     Path(path).touch()
-    shelf = Shelf.open(path)
-    shelf.add(ITEM, rule)
-    shelf.close()
+    outbox_file = SqliteOutbox.open(path)
+    outbox_file.add(ITEM, rule)
+    outbox_file.close()
 
 
 def test_an_outbox_of_the_first_version_is_brought_up_to_date(path: str, rule: OutboxRule) -> None:
-    shelf = Shelf.open(path)
-    shelf.add(ITEM, rule)
+    outbox_file = SqliteOutbox.open(path)
+    outbox_file.add(ITEM, rule)
     for column in ("due_at", "aside"):
-        shelf._database.execute(f"ALTER TABLE item DROP COLUMN {column}")
-    shelf._database.execute("PRAGMA user_version = 1")
-    shelf.close()
+        outbox_file._database.execute(f"ALTER TABLE item DROP COLUMN {column}")
+    outbox_file._database.execute("PRAGMA user_version = 1")
+    outbox_file.close()
     for _ in range(2):
-        shelf = Shelf.open(path)
-        assert shelf.next("api", 5000.0) == (ITEM, 0.0)
-        shelf.close()
+        outbox_file = SqliteOutbox.open(path)
+        assert outbox_file.next("api", 5000.0) == (ITEM, 0.0)
+        outbox_file.close()
 
 
 def test_one_that_is_set_aside_takes_turns_with_the_rest_which_keeps_its_order(path: str, rule: OutboxRule) -> None:
-    shelf = Shelf.open(path)
+    outbox_file = SqliteOutbox.open(path)
     for number in (1, 2, 3):
-        shelf.add(item(number), rule)
-    shelf.put_off(item(1).id, "500", tries=8, due_at=10.0, aside=True)
-    shelf.put_off(item(2).id, "503", tries=1, due_at=20.0, aside=False)
+        outbox_file.add(item(number), rule)
+    outbox_file.put_off(item(1).id, "500", tries=8, due_at=10.0, aside=True)
+    outbox_file.put_off(item(2).id, "503", tries=1, due_at=20.0, aside=False)
 
     def turn(now: float, *, after_aside: bool) -> tuple[str, float | None]:
-        found, due_at = shelf.next("api", now, after_aside=after_aside)
+        found, due_at = outbox_file.next("api", now, after_aside=after_aside)
         return found.id[-1] if found is not None else "", due_at
 
     assert turn(5.0, after_aside=False) == ("", 10.0)
     assert turn(15.0, after_aside=True) == ("1", 10.0)
     assert turn(25.0, after_aside=True) == ("2", 10.0)
     assert turn(25.0, after_aside=False) == ("1", 10.0)
-    shelf.close()
+    outbox_file.close()

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from sidecar.core.policy import BodyLimits
-from sidecar.proxy.body import AHEAD_BYTES, Body
-from sidecar.proxy.spool import Spool
+from sidecar.core.decision.policy import BodyLimits
+from sidecar.proxy.client.body import AHEAD_BYTES, Body
+from sidecar.proxy.client.spool import Spool
 from sidecar.wire.chunked import ChunkedDecoder
 from sidecar.wire.framing import CHUNKED
 from tests.core.making import steady

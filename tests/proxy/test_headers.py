@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.proxy.headers import (
+from sidecar.proxy.message.headers import (
     ASK,
     CONNECTION,
     DROP,

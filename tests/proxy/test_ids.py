@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.proxy.ids import LONGEST, PAGE_BYTES, SANE, idempotency_key, new_id, sane
+from sidecar.proxy.message.ids import LONGEST, PAGE_BYTES, SANE, idempotency_key, new_id, sane
 from tests.core.making import short, steady
 from tests.support.structured import members
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.deployment import Limits
-from sidecar.proxy.intake import EMPTY_LINES, Intake
+from sidecar.core.settings.deployment import Limits
+from sidecar.proxy.client.request_reader import EMPTY_LINES, RequestReader
 from tests.core.making import short, steady
 
 LIMITS = Limits(head_bytes=4096, headers=50)
@@ -29,12 +29,12 @@ class Reader:
     broke: int = 0
 
     def __post_init__(self) -> None:
-        self.intake = Intake(self.limits, self._on_request, self._on_broken)
+        self.reader = RequestReader(self.limits, self._on_request, self._on_broken)
         self._over = False
 
     def _on_request(self) -> None:
-        if self.intake.bad is not None:
-            self.refused.append(self.intake.bad.status)
+        if self.reader.bad is not None:
+            self.refused.append(self.reader.bad.status)
         self._over = True
 
     def _on_broken(self) -> None:
@@ -42,22 +42,22 @@ class Reader:
 
     @property
     def is_done(self) -> bool:
-        return self.intake.bad is not None
+        return self.reader.bad is not None
 
     def feed(self, data: bytes) -> None:
         if self.is_done:
             return
-        self.intake.feed(data)
-        while self._over and not self.is_done and not self.intake.is_receiving:
+        self.reader.feed(data)
+        while self._over and not self.is_done and not self.reader.is_receiving:
             self._take()
             self._over = False
-            self.intake.next()
+            self.reader.next()
 
     def _take(self) -> None:
-        message = self.intake.message
+        message = self.reader.message
         assert message is not None
         trace = message.headers.get("X-N", "").encode()
-        self.requests.append((message.method, message.path, trace, b"".join(self.intake.pieces)))
+        self.requests.append((message.method, message.path, trace, b"".join(self.reader.pieces)))
 
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:
@@ -66,7 +66,7 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
 
 
 @dataclass(frozen=True)
-class Sent:
+class InFlight:
     method: str
     body: bytes
     chunks: int
@@ -90,7 +90,7 @@ class Sent:
 
 SENT = st.lists(
     st.builds(
-        Sent,
+        InFlight,
         st.sampled_from(["GET", "POST", "DELETE", "BREW", "M-SEARCH", "x"]),
         st.binary(max_size=60) | st.sampled_from([b"\r\n\r\n", b"GET / HTTP/1.1\r\nHost: evil\r\n\r\n"]),
         st.sampled_from([0, 1, 7, 1000]),
@@ -103,17 +103,17 @@ SENT = st.lists(
 
 @steady
 @given(SENT, CUTS)
-def test_any_cut_of_a_pipelined_stream_gives_the_same_requests(sent: list[Sent], places: list[int]) -> None:
+def test_any_cut_of_a_pipelined_stream_gives_the_same_requests(sent: list[InFlight], places: list[int]) -> None:
     reader = Reader()
     for piece in cut(b"".join(each.wire(number) for number, each in enumerate(sent)), places):
         reader.feed(piece)
     assert reader.requests == [each.seen(number) for number, each in enumerate(sent)]
-    assert (reader.refused, reader.broke, reader.intake.has_part) == ([], 0, False)
+    assert (reader.refused, reader.broke, reader.reader.has_part) == ([], 0, False)
 
 
 @steady
 @given(SENT)
-def test_byte_by_byte_gives_the_same_requests(sent: list[Sent]) -> None:
+def test_byte_by_byte_gives_the_same_requests(sent: list[InFlight]) -> None:
     reader = Reader()
     for byte in b"".join(each.wire(number) for number, each in enumerate(sent)):
         reader.feed(bytes((byte,)))
@@ -192,7 +192,7 @@ def test_what_cannot_become_a_request_is_refused_at_once(data: bytes, status: in
 def test_a_body_that_turns_out_malformed_is_told_apart_from_a_bad_head(body: bytes) -> None:
     reader = Reader()
     reader.feed(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
-    assert reader.intake.message is not None
+    assert reader.reader.message is not None
     reader.feed(body)
     assert (reader.broke, reader.refused) == (1, [])
     assert reader.is_done
@@ -210,23 +210,23 @@ def test_a_body_that_turns_out_malformed_is_told_apart_from_a_bad_head(body: byt
     ids=short,
 )
 def test_who_waits_for_a_100_is_known(version: bytes, value: bytes, sent_ahead: bytes, expects: bool) -> None:
-    intake = Intake(LIMITS, lambda: None, lambda: None)
-    intake.feed(
+    reader = RequestReader(LIMITS, lambda: None, lambda: None)
+    reader.feed(
         b"POST / HTTP/" + version + b"\r\nHost: x\r\nContent-Length: 3\r\nExpect: " + value + b"\r\n\r\n" + sent_ahead
     )
-    assert intake.is_receiving
-    assert intake.expects_continue is expects
+    assert reader.is_receiving
+    assert reader.expects_continue is expects
 
 
 def test_what_comes_behind_a_request_waits_for_its_turn() -> None:
     seen: list[str] = []
-    intake = Intake(LIMITS, lambda: seen.append(intake.message.path if intake.message else "bad"), lambda: None)
-    intake.feed(b"GET /1 HTTP/1.1\r\nHost: x\r\n\r\nGET /2 HTTP/1.1\r\n")
-    intake.feed(b"Host: x\r\n\r\nGARBAGE\x00")
+    reader = RequestReader(LIMITS, lambda: seen.append(reader.message.path if reader.message else "bad"), lambda: None)
+    reader.feed(b"GET /1 HTTP/1.1\r\nHost: x\r\n\r\nGET /2 HTTP/1.1\r\n")
+    reader.feed(b"Host: x\r\n\r\nGARBAGE\x00")
     assert seen == ["/1"]
-    intake.next()
+    reader.next()
     assert seen == ["/1", "/2"]
-    intake.next()
+    reader.next()
     assert seen == ["/1", "/2", "bad"]
 
 
@@ -244,10 +244,10 @@ def calls(size: int) -> int:
     sys.setprofile(tell)
     try:
         for byte in head + b"\r\n":
-            reader.intake.feed(bytes((byte,)))
+            reader.reader.feed(bytes((byte,)))
     finally:
         sys.setprofile(None)
-    assert reader.intake.message is not None
+    assert reader.reader.message is not None
     return count
 
 
@@ -268,11 +268,11 @@ def test_each_byte_of_an_unfinished_head_is_parsed_once() -> None:
             self.fed += len(data)
             return self.parser.feed_data(data)
 
-    intake = Intake(Limits(), lambda: None, lambda: None)
-    intake.feed(b"G")
-    intake._probe = counting = Counting(intake._probe)
+    reader = RequestReader(Limits(), lambda: None, lambda: None)
+    reader.feed(b"G")
+    reader._probe = counting = Counting(reader._probe)
     head = b"ET / HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 100
     for byte in head:
-        intake.feed(bytes((byte,)))
-    assert intake._probe is counting
+        reader.feed(bytes((byte,)))
+    assert reader._probe is counting
     assert counting.fed == len(head)

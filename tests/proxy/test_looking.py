@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.conditions import MISSING, READABLE_CODINGS
-from sidecar.proxy.looking import LOOK_BYTES, decoded, first_text, parsed, readable_codings
+from sidecar.core.decision.conditions import LOOK_BYTES, MISSING, READABLE_CODINGS
+from sidecar.proxy.message.peek import decoded, first_text, parsed, readable_codings
 from sidecar.wire.heads import ResponseMessage, parse_response_head
 from tests.core.making import short, steady
 

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.policy import Errors, Policy
-from sidecar.core.words import FailureKind, Outcome, Reason
-from sidecar.proxy.replies import PROXY_STATUS, OwnAnswer, fill, sidecar_field, status_for
+from sidecar.core.decision.policy import Errors, Policy
+from sidecar.core.enums import FailureKind, Outcome, Reason
+from sidecar.proxy.message.own_response import PROXY_STATUS, OwnAnswer, fill, sidecar_field, status_for
 from sidecar.wire.heads import ResponseMessage, parse_response_head
 from tests.core.making import policy, steady
 from tests.support.structured import dictionary, members

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.deployment import Address, Deployment, Origin, Upstream
+from sidecar.core.settings.deployment import Address, Deployment, Origin, Upstream
 from sidecar.observe.metrics import Metrics
-from sidecar.proxy.clock import SystemClock
-from sidecar.proxy.destinations import TimerShelf
-from sidecar.proxy.holding import Holding
-from sidecar.proxy.routing import UNKNOWN_HOSTS, Refused, Router, UserInfo, check_host
+from sidecar.proxy.routing.clock import SystemClock
+from sidecar.proxy.routing.destination import TimersByLength
+from sidecar.proxy.routing.limiter import Holding
+from sidecar.proxy.routing.router import UNKNOWN_HOSTS, Refused, Router, UserInfo, check_host
 from sidecar.upstream.pool import Pools
 from tests.core.making import policy, short, steady
 
@@ -50,7 +50,7 @@ def routing(*upstreams: Upstream, unknown: str = "pass") -> Iterator[Router]:
             deployment,
             pools,
             Metrics(),
-            TimerShelf(loop),
+            TimersByLength(loop),
             "sidecar",
             loop,
             hold=lambda policy, meters: Holding(loop, SystemClock(), lambda: 0.5, policy, meters),
@@ -243,7 +243,7 @@ def test_a_host_is_not_valid(value: str) -> None:
 
 def test_policies_are_compiled_once_however_many_share_them() -> None:
     with routing(*(upstream(f"u{number}", f"/u{number}") for number in range(20))) as router:
-        assert len({id(destination.bound) for destination in router.destinations.values()}) == 1
+        assert len({id(destination.compiled) for destination in router.destinations.values()}) == 1
 
 
 def calls(router: Router, target: str) -> int:

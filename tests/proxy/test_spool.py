@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from sidecar.proxy.spool import KEPT_BYTES, KEPT_FILES, Spool
+from sidecar.proxy.client.spool import KEPT_BYTES, KEPT_FILES, Spool
 
 
 def test_a_file_that_was_given_back_is_lent_again() -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.core.words import FailureKind
-from sidecar.proxy.trickle import TRICKLE_BYTES_PER_SECOND, WINDOW_SECONDS, Trickle
+from sidecar.core.enums import FailureKind
+from sidecar.proxy.exchange.stream import TRICKLE_BYTES_PER_SECOND, WINDOW_SECONDS, MinimumBodyRate
 from sidecar.upstream.connection import Connection
 
 ENOUGH = int(TRICKLE_BYTES_PER_SECOND * WINDOW_SECONDS)
@@ -68,7 +68,7 @@ class Answer:
         self.connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 1048576\r\n\r\n")
         self.connection.relay(Sink(), 0)
         clock: Any = SimpleNamespace(loop=loop, clock=SimpleNamespace(monotonic=loop.time))
-        self.trickle = Trickle(clock, self.connection, deadline_at)
+        self.trickle = MinimumBodyRate(clock, self.connection, deadline_at)
 
     def comes(self, until: float, bytes_per_second: float) -> None:
         """The body at this rate until then, in a piece a second."""

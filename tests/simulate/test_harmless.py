@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.config.load import load_policy
-from sidecar.core.policy import Policy
+from sidecar.core.decision.policy import Policy
 from sidecar.simulate import models
 from sidecar.simulate.clock import Clock, unit
 from sidecar.simulate.composed import Composed

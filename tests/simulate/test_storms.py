@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sidecar.config.load import load_policy
-from sidecar.core.policy import Policy
+from sidecar.core.decision.policy import Policy
 from sidecar.simulate.run import Stood, budgeted, fixed, replicas, stand
 from sidecar.simulate.storms import STORMS, Storm
 
@@ -78,8 +78,8 @@ def test_quota_with_other_hints_and_bursts(policy: Policy, parameters: dict[str,
 @pytest.mark.parametrize(("rate", "burst", "requests"), [(20, 20, 400), (200, 20, 4000), (500, 50, 10_000)])
 def test_quotas_of_other_sizes(policy: Policy, rate: float, burst: float, requests: int) -> None:
     found = stood(varied("quota", {"rate": rate, "burst": burst}, requests=requests), policy)
-    assert found.tally.ok_share == 1
-    assert found.tally.ended_at <= 1.3 * requests / rate
+    assert found.stats.ok_share == 1
+    assert found.stats.ended_at <= 1.3 * requests / rate
 
 
 @pytest.mark.parametrize(
@@ -94,13 +94,13 @@ def test_a_limit_that_is_met_in_full_flow_is_found_too(policy: Policy, rate: flo
 
 def test_below_the_limit_nobody_notices_anything(policy: Policy) -> None:
     found = stood(varied("quota", workers=0, rate=45.0, seconds=30.0), policy)
-    assert sum(found.tally.sent.values) == found.tally.requests
-    assert max(found.tally.held) == 0
+    assert sum(found.stats.sent.values) == found.stats.requests
+    assert max(found.stats.held) == 0
 
 
 def test_a_second_thousand_finds_what_the_first_has_learnt(policy: Policy) -> None:
-    first = stood(STORMS["quota"], policy).tally
-    both = stood(varied("quota", requests=2000), policy).tally
+    first = stood(STORMS["quota"], policy).stats
+    both = stood(varied("quota", requests=2000), policy).stats
     assert both.ended_at - first.ended_at <= 22
     assert sum(both.sent.values) - sum(first.sent.values) <= 1050
 
@@ -134,14 +134,14 @@ def test_outages_of_other_rates_durations_and_hints(policy: Policy, rate: float,
 
 def test_date_is_not_undercut(policy: Policy) -> None:
     found = stood(STORMS["date"], policy)
-    assert found.tally.ok_share == 1
-    assert found.tally.sent.between(5.2, 8.0) == 0
+    assert found.stats.ok_share == 1
+    assert found.stats.sent.between(5.2, 8.0) == 0
 
 
 def test_post_applies_nothing_twice(policy: Policy) -> None:
     found = stood(STORMS["post"], policy)
-    assert found.tally.applied_twice == 0
-    assert set(found.tally.reasons) == {"not_safe"}
+    assert found.stats.applied_twice == 0
+    assert set(found.stats.reasons) == {"not_safe"}
 
 
 def test_brownout(policy: Policy) -> None:
@@ -177,9 +177,9 @@ def test_the_same_seed_is_the_same_run(policy: Policy, storm: Storm) -> None:
 def test_retries_stay_within_the_budget(policy: Policy) -> None:
     storm = varied("flaky", {"share": 1.0}, workers=0, rate=50.0, seconds=10.0)
     found = stood(storm, policy)
-    retries = sum(found.tally.sent.values) - found.tally.requests
+    retries = sum(found.stats.sent.values) - found.stats.requests
     rule = policy.budget
-    assert retries <= rule.ratio * found.tally.requests + rule.floor_per_second * found.tally.ended_at + 101
+    assert retries <= rule.ratio * found.stats.requests + rule.floor_per_second * found.stats.ended_at + 101
 
 
 def test_the_stand_ins_do_what_they_are_for() -> None:

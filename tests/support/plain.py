@@ -10,7 +10,7 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
-from sidecar.upstream.resolve import AddressInfo, Lookup
+from sidecar.upstream.resolver import AddressInfo, Lookup
 
 __all__ = ["black_hole", "listening", "names"]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from sidecar.app import Sidecar
 from sidecar.config.load import load_deployment
 from sidecar.observe.record import ExchangeRecord
-from sidecar.upstream.resolve import Lookup
+from sidecar.upstream.resolver import Lookup
 from tests.support.client import Answer, Client, connect
 from tests.support.clock import ManualClock
 from tests.support.upstream import Upstream

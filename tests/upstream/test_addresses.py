@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.upstream.addresses import AddressGuard, Forbidden, is_loopback, is_own, literal_address
+from sidecar.upstream.address_guard import AddressGuard, Forbidden, is_loopback, is_own, literal_address
 
 OWN_PORT = 8080
 

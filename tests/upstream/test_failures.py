@@ -8,9 +8,9 @@ import ssl
 
 import pytest
 
-from sidecar.core.words import FailureKind
-from sidecar.upstream.addresses import Forbidden
-from sidecar.upstream.failures import NotConnected, from_exception
+from sidecar.core.enums import FailureKind
+from sidecar.upstream.address_guard import Forbidden
+from sidecar.upstream.errors import NotConnected, from_exception
 from tests.core.making import short
 
 

@@ -10,12 +10,12 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from sidecar.core.deployment import Origin
-from sidecar.core.words import FailureKind
+from sidecar.core.enums import FailureKind
+from sidecar.core.settings.deployment import Origin
 from sidecar.upstream.connection import Connection
-from sidecar.upstream.failures import NotConnected
+from sidecar.upstream.errors import NotConnected
 from sidecar.upstream.pool import IDLE_SECONDS, Pool, Pools, _announced_seconds
-from sidecar.wire.turn import FEW, Turn
+from sidecar.wire.write_batch import FEW, WriteBatch
 from tests.core.making import short
 from tests.support.upstream import Upstream, close, refused_port, say
 
@@ -55,11 +55,11 @@ async def ask(connection: Connection) -> int:
     return message.code
 
 
-def crowded() -> Turn:
+def crowded() -> WriteBatch:
     """A turn of the loop in which writes wait for its end."""
-    turn = Turn(asyncio.get_running_loop())
-    turn.under_way = FEW
-    return turn
+    write_batch = WriteBatch(asyncio.get_running_loop())
+    write_batch.under_way = FEW
+    return write_batch
 
 
 async def connected(pool: Pool) -> Connection:
@@ -293,10 +293,10 @@ async def test_a_careful_request_is_not_written_where_the_kernel_knows_better(
     connection = await connected(pool_for(pools, port))
     await until(lambda: accepted.writers)
     peer = accepted.writers[0].get_extra_info("socket")
-    turn = crowded()
-    assert connection.send_in_turn(REQUEST, "POST", turn, careful=True)
+    write_batch = crowded()
+    assert connection.send_in_batch(REQUEST, "POST", write_batch, careful=True)
     end_or_say(peer, end)
-    turn.end()
+    write_batch.end()
     assert (connection.unwritten, connection.failure) == (REQUEST, FailureKind.CLOSED)
     with pytest.raises(BlockingIOError):
         os.read(peer.fileno(), 1)  # not a byte of it
@@ -309,15 +309,15 @@ async def test_nor_where_nothing_waits_for_the_end_of_the_turn(raw: tuple[Raw, i
     await until(lambda: accepted.writers)
     peer = accepted.writers[0].get_extra_info("socket")
     end_or_say(peer, end)
-    assert not connection.send_in_turn(REQUEST, "POST", Turn(asyncio.get_running_loop()), careful=True)
+    assert not connection.send_in_batch(REQUEST, "POST", WriteBatch(asyncio.get_running_loop()), careful=True)
     with pytest.raises(BlockingIOError):
         os.read(peer.fileno(), 1)
 
 
 async def test_a_request_in_turn_is_written_when_the_turn_is_over(upstream: Upstream, pools: Pools) -> None:
     connection = await connected(pool_for(pools, upstream.port))
-    turn = crowded()
-    assert connection.send_in_turn(REQUEST, "GET", turn, careful=True)
+    write_batch = crowded()
+    assert connection.send_in_batch(REQUEST, "GET", write_batch, careful=True)
     assert connection.unwritten == REQUEST
     message = await connection.head()
     assert message is not None
@@ -326,11 +326,11 @@ async def test_a_request_in_turn_is_written_when_the_turn_is_over(upstream: Upst
 
 async def test_what_comes_before_the_request_is_written_is_not_its_answer(upstream: Upstream, pools: Pools) -> None:
     connection = await connected(pool_for(pools, upstream.port))
-    turn = crowded()
-    assert connection.send_in_turn(REQUEST, "GET", turn, careful=False)
+    write_batch = crowded()
+    assert connection.send_in_batch(REQUEST, "GET", write_batch, careful=False)
     connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
     assert (connection.message, connection.unwritten) == (None, REQUEST)
-    turn.end()
+    write_batch.end()
     assert upstream.requests == []
 
 

@@ -10,7 +10,7 @@ import struct
 import pytest
 import uvloop
 
-from sidecar.core.words import FailureKind
+from sidecar.core.enums import FailureKind
 from sidecar.upstream.connection import Connection
 
 HEAD = b"PUT /x HTTP/1.1\r\nHost: test\r\nContent-Length: 10000000\r\n\r\n"

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from sidecar.core.words import FailureKind
-from sidecar.upstream.failures import NotConnected
-from sidecar.upstream.resolve import REMEMBER_NAMES, REMEMBER_SECONDS, AddressInfo, Resolver
+from sidecar.core.enums import FailureKind
+from sidecar.upstream.errors import NotConnected
+from sidecar.upstream.resolver import REMEMBER_NAMES, REMEMBER_SECONDS, AddressInfo, Resolver
 
 FOUND: list[AddressInfo] = [
     (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", 80)),

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.upstream.timers import Timers
+from sidecar.upstream.timeouts import Timers
 from tests.core.making import steady
 
 SECONDS = 10.0
@@ -67,13 +67,13 @@ class Item:
         self._ended.append((self.name, self._loop.now))
 
 
-class Shelf:
+class SqliteOutbox:
     def __init__(self) -> None:
         self.loop = HandMovedLoop()
         self.ended: list[tuple[str, float]] = []
         self.timers = Timers(self.loop, SECONDS)
 
-    def __enter__(self) -> Shelf:
+    def __enter__(self) -> SqliteOutbox:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -84,7 +84,7 @@ class Shelf:
 
 
 def test_they_end_in_order_each_at_its_time() -> None:
-    with Shelf() as shelf:
+    with SqliteOutbox() as shelf:
         for name in "abc":
             shelf.timers.start(shelf.item(name))
             shelf.loop.advance(1)
@@ -94,7 +94,7 @@ def test_they_end_in_order_each_at_its_time() -> None:
 
 
 def test_however_many_there_are_one_timer_is_armed() -> None:
-    with Shelf() as shelf:
+    with SqliteOutbox() as shelf:
         for number in range(1000):
             item = shelf.item(str(number))
             shelf.timers.start(item)
@@ -106,7 +106,7 @@ def test_however_many_there_are_one_timer_is_armed() -> None:
 
 
 def test_one_that_is_stopped_does_not_end() -> None:
-    with Shelf() as shelf:
+    with SqliteOutbox() as shelf:
         first, second = shelf.item("first"), shelf.item("second")
         shelf.timers.start(first)
         shelf.loop.advance(4)
@@ -118,13 +118,13 @@ def test_one_that_is_stopped_does_not_end() -> None:
 
 
 def test_stopping_what_was_never_started_is_nothing() -> None:
-    with Shelf() as shelf:
+    with SqliteOutbox() as shelf:
         shelf.timers.stop(shelf.item("never"))
         assert shelf.loop.armed == 0
 
 
 def test_after_the_last_one_ended_the_next_start_arms_again() -> None:
-    with Shelf() as shelf:
+    with SqliteOutbox() as shelf:
         item = shelf.item("again")
         for _ in range(3):
             shelf.timers.start(item)
@@ -133,7 +133,7 @@ def test_after_the_last_one_ended_the_next_start_arms_again() -> None:
 
 
 def test_the_same_item_started_again_after_a_stop_has_its_whole_time() -> None:
-    with Shelf() as shelf:
+    with SqliteOutbox() as shelf:
         item, other = shelf.item("item"), shelf.item("other")
         shelf.timers.start(item)
         shelf.loop.advance(5)
@@ -146,7 +146,7 @@ def test_the_same_item_started_again_after_a_stop_has_its_whole_time() -> None:
 
 
 def test_the_same_item_started_twice_ends_once() -> None:
-    with Shelf() as shelf:
+    with SqliteOutbox() as shelf:
         item = shelf.item("twice")
         shelf.timers.start(item)
         shelf.loop.advance(3)
@@ -156,7 +156,7 @@ def test_the_same_item_started_twice_ends_once() -> None:
 
 
 def test_one_that_ends_may_start_itself_again() -> None:
-    with Shelf() as shelf:
+    with SqliteOutbox() as shelf:
 
         class Restarting(Item):
             def timed_out(self) -> None:
@@ -170,7 +170,7 @@ def test_one_that_ends_may_start_itself_again() -> None:
 
 
 def test_after_close_nothing_ends() -> None:
-    with Shelf() as shelf:
+    with SqliteOutbox() as shelf:
         shelf.timers.start(shelf.item("lost"))
         shelf.timers.close()
         shelf.timers.close()
@@ -186,7 +186,7 @@ STEPS = st.lists(
 @steady
 @given(STEPS)
 def test_any_order_of_starts_and_stops_ends_each_at_its_time(steps: list[tuple[str, int]]) -> None:
-    with Shelf() as shelf:
+    with SqliteOutbox() as shelf:
         items = [shelf.item(str(number)) for number in range(5)]
         due: dict[int, float] = {}
         expected: list[tuple[str, float]] = []

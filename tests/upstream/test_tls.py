@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import trustme
 
-from sidecar.core.deployment import Origin
-from sidecar.core.words import FailureKind
+from sidecar.core.enums import FailureKind
+from sidecar.core.settings.deployment import Origin
 from sidecar.upstream.connection import HELD_BYTES, Connection
-from sidecar.upstream.failures import NotConnected
+from sidecar.upstream.errors import NotConnected
 from sidecar.upstream.pool import Pool, Pools
 from sidecar.upstream.tls import (
     DECLINED_IN_A_ROW,

@@ -6,15 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.gateway import Outbound, OutboundProxy
-from sidecar.upstream.wayout import WayOut, named
+from sidecar.core.settings.gateway import Outbound, OutboundProxy
+from sidecar.upstream.outbound_proxy import OutboundProxies, named
 
 PROXY = OutboundProxy("proxy.example", 3128, "Basic c2VjcmV0")
 OTHER = OutboundProxy("other.example", 3128)
 
 
 def goes_direct(no_proxy: str, host: str, port: int = 443) -> bool:
-    return WayOut(Outbound(PROXY, tuple(no_proxy.split(",")))).of_host(host, port) is None
+    return OutboundProxies(Outbound(PROXY, tuple(no_proxy.split(",")))).of_host(host, port) is None
 
 
 @pytest.mark.parametrize(
@@ -62,11 +62,11 @@ def test_no_list_is_too_odd_to_be_read(no_proxy: str, host: str, port: int) -> N
 
 
 def test_an_upstreams_own_way_goes_before_everything() -> None:
-    way = WayOut(Outbound(PROXY, ("*",), (("a", OTHER), ("b", None))))
+    way = OutboundProxies(Outbound(PROXY, ("*",), (("a", OTHER), ("b", None))))
     assert way.of_upstream("a", "example.com", 443) == OTHER
     assert way.of_upstream("b", "example.com", 443) is None
     assert way.of_upstream("c", "example.com", 443) is None
-    assert WayOut(Outbound(PROXY)).of_upstream("c", "example.com", 443) == PROXY
+    assert OutboundProxies(Outbound(PROXY)).of_upstream("c", "example.com", 443) == PROXY
 
 
 def test_a_credential_is_in_no_repr() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.ways.variables import DIRECT, bypasses, proxy_variables
+from sidecar.client_setup.variables import DIRECT, bypasses, proxy_variables
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from sidecar.wire.turn import FEW, MOST, Turn
+from sidecar.wire.write_batch import FEW, MOST, WriteBatch
 
 
-def crowded() -> Turn:
-    turn = Turn(asyncio.get_running_loop())
-    turn.under_way = FEW
-    return turn
+def crowded() -> WriteBatch:
+    write_batch = WriteBatch(asyncio.get_running_loop())
+    write_batch.under_way = FEW
+    return write_batch
 
 
 class Noting:
@@ -29,21 +29,21 @@ class Noting:
 
 
 async def test_writers_are_asked_in_order_when_the_turn_is_over() -> None:
-    turn, notes = crowded(), list[str]()
+    write_batch, notes = crowded(), list[str]()
     for name in "abc":
-        turn.add(Noting(name, notes))
+        write_batch.add(Noting(name, notes))
     assert notes == []
     await asyncio.sleep(0)
     assert notes == ["a", "b", "c"]
-    turn.add(Noting("d", notes))
+    write_batch.add(Noting("d", notes))
     await asyncio.sleep(0)
     assert notes == ["a", "b", "c", "d"]
 
 
 async def test_what_is_added_at_the_end_belongs_to_the_next_turn() -> None:
-    turn, notes = crowded(), list[str]()
-    turn.add(Noting("first", notes, lambda: turn.add(Noting("next", notes))))
-    turn.add(Noting("second", notes))
+    write_batch, notes = crowded(), list[str]()
+    write_batch.add(Noting("first", notes, lambda: write_batch.add(Noting("next", notes))))
+    write_batch.add(Noting("second", notes))
     await asyncio.sleep(0)
     assert notes == ["first", "second"]
     await asyncio.sleep(0)
@@ -51,11 +51,11 @@ async def test_what_is_added_at_the_end_belongs_to_the_next_turn() -> None:
 
 
 async def test_the_end_of_a_long_turn_is_not_awaited() -> None:
-    turn, notes = crowded(), list[str]()
+    write_batch, notes = crowded(), list[str]()
     for number in range(MOST):
-        turn.add(Noting(str(number), notes))
+        write_batch.add(Noting(str(number), notes))
     assert notes == []
-    turn.add(Noting("more", notes))
+    write_batch.add(Noting("more", notes))
     assert notes == [str(number) for number in range(MOST)]
     await asyncio.sleep(0)
     assert notes[-1] == "more"
@@ -63,14 +63,14 @@ async def test_the_end_of_a_long_turn_is_not_awaited() -> None:
 
 
 async def test_where_hardly_anything_is_under_way_nothing_waits() -> None:
-    turn, notes = crowded(), list[str]()
-    turn.under_way = FEW - 1
-    turn.add(Noting("a", notes))
+    write_batch, notes = crowded(), list[str]()
+    write_batch.under_way = FEW - 1
+    write_batch.add(Noting("a", notes))
     assert notes == ["a"]
-    turn.under_way = FEW
-    turn.add(Noting("b", notes))
-    turn.under_way = 0
-    turn.add(Noting("c", notes))  # in order all the same
+    write_batch.under_way = FEW
+    write_batch.add(Noting("b", notes))
+    write_batch.under_way = 0
+    write_batch.add(Noting("c", notes))  # in order all the same
     assert notes == ["a"]
     await asyncio.sleep(0)
     assert notes == ["a", "b", "c"]

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
-from sidecar.core.policy import BreakerRule
+from sidecar.core.decision.policy import BreakerRule
 
 __all__ = [
     "Breaker",

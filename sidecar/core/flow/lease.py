@@ -19,7 +19,7 @@ MOST_WANTED: Final = 64
 """Moments asked for at once: what a fast upstream takes while one question is under way."""
 STALE_SECONDS: Final = 1.0
 """Moments that passed so long ago, because those who waited for them left, are not made up for."""
-LONGEST_PAUSE_SECONDS: Final = 5.0
+ASK_AGAIN_SECONDS: Final = 5.0
 """Until the store is asked again, whatever it says."""
 NEEDED_FROM_SECONDS: Final = 0.002
 """A moment that lies further ahead means that somebody has to wait for the rate."""
@@ -64,7 +64,7 @@ class Lease:
         before = len(self.moments)
         self.is_used = False
         self.moments.extend(now + max(0.0, later) for later in seconds)
-        self.ask_at = now + min(LONGEST_PAUSE_SECONDS, max(0.0, again_seconds))
+        self.ask_at = now + min(ASK_AGAIN_SECONDS, max(0.0, again_seconds))
         is_scarce = len(self.moments) == before
         return is_scarce or self.moments[-1] > now + NEEDED_FROM_SECONDS
 

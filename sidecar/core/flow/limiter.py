@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
+from sidecar.core.decision.policy import BreakerRule, GateRule
+from sidecar.core.enums import Reason
 from sidecar.core.flow import breaker as breakers
 from sidecar.core.flow import concurrency_limit as concurrency_limits
 from sidecar.core.flow import rate_limit as rate_limits
@@ -35,10 +37,8 @@ from sidecar.core.flow.keys import (
     Result,
 )
 from sidecar.core.flow.queue import HELD_BY, Deadlines, HeldBy, Ticket, TicketState
-from sidecar.core.policy import BreakerRule, GateRule
-from sidecar.core.words import Reason
 
-__all__ = ["Forecast", "Hold", "Limiter", "Load", "Result"]
+__all__ = ["TICK_SECONDS", "Forecast", "Hold", "Limiter", "Load", "Result"]
 
 UPSTREAM: Final = ""
 """The name of the widest scope: everything that is sent there."""
@@ -48,6 +48,8 @@ QUEUES: Final = 10
 """All queues together hold at most this many times what one may hold."""
 LEAST_PAUSE_SECONDS: Final = 0.001
 """Between two looks at those who wait: what a timer can tell apart."""
+TICK_SECONDS: Final = 1.0
+"""Between two calls of ``tick``, while there is trouble."""
 LEAST_TICK_SECONDS: Final = 0.5
 """Between two samples of what was sent."""
 FEW_SCOPES: Final = 8
@@ -478,7 +480,7 @@ class Limiter:
         """Let the limit go if failures are about as frequent as before it: then they do not depend on it."""
         self._concurrency_results += 1
         self._concurrency_failed += is_failure
-        if self._concurrency_results < rate_limits.ENOUGH:
+        if self._concurrency_results < rate_limits.JUDGED_ANSWERS:
             return
         if self._concurrency_failed > rate_limits.RARER * self._concurrency_share * self._concurrency_results:
             self._limit(None, now)

@@ -13,7 +13,7 @@ from enum import StrEnum
 from heapq import heappop, heappush
 from typing import Final, Literal
 
-from sidecar.core.words import Reason
+from sidecar.core.enums import Reason
 
 __all__ = ["HELD_BY", "HeldBy", "Ticket", "TicketState", "WaitQueue"]
 

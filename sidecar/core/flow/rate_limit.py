@@ -43,13 +43,13 @@ FIRST_PER_SECOND: Final = 2.0
 SLOW_START_FACTOR: Final = 2.0
 """Growth each second until the first refusals, as TCP's each round trip."""
 GROWTH_FACTOR: Final = 1.02
-"""Growth in the first second, or the first ``ENOUGH`` answers where those take longer, and ever faster after it (as
-RFC 9438's): what it overshoots is refused, and what was lifted is found within seconds."""
+"""Growth in the first second, or the first ``JUDGED_ANSWERS`` answers where those take longer, and ever faster after it
+(as RFC 9438's): what it overshoots is refused, and what was lifted is found within seconds."""
 DECREASE: Final = 0.9
 """To this share on a refusal, if more than that was not accepted: one answer in ten makes room for what is queued."""
 AFTER_SLOW_START: Final = 0.6
 """The same when slow start ends: it has gone up to one doubling too far, and what was accepted lags behind it."""
-ENOUGH: Final = 20
+JUDGED_ANSWERS: Final = 20
 """Answers after which it is judged whether refusals have become rarer."""
 RARER: Final = 0.6
 """Of the share of refusals at the beginning: what is left must be less, or sending less has not helped."""
@@ -110,7 +110,7 @@ def rate_at(limit: RateLimit, now: float) -> float:
     if limit.slow_start:
         rate = min(limit.rate * SLOW_START_FACTOR ** min(age, 40.0), max(limit.rate, 2 * HEADROOM * limit.recent))
     else:
-        steps = age / max(1.0, ENOUGH / limit.rate)
+        steps = age / max(1.0, JUDGED_ANSWERS / limit.rate)
         rate = limit.rate * GROWTH_FACTOR ** min(steps * steps, 1000.0)
         rate = min(rate, max(limit.rate, HEADROOM * limit.recent))
     if limit.quota is not None:
@@ -159,7 +159,7 @@ def refused(limit: RateLimit, now: float, sent_at: float) -> RateLimit:
         return limit
     limit = replace(limit, refused=limit.refused + 1)
     answers = limit.accepted + limit.refused
-    if is_useless(limit) or (not limit.slow_start and answers < ENOUGH):
+    if is_useless(limit) or (not limit.slow_start and answers < JUDGED_ANSWERS):
         return limit  # it does not depend on the rate, or that is not known yet
     used = rate_at(limit, sent_at)
     faded = limit.recent * math.exp(-max(0.0, now - limit.recent_at) / memory_seconds(used))
@@ -183,7 +183,7 @@ def refused(limit: RateLimit, now: float, sent_at: float) -> RateLimit:
 def is_useless(limit: RateLimit) -> bool:
     """Whether refusals are about as frequent as before although less is sent: they do not depend on the rate."""
     answers = limit.accepted + limit.refused
-    if answers < ENOUGH:
+    if answers < JUDGED_ANSWERS:
         return answers >= FEWEST and limit.accepted > 0 and wilson(limit.refused, answers) > RARER * limit.share
     return limit.refused > RARER * limit.share * answers
 

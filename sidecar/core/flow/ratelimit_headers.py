@@ -11,9 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from sidecar.core.exchange import Headers
-from sidecar.core.hints import members_of
-from sidecar.core.instants import number
+from sidecar.core.decision.attempt import Headers
+from sidecar.core.decision.retry_after import members_of
+from sidecar.core.decision.times import number
 
 __all__ = ["NO_RATELIMIT_HEADERS", "RateLimitHeaders", "read_ratelimit_headers"]
 

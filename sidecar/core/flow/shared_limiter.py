@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
+from sidecar.core.decision.policy import BreakerRule, GateRule
 from sidecar.core.flow import breaker as breakers
 from sidecar.core.flow import rate_limit as rate_limits
 from sidecar.core.flow.breaker import Breaker
@@ -28,7 +29,6 @@ from sidecar.core.flow.shared_state import (
     read_breaker,
     read_key,
 )
-from sidecar.core.policy import BreakerRule, GateRule
 
 __all__ = ["SharedLimiter"]
 

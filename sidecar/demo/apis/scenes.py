@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["STORIES", "Scene", "Story"]
+__all__ = ["STORIES", "ExchangeView", "Scene"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Scene:
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
+class ExchangeView:
     first: Scene
     """Asked alone, before the others."""
     scenes: tuple[Scene, ...]
@@ -30,7 +30,7 @@ class Story:
 
 
 STORIES: Final = {
-    "resq-infrastructure": Story(
+    "resq-infrastructure": ExchangeView(
         Scene("no token yet", "PUT", "/v1/services/web", "", '{"size": 1}'),
         (
             Scene("the token has expired", "POST", "/v1/deployments", "TOKEN_EXPIRED", "{}"),
@@ -42,7 +42,7 @@ STORIES: Final = {
         ),
         Scene("every token revoked", "POST", "/v1/deployments", "", "{}"),
     ),
-    "resq-coordination": Story(
+    "resq-coordination": ExchangeView(
         Scene("no token yet", "GET", "/v1/missions/1"),
         (
             Scene("approve a mission", "POST", "/v1/missions/1/approve", "", "{}"),
@@ -54,7 +54,7 @@ STORIES: Final = {
         ),
         Scene("every token revoked", "POST", "/v1/reports", "", "{}"),
     ),
-    "status-svc": Story(
+    "status-svc": ExchangeView(
         Scene("an incident", "POST", "/v1/incidents", "", '{"title": "down"}'),
         (
             Scene("lost after it acted", "POST", "/v1/incidents", "after:reset", '{"title": "slow"}'),
@@ -65,7 +65,7 @@ STORIES: Final = {
             Scene("gone for good", "GET", "/v1/incidents/4", "reset reset reset reset reset"),
         ),
     ),
-    "devices-v3": Story(
+    "devices-v3": ExchangeView(
         Scene("no token yet", "GET", "/v3/devices/camera"),
         (
             Scene("the token is not valid", "POST", "/v3/jobs", "INVALID_TOKEN", '{"device": "camera"}'),
@@ -77,7 +77,7 @@ STORIES: Final = {
         ),
         Scene("every token revoked", "POST", "/v3/jobs", "", '{"device": "camera"}'),
     ),
-    "meshqu": Story(
+    "meshqu": ExchangeView(
         Scene("a decision", "POST", "/v1/decisions", "", "{}"),
         (
             Scene("too many requests", "POST", "/v1/decisions", "TOO_MANY_REQUESTS;1", "{}"),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from sidecar.config.load import load_deployment
-from sidecar.core.deployment import Deployment
+from sidecar.core.settings.deployment import Deployment
 from sidecar.demo.apis.devices import DevicesApi
 from sidecar.demo.apis.emulator import Emulator
 from sidecar.demo.apis.meshqu import MeshquApi

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.core.decision.policy import BreakerRule
 from sidecar.core.flow.breaker import Breaker, State, answered, failed, may_probe, probe, probe_lost, share
-from sidecar.core.policy import BreakerRule
 from tests.core.making import chances, steady
 
 RULE = BreakerRule(failures=0.5, of_at_least=20, within_seconds=10.0)

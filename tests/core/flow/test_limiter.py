@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.core.decision.policy import BreakerRule, GateRule
+from sidecar.core.enums import Reason
 from sidecar.core.flow.breaker import State
 from sidecar.core.flow.limiter import Limiter, Load, Result
 from sidecar.core.flow.queue import Ticket, TicketState
 from sidecar.core.flow.ratelimit_headers import RateLimitHeaders
-from sidecar.core.policy import BreakerRule, GateRule
-from sidecar.core.words import Reason
 from tests.core.making import chances, steady
 
 DOWN = Result("failed", 0.01)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.core.decision.policy import BreakerRule, GateRule
 from sidecar.core.flow import rate_limit as rate_limits
 from sidecar.core.flow.breaker import Breaker, State
 from sidecar.core.flow.gate import Gate
@@ -14,7 +15,6 @@ from sidecar.core.flow.limiter import Load, Result
 from sidecar.core.flow.queue import Ticket, TicketState
 from sidecar.core.flow.shared_limiter import SharedLimiter
 from sidecar.core.flow.shared_state import BreakerNews, KeyNews, breaker_note, key_note
-from sidecar.core.policy import BreakerRule, GateRule
 from tests.core.making import chances, steady
 
 NOW = 1000.0

@@ -1,0 +1,35 @@
+"""The process that validates one configuration for ``child_process`` and ends; values or problems go out pickled."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import pickle
+import sys
+from pathlib import Path
+
+from sidecar.config.load import ConfigError, load_deployment
+from sidecar.config.validated import ValidatedConfig
+
+__all__ = ["judged"]
+
+
+def judged(question: str) -> bytes:
+    """The answer, pickled."""
+    # Of what is imported nothing will go; of what a hostile file makes, something may.
+    gc.freeze()
+    gc.enable()
+    asked = json.loads(question)
+    path = None if asked["path"] is None else Path(asked["path"])
+    answer: object
+    try:
+        loaded = load_deployment(path, environ=os.environ, overrides=asked["overrides"])
+        answer = ValidatedConfig(loaded.deployment, loaded.warnings, loaded.files, loaded.digest, loaded.text())
+    except ConfigError as error:
+        answer = (error.problems, error.files, error.digest)
+    return pickle.dumps(answer)
+
+
+if __name__ == "__main__":
+    sys.stdout.buffer.write(judged(sys.argv[1]))

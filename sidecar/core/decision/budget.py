@@ -1,0 +1,56 @@
+"""The retries that an upstream's traffic has earned: a bucket of tokens, as a value.
+
+Every first send deposits ``ratio`` tokens, every second ``floor_per_second``; a retry withdraws its cost.
+The bucket holds at most what ten seconds of floor and a hundred requests bring in: a long quiet time earns
+no storm. Over any span, retries are at most ``ratio`` · requests + ``floor`` · seconds + one full bucket.
+Frozen: every step returns a new value; the holder keeps the latest. No clock is read here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from sidecar.core.decision.policy import BudgetRule
+
+__all__ = ["Budget", "capacity", "full_floor", "refill", "withdraw"]
+
+FLOOR_SECONDS: Final = 10.0
+"""How much of the floor may be saved up: the window that Finagle's and tower's retry budgets use."""
+RATIO_REQUESTS: Final = 100
+"""How many requests' deposits may be saved up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    tokens: float
+    """Negative only where several share one and have paid at the same time more than there was: a debt."""
+    at: float
+    """Monotonic seconds of the last refill."""
+
+
+def capacity(rule: BudgetRule) -> float:
+    """The most tokens that the bucket can hold."""
+    return max(0.0, rule.floor_per_second) * FLOOR_SECONDS + max(0.0, rule.ratio) * RATIO_REQUESTS
+
+
+def full_floor(rule: BudgetRule, now: float) -> Budget:
+    """What a new upstream begins with: the floor saved up, nothing earned yet."""
+    return Budget(max(0.0, rule.floor_per_second) * FLOOR_SECONDS, now)
+
+
+def refill(budget: Budget, rule: BudgetRule, now: float, requests: int = 0) -> Budget:
+    """What the time since the last refill and this many first sends have earned.
+
+    Deposits may be counted in an integer and brought in late, at the next retry: the sum is the same.
+    A clock that went backwards earns nothing, and nothing twice when it catches up.
+    """
+    at = max(budget.at, now)
+    earned = (at - budget.at) * max(0.0, rule.floor_per_second) + max(0, requests) * max(0.0, rule.ratio)
+    return Budget(min(capacity(rule), budget.tokens + earned), at)
+
+
+def withdraw(budget: Budget, cost: float) -> Budget | None:
+    """The budget after paying for a retry, or None if it holds less than the cost."""
+    price = max(0.0, cost)
+    return Budget(budget.tokens - price, budget.at) if budget.tokens >= price else None

@@ -1,0 +1,209 @@
+"""The nouns of what is deployed: listeners, upstreams, routes. Frozen; made by ``sidecar.config``.
+
+A reload makes a new ``Deployment``; running exchanges keep the one that they began with.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from sidecar.core.decision.policy import Policy
+from sidecar.core.settings.gateway import Access, Outbound, OutboundProxy, TunnelRule
+from sidecar.core.settings.path_index import PathIndex
+
+__all__ = [
+    "Address",
+    "Deployment",
+    "Intercept",
+    "Limits",
+    "Logging",
+    "Login",
+    "Origin",
+    "OutboxRule",
+    "Reference",
+    "Route",
+    "SharedRule",
+    "Upstream",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The real place of an upstream."""
+
+    scheme: Literal["http", "https"]
+    host: str
+    """As dialled and as verified; an IPv6 address without brackets."""
+    port: int
+    base_path: str = ""
+    """Prefixed to every path; no slash at its end."""
+    ca_file: str | None = None
+    """PEM file of certificates to trust in place of the system's. Verification cannot be turned off."""
+    trust: str | None = field(default=None, repr=False)
+    """What stood in ``ca_file`` when the configuration was read: part of the identity, for files rotated in place."""
+    proxy: OutboundProxy | None = None
+    """What it is reached through; None: direct."""
+
+    @property
+    def authority(self) -> str:
+        """For ``Host``: the port only where it is not the scheme's own (RFC 9110 section 7.2)."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        default = 443 if self.scheme == "https" else 80
+        return host if self.port == default else f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A secret by where it stands; the secret itself is read at each use and kept nowhere."""
+
+    kind: Literal["env", "file"]
+    name: str
+    """Of the variable, or the path of the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """How a token is had, and put on requests: for rows that say ``then: login``."""
+
+    origin: Origin
+    target: str
+    """The request target there; the origin's base path is not prefixed."""
+    method: str
+    body: object = field(hash=False)
+    """A JSON template; every ``Reference`` in it stands for a secret."""
+    encoding: Literal["json", "form"]
+    token: str
+    """JSON pointer (RFC 6901) into the answer."""
+    expires_in: str | None = None
+    """JSON pointer to the token's life in seconds; None: not known, renewed only when it is refused."""
+    header: str = "Authorization"
+    scheme: str = "Bearer"
+    replace: bool = False
+    """True: in place of what the app sent; False: only where it sent no such header."""
+    timeout_seconds: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The policy of some requests of an upstream; the first route that matches wins."""
+
+    policy: Policy
+    methods: frozenset[str] = frozenset()
+    """Empty: any."""
+    path: str = "/**"
+    """As written: ``*`` is one segment, ``**`` any number."""
+    pattern: re.Pattern[str] = re.compile("")
+    """``path`` compiled; matched in full against the path after the mount."""
+    store_first: bool = False
+    """Its requests go into the outbox in place of being sent while the app waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    name: str
+    origin: Origin
+    policy: Policy
+    mount: str | None = None
+    """``/name``: no slash at its end. ``/`` means everything."""
+    hosts: tuple[str, ...] = ()
+    """Lower case, for absolute-form requests (``HTTP_PROXY``)."""
+    routes: tuple[Route, ...] = ()
+    host: Literal["origin", "keep"] = "origin"
+    """What ``Host`` says toward the upstream."""
+    connections: int = 1000
+    """At most this many at once; further attempts wait for one."""
+    login: Login | None = None
+
+    def route_of(self, method: str, path: str) -> Route | None:
+        """The first route that takes such a request; ``path`` is after the mount, without the query. None: no route."""
+        return PathIndex((route.methods, route.path, route.pattern, route) for route in self.routes).first(method, path)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Of the app's side: what one connection may cost us."""
+
+    head_bytes: int = 64 << 10
+    headers: int = 200
+    head_seconds: float = 30.0
+    idle_seconds: float = 3600.0
+    """Between two requests on one connection: longer than any app's own, so that the app closes first."""
+    drain_seconds: float = 25.0
+    connections: int = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Logging:
+    format: Literal["auto", "pretty", "json"] = "auto"
+    sample: float = 0.01
+    """Share of uneventful exchanges that are logged; retried, failed and slow ones always are."""
+    slow_seconds: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxRule:
+    """Where requests are kept that are delivered later, and how many."""
+
+    file: str
+    max_bytes: int = 256 << 20
+    """Of everything in it, dead letters included."""
+    max_count: int = 100_000
+    max_age_seconds: float = 72 * 3600.0
+    """What could not be delivered for so long becomes a dead letter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intercept:
+    """Which tunnels are opened, so that what is in them is retried as well."""
+
+    hosts: tuple[str, ...]
+    """Lower case; with a port where it is not 443."""
+    folder: str
+    """Where the authority's certificate and key are."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedRule:
+    """The Redis or Valkey through which replicas share what they learn."""
+
+    host: str
+    port: int = 6379
+    database: int = 0
+    tls: bool = False
+    """Verified, as everywhere."""
+    username: str = field(default="", repr=False)
+    password: str = field(default="", repr=False)
+
+    @property
+    def place(self) -> str:
+        """For the log: nothing of it is secret."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"redis{'s' if self.tls else ''}://{host}:{self.port}/{self.database}"
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    listen: Address
+    admin: Address
+    upstreams: tuple[Upstream, ...]
+    default_policy: Policy
+    """For unknown hosts, where they are let through."""
+    unknown_hosts: Literal["pass", "refuse"] = "pass"
+    limits: Limits = Limits()
+    logging: Logging = Logging()
+    outbox: OutboxRule | None = None
+    intercept: Intercept | None = None
+    shared: SharedRule | None = None
+    access: Access = Access()
+    tunnels: TunnelRule = TunnelRule()
+    outbound: Outbound = Outbound()
+    source: str = ""
+    """The file that it was read from, or empty for the built-in one."""

@@ -1,0 +1,152 @@
+"""The life of one process: start, reload, drain, end. Signals and watched files come in here, nothing else.
+
+SIGTERM or SIGINT: no longer ready, waits cut short, what is under way drained within a limit, one summary line,
+exit 0; a second one ends at once. SIGHUP, or changed *content* of a configuration file (Kubernetes swaps
+symlinks, so inodes tell nothing): reload, all or nothing. The counterpart is ``app``: what runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+from typing import Final
+
+from sidecar.admin import ReloadResult
+from sidecar.app import Sidecar
+from sidecar.config.child_process import ConfigProcessFailed
+from sidecar.config.text.contents import digest_of
+from sidecar.config.text.problems import ConfigError
+from sidecar.config.validated import ValidatedConfig
+
+__all__ = ["ServerProcess"]
+
+WATCH_SECONDS: Final = 2.0
+"""How often the files are looked at. A poll survives every way of replacing a file, and costs one read."""
+
+
+class ServerProcess:
+    """Runs one sidecar from its first configuration to its end."""
+
+    def __init__(
+        self, loaded: ValidatedConfig, load: Callable[[], ValidatedConfig], *, token: str | None = None
+    ) -> None:
+        self._load = load
+        self._loaded = loaded
+        self._watched = loaded.files
+        self._digest = self._loaded.digest
+        self._ending = asyncio.Event()
+        self._at_once = asyncio.Event()
+        self.sidecar = Sidecar(
+            self._loaded.deployment,
+            config_text=self._text,
+            reload=self.reload,
+            token=token,
+        )
+
+    async def run(self, announce: Callable[[Sidecar, ValidatedConfig], None]) -> None:
+        """Until a signal ends it. Raises ``CannotListen``."""
+        sidecar = self.sidecar
+        await sidecar.start()
+        loop = asyncio.get_running_loop()
+        reloads = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._end)
+        loop.add_signal_handler(signal.SIGHUP, reloads.set)
+        announce(sidecar, self._loaded)
+        watching = loop.create_task(self._watch(reloads), name="watch configuration")
+        try:
+            await self._ending.wait()
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+        await self._finish()
+
+    def _text(self) -> str:
+        return self._loaded.text()
+
+    def _end(self) -> None:
+        if self._ending.is_set():
+            self._at_once.set()
+        self._ending.set()
+
+    async def _finish(self) -> None:
+        sidecar = self.sidecar
+        events = sidecar.events
+        events.event("draining", connections=sidecar.listener.connections, inflight=sidecar.metrics.inflight)
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        draining = loop.create_task(sidecar.drain(sidecar.deployment.limits.drain_seconds))
+        at_once = loop.create_task(self._at_once.wait())
+        await _first(draining, at_once)
+        cut = draining.result() if draining.done() and not draining.cancelled() else sidecar.listener.connections
+        events.event(
+            "stopped",
+            exchanges=sidecar.listener.exchanges,
+            cut=cut,
+            drained_seconds=round(loop.time() - begun, 3),
+            at_once=self._at_once.is_set(),
+        )
+        await sidecar.stop()
+
+    async def _watch(self, reloads: asyncio.Event) -> None:
+        """Until cancelled, whatever a look or a reload meets: without it no signal is heard any more."""
+        while True:
+            try:
+                try:
+                    async with asyncio.timeout(WATCH_SECONDS):
+                        await reloads.wait()
+                except TimeoutError:
+                    await self._reload_if_changed()
+                else:
+                    reloads.clear()
+                    await self.reload()
+            except Exception as exc:
+                self.sidecar.crashed(exc)
+
+    async def _reload_if_changed(self) -> None:
+        if not self._watched:
+            return
+        digest = await asyncio.to_thread(digest_of, self._watched)
+        if digest != self._digest:
+            self._digest = digest
+            await self.reload()
+
+    async def reload(self) -> ReloadResult:
+        """Read everything anew; take it over if it is sound, else keep the old one and say so."""
+        sidecar = self.sidecar
+        wall = sidecar.services.clock.wall()
+        try:
+            loaded = await asyncio.to_thread(self._load)
+            later = sidecar.apply(loaded.deployment)
+        except (ConfigError, ConfigProcessFailed, OSError) as exc:
+            if isinstance(exc, ConfigError) and exc.files:
+                # Also the files that are only named now: their correction must not go unnoticed.
+                self._watched = exc.files
+                self._digest = exc.digest
+            return self._kept(str(exc), wall)
+        except Exception as exc:
+            sidecar.crashed(exc)
+            return self._kept(f"the configuration could not be taken over ({type(exc).__name__})", wall)
+        self._loaded = loaded
+        self._watched = loaded.files
+        self._digest = loaded.digest
+        sidecar.metrics.reloaded(True, wall)
+        sidecar.events.event("reloaded", digest=loaded.digest[:12], needs_restart=", ".join(later) or None)
+        note = f"; needs a restart to take effect: {', '.join(later)}" if later else ""
+        return ReloadResult(ok=True, message=f"reloaded{note}")
+
+    def _kept(self, why: str, wall: float) -> ReloadResult:
+        """The configuration of before stays in force."""
+        self.sidecar.metrics.reloaded(False, wall)
+        self.sidecar.events.event("reload_failed", "error", message=why, kept=self._loaded.digest[:12])
+        return ReloadResult(ok=False, message=why)
+
+
+async def _first(*tasks: asyncio.Task[int] | asyncio.Task[bool]) -> None:
+    """Wait for one of them, end the others."""
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        if not task.done():
+            task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,145 @@
+"""What the core judges an attempt by: the request, everything that came back so far, and the pressure at this moment.
+
+It gathers and asks ``core.decide``, and acts on nothing; it may have to wait for the body that a row looks into.
+The counterpart is ``attempts``, which does what was decided.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from sidecar.core.decision.attempt import Attempt, Headers, Now, Pressure, Replay, Request
+from sidecar.core.decision.conditions import Look
+from sidecar.core.decision.decide import Decision, decide, needs_body
+from sidecar.core.decision.safety import why_safe
+from sidecar.proxy.client.body import Body
+from sidecar.proxy.client.connection import ClientConnection
+from sidecar.proxy.exchange.context import Services
+from sidecar.proxy.exchange.prepare import Prepared
+from sidecar.proxy.exchange.send import InFlight, Send
+from sidecar.proxy.message.peek import decoded, is_event_stream
+from sidecar.upstream.connection import HELD_BYTES, Connection
+from sidecar.wire.heads import RequestMessage, ResponseMessage
+
+__all__ = ["Facts"]
+
+
+class Facts:
+    """Of one exchange."""
+
+    def __init__(
+        self, services: Services, app: ClientConnection, message: RequestMessage, body: Body | None, prepared: Prepared
+    ) -> None:
+        self._services = services
+        self._app = app
+        self._message = message
+        self._body = body
+        self._prepared = prepared
+        self.history: tuple[Attempt, ...] = ()
+        """What has come back and was judged, in that order, numbered so."""
+        self.unread = ""
+        """The content coding of the last answer, where its body was to be looked into and it cannot be undone."""
+
+    async def judge(self, sent: InFlight, ended: float, deadline_at: float) -> Decision:
+        """What to do about a send that has come back."""
+        prepared, sending = self._prepared, sent.sending
+        message, connection = sending.message, sending.connection
+        headers = Headers(message.raw_headers) if message is not None else Headers()
+        request = self.facts(deadline_at)
+        look: bytes | None = None
+        self.unread = ""
+        if (
+            message is not None
+            and connection is not None
+            and prepared.compiled.looks[message.code]
+            and needs_body(prepared.compiled.policy, request, Attempt(1, message.code, headers))
+        ):
+            look = await self._look(connection, message, deadline_at - ended)
+            if connection.failure is not None:
+                sending.failure, sending.detail = connection.failure, connection.detail
+                message, headers = None, Headers()
+        attempt = Attempt(
+            number=len(self.history) + 1,
+            status=message.code if message is not None else None,
+            headers=headers,
+            body=look,
+            failure=sending.failure,
+            lasting=sending.lasting,
+            written=sending.written,
+            pooled=sending.pooled,
+            started_at=sent.began,
+            ended_at=ended,
+            waited_seconds=sent.waited_seconds,
+        )
+        self.history += (attempt,)
+        clock, services = self._services.clock, self._services
+        now = Now(clock.monotonic(), clock.wall())
+        return decide(
+            prepared.compiled.policy,
+            request,
+            self.history,
+            now,
+            services.chance(),
+            self.pressure(now.monotonic, sending),
+        )
+
+    async def _look(self, connection: Connection, message: ResponseMessage, left_seconds: float) -> bytes | None:
+        """The first 64 KiB of the body, decoded; or what has come of it in time.
+
+        Server-sent events are not held back for it: of them, only what came with the head is looked at.
+        """
+        if not connection.complete and not is_event_stream(message):
+            seconds = min(self._prepared.compiled.policy.timeouts.idle_seconds, max(0.0, left_seconds))
+            try:
+                async with asyncio.timeout(seconds):
+                    await connection.whole(HELD_BYTES)
+            except TimeoutError:
+                pass
+        held = b"".join(connection.held)
+        look = decoded(message, held)
+        if look is None and held:
+            self.unread = message.headers.get("Content-Encoding", "")
+        return look
+
+    def is_harmless(self, attempt: Attempt) -> bool:
+        """Whether the app would do no harm by sending its request once more after this attempt, which it knows nothing
+        of. A key that we made does not help: the app may send without it."""
+        prepared = self._prepared
+        request = replace(self.facts(0.0), keyed=prepared.keyed and not prepared.key_line)
+        policy = prepared.compiled.policy
+        row = policy.table.match(request, attempt, Look(request, attempt))
+        return why_safe(policy, row, request, attempt) is not None
+
+    def facts(self, deadline_at: float) -> Request:
+        """The app's request."""
+        prepared, message = self._prepared, self._message
+        path, _, query = prepared.target.partition("?")
+        path = path[len(prepared.destination.base_path) :]
+        headers = Headers(message.raw_headers)
+        return Request(message.method, path, query, headers, prepared.keyed, deadline_at)
+
+    def pressure(self, now: float, sending: Send) -> Pressure:
+        """``sending``: the send after which, or beside which, another is thought of."""
+        services = self._services
+        facts = self._prepared.destination.holding.pressure(self._message, now)
+        return Pressure(
+            breaker_open=facts.breaker_open,
+            gate_closed_until=facts.gate_closed_until,
+            rate_ready_at=facts.rate_ready_at,
+            full=facts.full,
+            budget_tokens=self._prepared.destination.budget.tokens(now),
+            draining=services.draining,
+            switched_off=services.retry_switch.is_off(self._prepared.destination.name, now),
+            client_gone=self._app.is_leaving,
+            replay=self._replay(sending),
+        )
+
+    def _replay(self, sending: Send) -> Replay:
+        connection, body = sending.connection, self._body
+        if sending.message is not None and connection is not None and not connection.request_sent:
+            # RFC 9112 section 9.3: the answer came before the request was whole; it is the answer.
+            return Replay.CONSUMED
+        if body is not None and not body.can_be_sent:
+            return Replay.SPOOL_FAILED if body.spool_failed else Replay.TOO_LARGE
+        return Replay.HELD

@@ -1,0 +1,320 @@
+"""The waiting room in front of one upstream: who is held, who is woken, and when to look again.
+
+What may go is decided by ``core.flow.limiter``; here are the futures and the timer that it does not know. An upstream
+without trouble is *calm*: then nobody comes here, and the loop pays one test of that attribute.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
+
+from sidecar.core.decision.attempt import Headers
+from sidecar.core.decision.decide import LEAST_ATTEMPT_SECONDS
+from sidecar.core.decision.policy import Policy
+from sidecar.core.enums import Reason
+from sidecar.core.flow.breaker import State
+from sidecar.core.flow.keys import CREDENTIALS, endpoint_of, kind_of, scopes_of
+from sidecar.core.flow.latency import Latency
+from sidecar.core.flow.limiter import TICK_SECONDS, Forecast, Hold, Limiter, Load, Result
+from sidecar.core.flow.queue import Ticket, TicketState
+from sidecar.core.flow.ratelimit_headers import NO_RATELIMIT_HEADERS, read_ratelimit_headers
+from sidecar.core.flow.scopes import scope_text
+from sidecar.core.flow.shared_limiter import SharedLimiter
+from sidecar.observe.log import EventLog
+from sidecar.observe.metrics import UpstreamMeters
+from sidecar.proxy.routing.clock import Clock
+from sidecar.wire.heads import RequestMessage, ResponseMessage
+
+__all__ = ["Holding", "Peer", "Rejected", "Ticker"]
+
+MOST_HOLDS: Final = 100
+"""Scopes that are closed, as far as somebody who looks is told of them."""
+SALT_BYTES: Final = 16
+_KEY_SALT: Final = os.urandom(SALT_BYTES)
+"""Gate keys hold values of headers (a tenant's credential, perhaps): only their keyed hash is kept."""
+
+
+class Rejected(Exception):
+    """Not admitted. ``retry_after_seconds``: how long the app had better wait."""
+
+    def __init__(self, reason: Reason, retry_after_seconds: float) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+        self.retry_after_seconds = retry_after_seconds
+
+
+class Stood(Protocol):
+    """Who is told that an exchange stood still: by what, for how long, and what was held."""
+
+    def __call__(self, by: str, seconds: float, scope: str) -> None: ...
+
+
+class Peer(Protocol):
+    """Who tells other replicas, and asks what they know."""
+
+    def look(self) -> None:
+        """Something may have happened. It returns at once."""
+
+
+class Holding:
+    """Of one upstream. ``is_replica``: what it knows can be shared with others, once it has a ``peer``."""
+
+    __slots__ = (
+        "_chance",
+        "_clock",
+        "_events",
+        "_loop",
+        "_meters",
+        "_policy",
+        "_timer",
+        "_told",
+        "_usual",
+        "limiter",
+        "peer",
+        "salt",
+    )
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        clock: Clock,
+        chance: Callable[[], float],
+        policy: Policy,
+        meters: UpstreamMeters,
+        *,
+        is_replica: bool = False,
+        events: EventLog | None = None,
+    ) -> None:
+        self._loop = loop
+        self._clock = clock
+        self._chance = chance
+        self._policy = policy
+        self._meters = meters
+        self._timer: asyncio.TimerHandle | None = None
+        self._events = events
+        self.salt = _KEY_SALT
+        self.peer: Peer | None = None
+        self.limiter = (SharedLimiter if is_replica else Limiter)(policy.breaker, policy.gate, self._load)
+        self._told = (self.limiter.closings.copy(), self.limiter.openings.copy())
+        """How often each of them had begun and ceased to hold, when that was last told."""
+        self._usual = Latency()
+        self.tick()
+
+    def _load(self) -> Load:
+        return Load(self._usual.seconds or self._meters.usual_seconds())
+
+    def tick(self) -> None:
+        """Once a second: so that it is known what was usual before trouble began."""
+        self.limiter.tick(self._clock.monotonic())
+        self._usual = self._meters.told(self._usual, calm=self.limiter.calm)
+
+    def scopes(self, message: RequestMessage) -> tuple[str, ...]:
+        """What this request is one of, narrow first: endpoint, tenant or credential, upstream."""
+        named = self._policy.gate.key
+        values = "\0".join(message.headers.get(name, "") for name in named or CREDENTIALS)
+        key = ""
+        if named or len(values) >= len(CREDENTIALS):
+            secret = values.encode("utf-8", "surrogateescape")
+            key = hashlib.blake2b(secret, digest_size=12, key=self.salt).hexdigest()
+        return scopes_of(endpoint_of(message.method, _path_of(message.path)), key, is_keyed=bool(named))
+
+    def pressure(self, message: RequestMessage, now: float) -> Forecast:
+        """What one more send of this exchange would meet at this moment."""
+        return Forecast() if self.limiter.calm else self.limiter.forecast(self.scopes(message), now)
+
+    def configure(self, policy: Policy) -> None:
+        """Another policy from now on; what was learnt stays."""
+        self._policy = policy
+        self.limiter.configure(policy.breaker, policy.gate)
+
+    async def admitted(
+        self,
+        message: RequestMessage,
+        number: int,
+        deadline_at: float,
+        max_wait_seconds: float,
+        *,
+        repeatable: bool,
+        size_bytes: int,
+        stood: Stood,
+    ) -> Ticket:
+        """Wait for a turn to send attempt ``number``. Raises ``Rejected``; a cancelled call leaves its place.
+
+        ``stood`` is told of the time that it took, on every path.
+        """
+        ticket = Ticket(
+            deadline_at - LEAST_ATTEMPT_SECONDS,
+            self.scopes(message),
+            number=number,
+            sends_left=max(1, self._policy.attempts - number + 1),
+            repeatable=repeatable,
+            size_bytes=size_bytes,
+            max_wait_seconds=max_wait_seconds,
+        )
+        self.limiter.ask(ticket, self._clock.monotonic())
+        self._release()
+        if ticket.state is TicketState.WAITING:
+            await self._held(ticket, stood)
+        if ticket.state is not TicketState.ADMITTED:
+            raise Rejected(ticket.reason or Reason.GATE, ticket.retry_after_seconds)
+        return ticket
+
+    async def _held(self, ticket: Ticket, stood: Stood) -> None:
+        held, by, begun = self._meters.held, ticket.by, self._clock.monotonic()
+        waiter = ticket.owner = self._loop.create_future()
+        held[by] += 1
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            self.limiter.leave(ticket, self._clock.monotonic())
+            self._release()
+            raise
+        finally:
+            held[by] -= 1
+            stood(ticket.by, self._clock.monotonic() - begun, scope_text(ticket.scope))
+
+    def tell(
+        self,
+        ticket: Ticket | None,
+        message: RequestMessage,
+        answer: ResponseMessage | None,
+        seconds: float,
+        opens_at: float | None = None,
+        *,
+        gated: bool = True,
+        number: int = 1,
+    ) -> None:
+        """What came of an attempt; None: no answer. In calm, answers that are no sign of trouble need not be told.
+
+        ``gated``: whether the policy lets this answer hold others; a 429 that may not is no sign of anything.
+        """
+        kind = kind_of(None if answer is None else answer.code, holds=gated, hinted=opens_at is not None)
+        figures = NO_RATELIMIT_HEADERS
+        if answer is not None and (kind == "refused" or not self.limiter.calm):
+            figures = read_ratelimit_headers(Headers(answer.raw_headers), self._clock.wall())
+        scopes = self.scopes(message) if ticket is None else ticket.scopes
+        result = Result(kind, seconds, opens_at, figures, number == 1)
+        self.limiter.finished(ticket, result, self._clock.monotonic(), self._chance(), scopes)
+        self._release()
+
+    def abandon(self, token: object) -> None:
+        """The attempt was given up: the app has left. ``token``: what stands for it in ``limiter.lent``."""
+        self.limiter.lent.discard(token)
+        if self.limiter.calm:
+            return
+        if isinstance(token, Ticket):
+            self.limiter.leave(token, self._clock.monotonic())
+        self._release()
+
+    def _release(self) -> None:
+        """Wake whoever is admitted or rejected now; look again when the limiter says."""
+        now = self._clock.monotonic()
+        for ticket in self.limiter.release(now, self._chance()):
+            waiter = ticket.owner
+            if isinstance(waiter, asyncio.Future) and not waiter.done():
+                waiter.set_result(None)
+        if self._told != (self.limiter.closings, self.limiter.openings):
+            self._tell()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        at = self.limiter.next_at(now)
+        if at is not None:
+            self._timer = self._loop.call_later(max(0.001, at - now), self.look_again)
+        if self.peer is not None:
+            self.peer.look()
+
+    def look_again(self) -> None:
+        """The time has come for somebody, or something was heard from other replicas."""
+        self._release()
+
+    def open(self) -> int:
+        """Forget everything that was learnt and let go whoever waits; returns how many did."""
+        waiting = self.limiter.waiting
+        self.limiter.open(self._clock.monotonic())
+        self._release()
+        return waiting
+
+    def holds(self) -> list[Hold]:
+        """What would hold a newcomer of some scope now."""
+        if not self.limiter.calm:
+            self._release()  # what is over ends here: no exchange may have come since
+        return [] if self.limiter.calm else self.limiter.holds(self._clock.monotonic(), MOST_HOLDS)
+
+    @property
+    def is_probing(self) -> bool:
+        """A probe looks whether the upstream is back."""
+        return self.limiter.breaker.state is State.PROBING
+
+    def _tell(self) -> None:
+        """Count what began or ceased to hold since the last time, and say so in the log."""
+        limiter, known = self.limiter, self._told
+        self._told = (limiter.closings.copy(), limiter.openings.copy())
+        for to, counts, before in zip(("hold", "release"), self._told, known, strict=True):
+            for by, count in counts.items():
+                if count != before[by]:
+                    self._meters.flow_changed(by, to, count - before[by])
+                    self._say(to, by)
+
+    def _say(self, to: str, by: str) -> None:
+        if self._events is None:
+            return
+        holds = self.limiter.holds(self._clock.monotonic(), MOST_HOLDS) if to == "hold" else []
+        hold = next((hold for hold in holds if hold.by == by), None)
+        self._events.limited(
+            to,
+            "warning" if to == "hold" else "info",
+            upstream=self._meters.name,
+            by=by,
+            scope=None if hold is None else scope_text(hold.scope),
+            seconds=None if hold is None or hold.seconds is None else round(hold.seconds, 3),
+            waiting=self.limiter.waiting,
+        )
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _path_of(target: str) -> str:
+    """Of a target in origin form or absolute form (RFC 9112 section 3.2)."""
+    path = target.partition("?")[0]
+    return path if path.startswith("/") else "/" + "".join(path.split("/", 3)[3:])
+
+
+class Ticker:
+    """Once a second, for every upstream: so that it is known how much it was sent before trouble began.
+
+    ``then`` is called after each round.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        clock: Clock,
+        all_of: Callable[[], Iterable[Holding]],
+        then: Callable[[], None],
+    ) -> None:
+        self._loop = loop
+        self._clock = clock
+        self._all_of = all_of
+        self._then = then
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
+
+    def _tick(self) -> None:
+        for holding in self._all_of():
+            holding.tick()
+        self._then()
+        self.start()
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()

@@ -1,0 +1,313 @@
+"""The listening port: who is connected, who has stalled, and what happens to each request.
+
+It starts exchanges, tells the observers when they are over, and looks after every connection with one sweep
+in place of a timer for each. The counterpart inside a connection is ``front``; what is observed is made here.
+"""
+
+
+# Compiled in the wheel.
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import resource
+import socket
+from collections.abc import Callable
+from typing import Any, Final
+
+from sidecar.core.enums import Outcome
+from sidecar.core.settings.deployment import Address, Limits
+from sidecar.observe.log import EventLog, ExchangeLog
+from sidecar.observe.recent import Recent
+from sidecar.observe.record import ExchangeRecord
+from sidecar.observe.reports import Reports
+from sidecar.proxy.client.connection import ClientConnection
+from sidecar.proxy.exchange.context import Services
+from sidecar.proxy.exchange.exchange import Exchange
+from sidecar.proxy.exchange.prepare import own_ids
+from sidecar.proxy.exchange.respond import give_own
+from sidecar.proxy.message.own_response import OwnAnswer
+from sidecar.proxy.record.record import record_of
+from sidecar.proxy.record.report import report_of
+from sidecar.proxy.routing.router import Router
+from sidecar.proxy.tunnel.connect import Tunnel
+from sidecar.proxy.tunnel.upgrade import Upgrade, wanted_protocols
+from sidecar.upstream.address_guard import is_loopback
+from sidecar.wire.heads import BadHead, RequestMessage
+
+__all__ = ["CannotListen", "Listener", "places"]
+
+OWN_DESCRIPTORS: Final = 24
+"""What the process itself holds open: both ports, the loop, the log, a reload."""
+
+
+SCARCE: Final = 4096
+"""Below this each app's connection is counted with one toward its upstream; above it, three in four are apps':
+upstreams' connections are shared, and bounded for each upstream."""
+
+
+def places(wanted: int) -> int:
+    """``wanted``, or as many as the file limit allows with enough left for the upstreams."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return wanted
+    left = soft - OWN_DESCRIPTORS
+    return min(wanted, max(1, left // 2 if soft < SCARCE else left * 3 // 4))
+
+
+BACKLOG: Final = 1024
+_OK: Final = Outcome.OK
+STALL_SECONDS: Final = 60.0
+"""How long an app may leave our answer unread before we cut it."""
+
+
+class CannotListen(Exception):
+    """The address cannot be had; the text says why and what to do."""
+
+    @classmethod
+    def of(cls, exc: OSError, address: Address) -> CannotListen:
+        return cls(_why(exc, address))
+
+
+class Listener:
+    """One port of the data plane."""
+
+    def __init__(
+        self,
+        services: Services,
+        router: Router,
+        limits: Limits,
+        log: ExchangeLog,
+        events: EventLog,
+        recent: Recent,
+        on_record: Callable[[ExchangeRecord], None] | None = None,
+    ) -> None:
+        self._services = services
+        self.router = router
+        """Replaced by a reload; a running exchange keeps the one it began with."""
+        self.limits = limits
+        self._log = log
+        self._events = events
+        self._recent = recent
+        self.write_batch = services.write_batch
+        self.reports = Reports()
+        self._on_record = on_record
+        self._connections: set[ClientConnection] = set()
+        self._server: Any = None
+        """Its declared type is not quite uvloop's, and compiled code takes a type at its word."""
+        self._sweep_handle: asyncio.TimerHandle | None = None
+        self._idle: asyncio.Event = asyncio.Event()
+        self.stall_seconds = STALL_SECONDS
+        self.exchanges = 0
+        """How many are over."""
+        services.metrics.read_inflight = lambda: services.write_batch.under_way
+
+    @property
+    def draining(self) -> bool:
+        return self._services.draining
+
+    # -- the port ----------------------------------------------------------------------------------------
+
+    async def start(self, address: Address) -> Address:
+        """Listen; returns the address really bound (port 0 asks for any). Raises ``CannotListen``."""
+        loop = self._services.loop
+        try:
+            self._server = await loop.create_server(
+                lambda: ClientConnection(loop, self), address.host, address.port, backlog=BACKLOG, reuse_address=True
+            )
+        except OSError as exc:
+            raise CannotListen.of(exc, address) from None
+        self._sweep()
+        compiled = self._server.sockets[0].getsockname()
+        return Address(address.host, compiled[1])
+
+    @property
+    def is_open(self) -> bool:
+        """Whether others than this machine can reach the port."""
+        return self._server is not None and any(not is_loopback(sock.getsockname()[0]) for sock in self._server.sockets)
+
+    def stop_listening(self) -> None:
+        if self._server is not None:
+            self._server.close()
+
+    def drain(self) -> None:
+        """No new request is taken, waits are cut short, what is under way goes on."""
+        self._services.draining = True
+        self.stop_listening()
+        for app in list(self._connections):
+            app.cut_wait_short()
+            app.close_after_last()
+        if not self._connections:
+            self._idle.set()
+
+    async def drained(self, seconds: float) -> int:
+        """Wait for the last connection; returns how many were cut after ``seconds``."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            pass
+        left = list(self._connections)
+        for app in left:
+            app.cut()
+        return len(left)
+
+    async def close(self) -> None:
+        """Cut whatever is left, and wait until it is gone."""
+        self.drain()
+        for app in list(self._connections):
+            app.cut()
+        await self._idle.wait()
+        if self._sweep_handle is not None:
+            self._sweep_handle.cancel()
+        if self._server is not None:
+            await self._server.wait_closed()
+
+    @property
+    def connections(self) -> int:
+        return len(self._connections)
+
+    # -- connections -------------------------------------------------------------------------------------
+
+    def joined(self, app: ClientConnection) -> bool:
+        if self.draining or len(self._connections) >= places(self.limits.connections):
+            self._events.limited("connection_refused", connections=len(self._connections))
+            return False
+        self._connections.add(app)
+        return True
+
+    def left(self, app: ClientConnection) -> None:
+        self._connections.discard(app)
+        if self.draining and not self._connections:
+            self._idle.set()
+
+    def _sweep(self) -> None:
+        """End what has stalled: heads, idle connections, answers that nobody reads (CWE-400)."""
+        limits = self.limits
+        shortest = min(limits.head_seconds, limits.idle_seconds, self.stall_seconds)
+        self._sweep_handle = self._services.loop.call_later(min(5.0, max(0.02, shortest / 4)), self._sweep)
+        now = self._services.loop.time()
+        for app in list(self._connections):
+            app.note_activity()
+            if self._is_stuck(app.stalled_since, now) or self._is_stuck(app.leaving_since, now):
+                app.cut()
+            elif app.current is None and not app.leaving_since:
+                self._sweep_idle(app, now)
+
+    def _is_stuck(self, since: float, now: float) -> bool:
+        return since > 0 and now - since > self.stall_seconds
+
+    def _sweep_idle(self, app: ClientConnection, now: float) -> None:
+        """One that has no exchange under way."""
+        limits, reader = self.limits, app.reader
+        if not reader.has_part:
+            if now - app.active_at > limits.idle_seconds:
+                app.close_if_idle()
+        elif app.part != reader.parts:
+            app.part, app.part_since = reader.parts, now
+        elif now - app.part_since > limits.head_seconds:
+            app.time_out("the request head did not come in time")
+
+    # -- exchanges ---------------------------------------------------------------------------------------
+
+    def exchange(self, app: ClientConnection, message: RequestMessage) -> None:
+        self.write_batch.under_way += 1
+        kind = Exchange if not message.upgrade else _kind_of(message)
+        exchange = kind(self._services, app, message, self._over)
+        app.current = exchange
+        exchange.start(self.router)
+
+    def _over(self, exchange: Exchange, cut: bool) -> None:
+        services, log = self._services, self._log
+        seconds = services.monotonic() - exchange.started
+        outcome, reason = exchange.outcome, exchange.reason
+        self.exchanges += 1
+        self.write_batch.under_way -= 1
+        prepared = exchange.prepared
+        if prepared is not None:
+            meters = prepared.destination.meters
+            services.metrics.overhead(seconds - exchange.upstream_seconds - exchange.waited_seconds)
+        else:
+            meters = services.metrics.unknown
+        meters.finished(exchange.message.method, outcome, seconds)
+        if reason is not None:
+            meters.suppressed(reason)
+        chance = services.chance()
+        tell = outcome is not _OK or chance < log.sample or seconds >= log.slow_seconds
+        if tell or self._on_record or exchange.is_hedged:
+            try:
+                self._tell(exchange, seconds, chance, self._on_record)
+            except Exception as exc:
+                # Not to be told is no reason to leave the app waiting.
+                services.crashed(exc)
+        exchange.app.exchange_over(cut=cut)
+
+    def _tell(
+        self,
+        exchange: Exchange,
+        seconds: float,
+        chance: float,
+        on_record: Callable[[ExchangeRecord], None] | None = None,
+    ) -> None:
+        """For log, ring, reports and tests; an uneventful exchange is mostly not told."""
+        status, prepared = exchange.status or 0, exchange.prepared
+        wanted = self._log.wants(exchange.outcome, exchange.attempts_made, seconds, chance, status)
+        policy = prepared.compiled.policy if prepared is not None and status >= 400 else None
+        rule = policy.report if policy is not None else None
+        if not wanted and rule is None and on_record is None:
+            return
+        record = record_of(exchange, self._services.clock.wall() - seconds, seconds)
+        if wanted:
+            self._recent.add(record)
+            self._log.write(record)
+            meters = prepared.destination.meters if prepared is not None else self._services.metrics.unknown
+            meters.is_logged(record.outcome, seconds, record.request_id, self._services.clock.wall())
+        if policy is not None and rule is not None:
+            self.reports.add(policy.name, rule.keep, report_of(exchange, record, rule))
+        if on_record is not None:
+            on_record(record)
+
+    def told(self, exchange: Exchange) -> None:
+        """One round of delivery from the outbox. As a request of an app it was counted when it was stored."""
+        self._tell(exchange, self._services.monotonic() - exchange.started, self._services.chance())
+
+    def refuse(self, app: ClientConnection, bad: BadHead) -> None:
+        """What is not a request gets one short answer, then the connection ends. No upstream hears of it."""
+        metrics = self._services.metrics
+        metrics.protocol_error(bad.kind)
+        metrics.unknown.finished("", Outcome.REJECTED, 0.0)
+        self._events.limited("malformed_request", kind=bad.kind, status=bad.status, detail=bad.detail)
+        # Where it broke off in its body, the request has a head, and perhaps ids of the app's.
+        message = app.reader.message if app.reader.is_receiving else None
+        request_id, correlation_id, lines = own_ids(message, self.router.default)
+        answer = OwnAnswer(
+            bad.status,
+            bad.kind,
+            bad.detail,
+            "http_request_error",
+            Outcome.REJECTED,
+            request_id=request_id,
+            correlation_id=correlation_id,
+        )
+        give_own(app, None, None, answer, lines, self._services.clock.wall())
+
+
+def _kind_of(message: RequestMessage) -> type[Exchange]:
+    """Of a request that asks for more than an answer."""
+    if message.method == "CONNECT":
+        return Tunnel
+    return Upgrade if wanted_protocols(message) else Exchange
+
+
+def _why(exc: OSError, address: Address) -> str:
+    place = f"{address.host}:{address.port}"
+    if exc.errno == errno.EADDRINUSE:
+        return f"cannot listen on {place}: the port is in use; stop what uses it, or choose another"
+    if exc.errno == errno.EACCES:
+        return f"cannot listen on {place}: no permission; choose a port above 1023"
+    if exc.errno == errno.EADDRNOTAVAIL:
+        return f"cannot listen on {place}: this machine has no such address"
+    if isinstance(exc, socket.gaierror):
+        return f"cannot listen on {place}: the name does not resolve"
+    return f"cannot listen on {place}: {exc.strerror or type(exc).__name__}"

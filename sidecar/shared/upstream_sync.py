@@ -1,0 +1,313 @@
+"""One upstream's part in what is shared: tells the store news, asks it for moments, takes over what it answers.
+
+One task beside the work; the path of a request never waits for it. Every fault ends in ``on_disconnect``: then the
+limiter and the budget go on with what they know. What the values mean is said in ``core.flow.shared_limiter`` and
+``core.flow.shared_state``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, Final, TypeVar
+
+from sidecar.core.flow.keys import Grant, KeyState
+from sidecar.core.flow.rate_limit import RateLimit, memory_seconds, rate_at
+from sidecar.core.flow.shared_state import FOR_A_NEW_STORE, BreakerNews, KeyNews, breaker_note, key_note
+from sidecar.shared.parts import Part
+from sidecar.shared.store import Call, Foreign, Lost, Store
+
+__all__ = ["UpstreamSync"]
+
+T = TypeVar("T")
+
+KEEP_SECONDS: Final = 45.0
+"""A lane for which nobody has had to wait for so long is forgotten; longer than each replica keeps it itself."""
+KEEP_BREAKER_SECONDS: Final = 60.0
+KEEP_BUDGET_SECONDS: Final = 600.0
+KEEP_SALT_SECONDS: Final = 7 * 86400.0
+AHEAD_SECONDS: Final = 0.1
+"""How far ahead moments are granted: what one replica may hold while others wait."""
+SETTLE_SECONDS: Final = 0.05
+"""Between two tellings of what was paid for retries."""
+MOST_LANES: Final = 256
+"""Taken over when the store is there (again)."""
+SALT_DIGITS: Final = 32
+AT_ONCE: Final = 64
+"""Keys that one journey tells or asks for: a few milliseconds of the store's time."""
+
+
+class UpstreamSync:
+    """``name``: of the upstream with a digest of its origin, so that equal names elsewhere do not meet."""
+
+    def __init__(
+        self,
+        store: Store,
+        name: str,
+        sender: str,
+        part: Part,
+        monotonic: Callable[[], float],
+        chance: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._sender = sender
+        self.limiter = part.limiter
+        self.holding = part.holding
+        self.budget = part.budget
+        self._monotonic = monotonic
+        self._chance = chance
+        self._prefix = f"sidecar:{{{name}}}:"
+        self.channel = f"{self._prefix}news:{store.database}"  # channels know no databases
+        self._wake = asyncio.Event()
+        self._settle_at = 0.0
+        self._task = asyncio.get_running_loop().create_task(self._work())
+        store.listen(self)
+
+    async def close(self) -> None:
+        """The deployment has gone on without this one."""
+        self._store.forget(self)
+        self.on_disconnect()
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+    def look(self) -> None:
+        """Something may have happened that others should know, or somebody waits for a moment."""
+        if self._store.is_up:
+            self._wake.set()
+
+    # -- what the store tells ----------------------------------------------------------------------------
+
+    async def on_connect(self) -> None:
+        """The store is there: tell it what is known here, and take over what others know. May raise ``Lost``."""
+        with contextlib.suppress(Foreign):
+            await self._agree_on_salt()
+        known = self.limiter.all_news(self._monotonic())
+        self.budget.alone()
+        self.limiter.lend(shares=True)
+        await self._tell(known)
+        with contextlib.suppress(Foreign):
+            await self._take_over_lanes(await self._store.run("lanes", [self._prefix + "lanes"], str(MOST_LANES)))
+        with contextlib.suppress(Foreign):
+            note = _note(await self._store.run("read", [self._prefix + "breaker"]))
+            if note:
+                self.limiter.told_breaker(note, self._monotonic(), self._chance())
+        self.holding.look_again()
+        self._wake.set()
+
+    async def _take_over_lanes(self, names: Iterable[object]) -> None:
+        for lanes in _batches(map(str, names)):
+            notes = await self._store.run_all("read", [([self._lane_key(lane)], ()) for lane in lanes])
+            now = self._monotonic()
+            for lane, note in zip(lanes, notes, strict=True):
+                self.limiter.told_key(_key_of(lane), _note(note), now)
+
+    async def _agree_on_salt(self) -> None:
+        """Keys of gates are hashes of header values: all replicas must hash alike."""
+        own = self.holding.salt.hex()
+        found = await self._store.run("salt", ["sidecar:salt"], own, _milliseconds(KEEP_SALT_SECONDS))
+        if isinstance(found, str) and len(found) == SALT_DIGITS:
+            with contextlib.suppress(ValueError):
+                self.holding.salt = bytes.fromhex(found)
+
+    def on_message(self, text: str) -> None:
+        """What another replica has said; garbage is nothing."""
+        try:
+            message = json.loads(text)
+        except (ValueError, RecursionError):
+            return
+        if not isinstance(message, dict) or message.get("from") == self._sender or not self.limiter.shares:
+            return
+        lane, now = message.get("lane"), self._monotonic()
+        if message.get("kind") == "breaker":
+            self.limiter.told_breaker(_note(message.get("fields")), now, self._chance())
+        elif isinstance(lane, str) and message.get("kind") == "lane":
+            self.limiter.told_key(_key_of(lane), _note(message.get("fields")), now)
+        elif isinstance(lane, str) and message.get("kind") == "needed":
+            self.limiter.told_needed(_key_of(lane), now)
+        self.holding.look_again()
+
+    def on_disconnect(self) -> None:
+        """On with what is known here, at once."""
+        self.limiter.lend(shares=False)
+        self.budget.alone()
+        self.holding.look_again()
+
+    # -- what the store is told --------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        while True:
+            at = self.limiter.ask_store_at() if self.limiter.shares else float("inf")
+            if self.limiter.shares and self.budget.paid != 0:
+                at = min(at, self._settle_at)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(None if at == float("inf") else max(0.001, at - self._monotonic())):
+                    await self._wake.wait()
+            self._wake.clear()
+            try:
+                await self._once()
+            except Lost:
+                continue
+            except Exception as exc:  # without this task nobody would ever be granted a moment
+                self._store.broken(exc)
+
+    async def _once(self) -> None:
+        if not self.limiter.shares:
+            return
+        await self._tell_news()
+        for lanes in _batches(self.limiter.wanting(self._monotonic())):
+            await self._ask(lanes)
+            await self._tell_news()
+        if self.budget.paid != 0 and self._monotonic() >= self._settle_at:
+            await self._settle()
+
+    async def _tell_news(self) -> None:
+        news = list(self.limiter.news)
+        self.limiter.news.clear()
+        await self._tell(news)
+
+    async def _tell(self, news: Iterable[KeyNews | BreakerNews]) -> None:
+        """The last word on each gate and on the breaker; every rate."""
+        told: dict[tuple[str, ...], KeyNews | BreakerNews] = {}
+        for item in news:
+            name: tuple[str, ...] = ("breaker",)
+            if isinstance(item, KeyNews):
+                name = ("lane", item.key, "" if item.rate is None else str(item.rate.generation))
+            told.pop(name, None)
+            told[name] = item
+        breaker = told.pop(("breaker",), None)
+        if isinstance(breaker, BreakerNews):
+            with contextlib.suppress(Foreign):
+                note = breaker_note(breaker.breaker, self._monotonic())
+                keep = _milliseconds(KEEP_BREAKER_SECONDS)
+                await self._store.run("breaker", [self._prefix + "breaker"], *self._whence(), keep, *_flat(note))
+        for items in _batches(item for item in told.values() if isinstance(item, KeyNews)):
+            await self._tell_lanes(items)
+
+    async def _tell_lanes(self, items: Sequence[KeyNews]) -> None:
+        now = self._monotonic()
+        replies = await self._store.run_all("close", [self._close_call(item, now) for item in items])
+        now = self._monotonic()
+        for item, reply in zip(items, replies, strict=True):
+            if isinstance(reply, Foreign):
+                self.limiter.alone_in(item.key)
+            else:
+                self.limiter.told_key(item.key, _note(reply), now)
+        self.holding.look_again()
+
+    def _close_call(self, news: KeyNews, now: float) -> Call:
+        fields = key_note(news.gate, news.rate, now)
+        left = fields.pop("@until")
+        lane = _lane_of(news.key)
+        keys = [self._lane_key(lane), self._prefix + "lanes"]
+        pace = _flat(fields) if news.rate is not None else ()
+        return keys, [*self._whence(), lane, str(news.expected), left, _milliseconds(KEEP_SECONDS), *pace]
+
+    async def _ask(self, lanes: Sequence[tuple[str, KeyState]]) -> None:
+        """For moments, for all of these at once."""
+        now = self._monotonic()
+        asked = [(key, lane, lane.rate, lane.lease) for key, lane in lanes if lane.rate is not None]
+        calls, told = [], []
+        for key, lane, pace, lease in asked:
+            calls.append(self._ask_call(key, lane, pace, now))
+            told.append(lease.untold)
+            lease.untold = 0
+        try:
+            replies = await self._store.run_all("ask", calls)
+        except Lost:
+            for (_, _, _, lease), untold in zip(asked, told, strict=True):
+                lease.untold += untold
+            raise
+        unknown = []
+        for (key, lane, pace, _), reply in zip(asked, replies, strict=True):
+            if not self._answered(key, pace.generation, reply):
+                unknown.append(KeyNews(key, lane.gate, lane.rate, FOR_A_NEW_STORE))
+        self.holding.look_again()
+        await self._tell(unknown)
+
+    def _ask_call(self, key: str, lane: KeyState, pace: RateLimit, now: float) -> Call:
+        rate, name = rate_at(pace, now), _lane_of(key)
+        return [self._lane_key(name)], [
+            *self._whence(),
+            name,
+            str(pace.generation),
+            str(self.limiter.wanted(key, lane)),
+            f"{rate:.6f}",
+            str(AHEAD_SECONDS),
+            str(lane.lease.untold),
+            f"{memory_seconds(rate):.6f}",
+            _milliseconds(KEEP_SECONDS),
+        ]
+
+    def _answered(self, key: str, generation: int, reply: Any) -> bool:
+        """False: it is forgotten there, or it is a new store."""
+        now = self._monotonic()
+        if isinstance(reply, Foreign):
+            self.limiter.alone_in(key)
+            return True
+        verdict, *values = reply
+        if verdict == "ok":
+            taken, recent, again, *moments = map(float, values)
+            self.limiter.granted(key, Grant(generation, tuple(moments), again, int(taken), recent), now)
+        elif verdict == "other" and not self.limiter.told_key(key, _note(values[0]), now):
+            self._store.foreign(self._lane_key(_lane_of(key)))
+            self.limiter.alone_in(key)
+        return bool(verdict != "gone")
+
+    async def _settle(self) -> None:
+        budget = self.budget
+        paid, budget.paid = budget.paid, 0.0
+        earned, budget.earned = budget.earned, 0
+        self._settle_at = self._monotonic() + SETTLE_SECONDS
+        terms = [f"{value:.6f}" for value in budget.terms()]
+        amounts = [str(earned), f"{paid:.6f}", _milliseconds(KEEP_BUDGET_SECONDS)]
+        with contextlib.suppress(Foreign, ValueError):
+            budget.settle(float(await self._store.run("budget", [self._prefix + "budget"], *terms, *amounts)))
+
+    def _whence(self) -> tuple[str, str]:
+        """Where others hear of it, and who has said it."""
+        return self.channel, self._sender
+
+    def _lane_key(self, lane: str) -> str:
+        return f"{self._prefix}lane:{lane}"
+
+
+ALL: Final = "all"
+"""The name of the lane that everybody is in where ``gate.key`` names no header."""
+
+
+def _lane_of(key: str) -> str:
+    return key or ALL
+
+
+def _key_of(lane: str) -> str:
+    return "" if lane == ALL else lane
+
+
+def _batches(items: Iterable[T]) -> Iterator[list[T]]:
+    left = iter(items)
+    while batch := list(islice(left, AT_ONCE)):
+        yield batch
+
+
+def _milliseconds(seconds: float) -> str:
+    return str(round(seconds * 1000))
+
+
+def _flat(fields: dict[str, str]) -> list[str]:
+    return [text for pair in fields.items() for text in pair]
+
+
+def _note(found: object) -> dict[str, str]:
+    """The fields of a note; empty where it is none."""
+    if isinstance(found, str):
+        try:
+            found = json.loads(found)
+        except ValueError:
+            return {}
+    if not isinstance(found, dict):
+        return {}
+    return {str(name): value for name, value in found.items() if isinstance(value, str)}
