@@ -6,6 +6,7 @@ Other tests allow whatever is safe; these hold the rows of ``docs/faults.md`` to
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 
 import pytest
@@ -14,6 +15,7 @@ from tests.behaviour.conftest import Make
 from tests.behaviour.test_malformed import CHUNKS, H, get, post
 from tests.core.making import short
 from tests.support.upstream import Connection, Upstream, say, say_raw
+from tests.support.wire import Gone
 
 OURS = {"host", "via", "x-request-id", "x-correlation-id"}
 
@@ -205,3 +207,71 @@ async def test_a_repeated_length_arrives_once(make: Make, upstream: Upstream) ->
     answer = await sidecar.ask("GET", "/api/x")
     assert answer.headers.all("Content-Length") == ["5"]
     assert [name for name in answer.headers.names if name.startswith("X-") and len(name) == 3] == ["X-A", "X-B"]
+
+
+LONG = 100_000
+TOO_LARGE = {
+    "target": (b"GET /api/" + b"a" * LONG + b" HTTP/1.1\r\n" + H + b"\r\n", 414),
+    "field": (get(b"X-Big: " + b"x" * LONG + b"\r\n"), 431),
+    "name": (get(b"X" * LONG + b": 1\r\n"), 431),
+    "count": (get(b"X-Many: 1\r\n" * 10_000), 431),
+    "commas": (get(b"Connection: " + b"," * 1_000_000 + b"\r\n"), 431),
+    "newlines": (b"\r\n" * 500_000 + get(), 400),
+}
+
+
+@pytest.mark.parametrize("size", [1 << 20, 100], ids=["at-once", "in-pieces"])
+@pytest.mark.parametrize("kind", list(TOO_LARGE))
+async def test_what_is_too_large_has_one_status(make: Make, upstream: Upstream, kind: str, size: int) -> None:
+    """Rows 37, 39 and 93: the same, however the bytes are cut."""
+    raw, status = TOO_LARGE[kind]
+    sidecar = await make(upstream)
+    async with sidecar.client() as client:
+
+        async def send() -> None:
+            with contextlib.suppress(Gone):
+                for at in range(0, len(raw), size):
+                    await client.channel.send(raw[at : at + size])
+
+        sending = asyncio.create_task(send())
+        answer = await client.answer()
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+    assert (answer.status, upstream.connections) == (status, [])
+
+
+@pytest.mark.parametrize("ends", ["silence", "close"])
+async def test_a_body_without_its_last_chunk_is_no_request(make: Make, upstream: Upstream, ends: str) -> None:
+    """Row 23: 408 after `attempt.idle`; an app that leaves is told nothing. The upstream's connection is cut."""
+    sidecar = await make(upstream)
+    async with sidecar.client() as client:
+        await client.send(post(TE, b"5\r\nhello\r\n"))
+        request = await upstream.received()
+        if ends == "silence":
+            assert (await client.answer("POST")).status == 408
+            assert await client.ended() == "closed"
+        else:
+            client.close()
+        await upstream.until(request.gone.is_set)
+    assert not request.complete
+
+
+async def test_our_own_address_is_refused_before_a_round(make: Make, upstream: Upstream) -> None:
+    """Row 56."""
+    sidecar = await make(upstream)
+    own = f"127.0.0.1:{sidecar.sidecar.address.port}"
+    answer = await sidecar.ask("GET", f"http://{own}/x", host=own)
+    assert (answer.status, len(sidecar.records)) == (508, 1)
+
+
+async def test_one_key_with_two_bodies_is_two_requests(make: Make, upstream: Upstream) -> None:
+    """Row 94: a key is the upstream's to judge; nothing is answered from what another request got."""
+    sidecar = await make(upstream, "idempotency: {header: Idempotency-Key}")
+    upstream.script(say(201, b"first"), say(422, b"other body"))
+    key = [("Idempotency-Key", "one")]
+    assert (await sidecar.ask("POST", "/api/x", key, b"1")).body == b"first"
+    assert (await sidecar.ask("POST", "/api/x", key, b"2")).body == b"other body"
+    assert [(bytes(each.body), each.headers.get("Idempotency-Key")) for each in upstream.requests] == [
+        (b"1", "one"),
+        (b"2", "one"),
+    ]
