@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import socket
 import time
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.upstream.resolve import AddressInfo
+from sidecar.upstream.resolver import AddressInfo
 from tests.behaviour.conftest import Make
 from tests.support.client import request_bytes
 from tests.support.process import Processes
@@ -202,11 +201,3 @@ async def test_an_address_that_is_not_there_is_one_clear_line(
     (line,) = [line for line in end.said.splitlines() if line.strip()]
     assert listen in line
     assert "Traceback" not in line
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may bind any port")
-async def test_a_privileged_port_is_one_clear_line(upstream: Upstream, processes: Processes, tmp_path: Path) -> None:
-    text = yaml_for(upstream).replace("listen: 127.0.0.1:0", "listen: 127.0.0.1:79")
-    process = await processes.start("serve", "-c", str(write_files(tmp_path, text, {"test": "extends: default"})))
-    end = await process.exit()
-    assert (end.code, "127.0.0.1:79" in end.said, "Traceback" in end.said) == (1, True, False)
