@@ -79,7 +79,8 @@ async def test_a_listener_that_gets_room_again_is_reached_by_a_retry(make: Make)
 
 async def test_a_resolver_that_hangs_is_given_up_after_the_connect_timeout(make: Make, upstream: Upstream) -> None:
     async def hanging(host: str, port: int) -> list[AddressInfo]:
-        return await asyncio.get_running_loop().create_future()
+        found: list[AddressInfo] = await asyncio.get_running_loop().create_future()
+        return found
 
     sidecar = await make(
         upstream,

@@ -103,5 +103,11 @@ CORPUS = (
         (Talk(0.0, (Request("t1", "store", "POST", plans=(Plan(status=429, hint=30), Plan())),)),),
         (Act(1.0, "clock", 3600.0),),
     ),
+    Run(
+        46,
+        Site(table="store", outbox=True, keys=False),
+        (Talk(1.0, _stored(Plan())),),
+        (Act(0.5, "outage", 20.0, "hole"), Act(1.2, "kill", 3.0)),
+    ),
     Run(42, Site(hedge=0.2), (Talk(0.0, (Request("t1", plans=(Plan(status=503, after=SNAP),)),), "close", SNAP),)),
 )

@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import functools
 import io
+import itertools
 import os
 import shutil
 import sqlite3
@@ -32,6 +33,8 @@ __all__ = ["Played", "play"]
 
 SETTLED_SECONDS = 45.0
 """After the last conversation: idle connections are closed, learnt limits let go."""
+PROBE_SECONDS = 12.0
+"""The longest pause of a breaker between two probes, and what the probe itself may take."""
 LONGEST_SECONDS = 2000.0
 """Until every conversation must have come to an end."""
 
@@ -341,6 +344,12 @@ def _quiet_at(world: World) -> float:
     return max((at for at in _hints(world) if at < longest), default=0.0) + 10.0
 
 
+def _failed_lately(world: World, at: float) -> bool:
+    """Whether whatever was sent in the seconds before has failed: then a breaker may be open, between two probes."""
+    latest = [each for each in itertools.chain(*world.arrivals.values()) if at - PROBE_SECONDS < each.at < at]
+    return bool(latest) and not any(each.finished_at and each.plan.status < 500 for each in latest)
+
+
 async def _probe(world: World) -> None:
     """The sidecar still serves plain requests, each way in, whatever an upstream once asked for."""
     ways = ["mount", "host", "unknown", "tunnel", *(["store"] if world.run.site.outbox else [])]
@@ -357,6 +366,8 @@ async def _probe(world: World) -> None:
         request = app.talk.requests[0]
         asked = world.asked.get(request.token)
         wanted = 202 if request.way == "store" else 200
+        if asked is not None and "reason=breaker" in asked.sidecar and _failed_lately(world, asked.sent_at):
+            continue
         if asked is None or asked.status != wanted:
             got = "no answer" if asked is None or asked.answer is None else f"{asked.status} {asked.sidecar}"
             detail = bytes(asked.answer.body)[:200] if asked is not None and asked.answer is not None else b""

@@ -15,6 +15,7 @@ from sidecar.core.settings.deployment import OutboxRule
 from sidecar.outbox.items import Item
 from sidecar.outbox.sqlite import SqliteOutbox
 from tests.behaviour.conftest import Make
+from tests.behaviour.test_surroundings import full_queue
 from tests.support.sidecar import Running
 from tests.support.upstream import Connection, Live, Step, Upstream, head_bytes, refused_port, say
 
@@ -124,6 +125,17 @@ async def test_a_stop_at_once_cuts_a_send_of_unknown_end_into_a_dead_letter(
     await sidecar.sidecar.stop()
     live.over()
     assert [(item.body, item.dead_reason) for item in left(path)] == [(b"1", "not_safe"), (b"2", "")]
+
+
+async def test_a_stop_at_once_while_connecting_leaves_what_was_never_sent_waiting(make: Make, tmp_path: Path) -> None:
+    path = tmp_path / "shared.db"
+    with full_queue() as listener:
+        sidecar = await make(listener.getsockname()[1], "deadline: 30s", top=filled(path, "POST"), quick="")
+        await until(path, lambda items: items[0].begun)
+        limiter = sidecar.sidecar.listener.router.destinations["api"].holding.limiter
+        await sidecar.until(lambda: bool(limiter.lent))
+        await sidecar.sidecar.stop()
+    assert [(item.begun, item.dead_reason) for item in left(path)] == [(False, "")]
 
 
 async def test_an_absurd_hint_for_one_request_does_not_stop_the_others(

@@ -54,7 +54,7 @@ class Cut(Enum):
     WAITING = 1
     """Between two sends: the next one had been judged to be safe."""
     SENDING = 2
-    """On the wire."""
+    """At a send: on the wire, or still connecting."""
 
 
 @dataclass(slots=True)
@@ -419,7 +419,8 @@ def _judged(exchange: Exchange, cut: Cut, hint_seconds: float, *, is_repeatable:
         return _Round("delivered")
     if outcome is Outcome.CLIENT_GONE:
         # Cut short by a shutdown; or broken off, anywhere, by a fault of ours.
-        if is_repeatable or cut is Cut.WAITING:
+        was_unsent = cut is Cut.WAITING or (cut is Cut.SENDING and exchange.ended_unsent)
+        if is_repeatable or was_unsent:
             return _Round("later", note=told, hint_seconds=hint_seconds, is_its_own=cut is Cut.NOT)
         return _Round("dead", str(Reason.NOT_SAFE), note="a send broke off here, and nobody knows how it ended")
     if _is_for_later(reason, decision):

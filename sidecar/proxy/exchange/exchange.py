@@ -101,6 +101,8 @@ class Exchange:
     seconds."""
     decision: Decision | None = None
     """The last judgement, where there was one."""
+    ended_unsent = False
+    """Whether it was ended before the send that was to come had written a byte, and nothing else was on the wire."""
     state = NEW
     """Where it stands: see ``state``, which lists every change."""
     _fast_connection: Connection | None = None
@@ -260,9 +262,11 @@ class Exchange:
         if lane is not None and self.prepared is not None:
             self.prepared.compiled.head_timers.stop(lane)
             lane.on_head = None
+            self.ended_unsent = bool(lane.unwritten)
             lane.abort()
             self.prepared.destination.holding.abandon(self)
         if self._attempts is not None:
+            self.ended_unsent = self._attempts.is_unsent
             self._attempts.close()
         if self._sending is not None and self._sending.connection is not None:
             self._sending.abandon()

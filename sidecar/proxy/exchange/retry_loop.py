@@ -120,6 +120,13 @@ class RetryLoop:
             self._adopted = InFlight(1, sending, exchange.started, maker=exchange)
             self._begun(self._adopted)
 
+    @property
+    def is_unsent(self) -> bool:
+        """Whether nothing is on the wire, since no send has begun yet or the one that has is still connecting."""
+        if self._under_way:
+            return not any(sent.sending.written for sent in self._under_way)
+        return self._sends == 0
+
     def close(self) -> None:
         """The exchange is over: what has begun ends here, and what was paid for and not made is given back."""
         destination = self._prepared.destination
