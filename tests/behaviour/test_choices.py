@@ -275,3 +275,11 @@ async def test_one_key_with_two_bodies_is_two_requests(make: Make, upstream: Ups
         (b"1", "one"),
         (b"2", "one"),
     ]
+
+
+async def test_broken_chunks_right_behind_the_head_are_502(make: Make, upstream: Upstream) -> None:
+    """Nothing has been sent on yet: an answer of ours is better than half of one of theirs."""
+    sidecar = await make(upstream, "attempts: 1")
+    upstream.script(say_raw(OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n0\r\n\r\n", wait=True))
+    answer = await sidecar.ask("GET", "/api/x")
+    assert (answer.status, answer.json()["code"]) == (502, "body_cut")

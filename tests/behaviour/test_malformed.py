@@ -27,9 +27,7 @@ NEXT = b"GET /api/smuggled HTTP/1.1\r\n" + H + b"\r\n"
 class Case:
     row: str
     raw: bytes
-    allowed: frozenset[int] = frozenset({400})
-    silent: bool = False
-    """Closing without an answer is fine: it was not HTTP at all."""
+    status: int = 400
 
     def __str__(self) -> str:
         return f"row{self.row}"
@@ -43,8 +41,12 @@ def get(fields: bytes = b"", line: bytes = b"GET /api/x HTTP/1.1\r\n", host: byt
     return line + host + fields + b"\r\n"
 
 
-def case(row: str, raw: bytes, *more: int, silent: bool = False) -> Case:
-    return Case(row, raw, frozenset({400, *more}), silent)
+OTHERWISE = {"8-identity": 501, "8-chunke": 501, "8-gzip": 501, "34-HTTP/2.0": 505, "34-HTTP/0.9": 505}
+"""What is not 400."""
+
+
+def case(row: str, raw: bytes) -> Case:
+    return Case(row, raw, OTHERWISE.get(row, 400))
 
 
 CHUNKS = b"5\r\nhello\r\n0\r\n\r\n"
@@ -62,27 +64,27 @@ FRAMING = [
     ],
     case("5", post(b"Content-Length:\r\n", b"hello")),
     case("5-then-43", post(b"Content-Length:\r\nContent-Length: 43\r\n", NEXT)),
-    case("6", post(b"Content-Length: 99999999999999999999\r\n", b"hello"), 413),
-    case("6-longer", post(b"Content-Length: " + b"9" * 400 + b"\r\n", b"hello"), 413, 431),
+    case("6", post(b"Content-Length: 99999999999999999999\r\n", b"hello")),
+    case("6-longer", post(b"Content-Length: " + b"9" * 400 + b"\r\n", b"hello")),
     *[
-        case(f"8-{index}", post(b"Transfer-Encoding: " + value + b"\r\n", CHUNKS), 501)
-        for index, value in enumerate([b"xchunked", b"identity", b"chunke", b'"chunked"', b"chunked;x=1", b"gzip"])
+        case(f"8-{value.decode()}", post(b"Transfer-Encoding: " + value + b"\r\n", CHUNKS))
+        for value in (b"xchunked", b"identity", b"chunke", b'"chunked"', b"chunked;x=1", b"gzip")
     ],
-    case("9-not-last", post(b"Transfer-Encoding: chunked, identity\r\n", CHUNKS), 501),
+    case("9-not-last", post(b"Transfer-Encoding: chunked, identity\r\n", CHUNKS)),
     case("9-twice", post(b"Transfer-Encoding: chunked, chunked\r\n", CHUNKS)),
     case("9-two-lines", post(b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", CHUNKS)),
-    case("9-two-kinds", post(b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n", CHUNKS), 501),
-    case("9-gzip-first", post(b"Transfer-Encoding: gzip, chunked\r\n", CHUNKS), 501),
-    case("10-empty", post(b"Transfer-Encoding:\r\n", b"hello"), 501),
-    case("10-empty-with-length", post(b"Transfer-Encoding:\r\nContent-Length: 5\r\n", b"hello"), 501),
-    case("10-leading-comma", post(b"Transfer-Encoding: ,chunked\r\n", CHUNKS), 501),
-    case("10-trailing-comma", post(b"Transfer-Encoding: chunked,\r\n", CHUNKS), 501),
+    case("9-two-kinds", post(b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n", CHUNKS)),
+    case("9-gzip-first", post(b"Transfer-Encoding: gzip, chunked\r\n", CHUNKS)),
+    case("10-empty", post(b"Transfer-Encoding:\r\n", b"hello")),
+    case("10-empty-with-length", post(b"Transfer-Encoding:\r\nContent-Length: 5\r\n", b"hello")),
+    case("10-leading-comma", post(b"Transfer-Encoding: ,chunked\r\n", CHUNKS)),
+    case("10-trailing-comma", post(b"Transfer-Encoding: chunked,\r\n", CHUNKS)),
     *[
-        case(f"11-before-{byte:02x}", post(b"Transfer-Encoding:" + bytes([byte]) + b"chunked\r\n", CHUNKS), 501)
+        case(f"11-before-{byte:02x}", post(b"Transfer-Encoding:" + bytes([byte]) + b"chunked\r\n", CHUNKS))
         for byte in (0x0B, 0x0C, 0x00, 0xA0, 0x85, 0xFF)
     ],
     *[
-        case(f"11-after-{byte:02x}", post(b"Transfer-Encoding: chunked" + bytes([byte]) + b"\r\n", CHUNKS), 501)
+        case(f"11-after-{byte:02x}", post(b"Transfer-Encoding: chunked" + bytes([byte]) + b"\r\n", CHUNKS))
         for byte in (0x0B, 0x0C, 0x00, 0xA0, 0x85, 0xFF)
     ],
     case("13", b"POST /api/x HTTP/1.0\r\n" + H + b"Transfer-Encoding: chunked\r\n\r\n" + CHUNKS),
@@ -124,7 +126,7 @@ LINES = [
     case("33-leading", get(line=b" GET /api/x HTTP/1.1\r\n")),
     case("33-trailing", get(line=b"GET /api/x HTTP/1.1 \r\n")),
     *[
-        case(f"34-{version.decode()}", get(line=b"GET /api/x " + version + b"\r\n"), 505, silent=True)
+        case(f"34-{version.decode()}", get(line=b"GET /api/x " + version + b"\r\n"))
         for version in (
             b"HTTP/2.0",
             b"HTTP/9.9",
@@ -139,14 +141,14 @@ LINES = [
             b"HTTP/-1.1",
         )
     ],
-    case("35-no-version", b"GET /api/x\r\n\r\n", 505, silent=True),
-    case("35-garbage", bytes(range(128, 256)) + b"\r\n\r\n", silent=True),
-    case("35-ssh", b"SSH-2.0-OpenSSH_9.9\r\n\r\n", silent=True),
-    case("35-tls", bytes.fromhex("1603010200010001fc0303") + bytes(200) + b"\r\n\r\n", silent=True),
-    case("35-h2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, silent=True),
-    case("36-not-a-token", get(line=b'G=":<>(e),[T];?" /api/x HTTP/1.1\r\n'), 501),
+    case("35-no-version", b"GET /api/x\r\n\r\n"),
+    case("35-garbage", bytes(range(128, 256)) + b"\r\n\r\n"),
+    case("35-ssh", b"SSH-2.0-OpenSSH_9.9\r\n\r\n"),
+    case("35-tls", bytes.fromhex("1603010200010001fc0303") + bytes(200) + b"\r\n\r\n"),
+    case("35-h2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+    case("36-not-a-token", get(line=b'G=":<>(e),[T];?" /api/x HTTP/1.1\r\n')),
     case("36-empty", get(line=b" /api/x HTTP/1.1\r\n")),
-    case("36-at", get(line=b"G@T /api/x HTTP/1.1\r\n"), 501),
+    case("36-at", get(line=b"G@T /api/x HTTP/1.1\r\n")),
     case("38-nul", get(line=b"GET /api/\x00a HTTP/1.1\r\n")),
     case("38-raw-utf8", get(line=b"GET /api/caf\xc3\xa9 HTTP/1.1\r\n")),
     case("38-blank", get(line=b"GET /api/a b HTTP/1.1\r\n")),
@@ -169,7 +171,7 @@ HOSTS = [
     case("44-authority", get(line=b"GET host:80 HTTP/1.1\r\n")),
     case("44-relative", get(line=b"GET index.html HTTP/1.1\r\n")),
     *[
-        case(f"45-{index}", get(line=b"GET " + target + b" HTTP/1.1\r\n"), 501)
+        case(f"45-{index}", get(line=b"GET " + target + b" HTTP/1.1\r\n"))
         for index, target in enumerate(
             [b"ftp://x/", b"gopher://x/", b"file:///etc/passwd", b"unix:/s", b"http:/x", b"http://", b"http:///x"]
         )
@@ -179,7 +181,7 @@ HOSTS = [
         for index, target in enumerate([b"http://h:99999/", b"http://h:x/", b"http://[::1/", b"http://a,b/"])
     ],
     *[
-        case(f"59-{index}", b"CONNECT " + target + b" HTTP/1.1\r\n" + H + b"\r\n", 501)
+        case(f"59-{index}", b"CONNECT " + target + b" HTTP/1.1\r\n" + H + b"\r\n")
         for index, target in enumerate(
             [b"host", b"host:0", b"host:99999", b"http://host:443", b"host:443/x", b"u@host:443", b"/x", b"*"]
         )
@@ -189,7 +191,7 @@ HOSTS = [
 # In these the head is fine and the body is not: the upstream may have seen a part, never a whole.
 BODIES = [
     *[
-        case(f"16-{index}", post(b"Transfer-Encoding: chunked\r\n", size + b"\r\nhello\r\n0\r\n\r\n"), 413)
+        case(f"16-{index}", post(b"Transfer-Encoding: chunked\r\n", size + b"\r\nhello\r\n0\r\n\r\n"))
         for index, size in enumerate([b"-1", b"+5", b"0x5", b"5_0", b" 5", b"", b"G", b"F" * 17, b"5 5"])
     ],
     case("18-lf", post(b"Transfer-Encoding: chunked\r\n", b"5\nhello\r\n0\r\n\r\n")),
@@ -200,14 +202,10 @@ BODIES = [
     case("19-longer", post(b"Transfer-Encoding: chunked\r\n", b"4\r\nhello\r\n0\r\n\r\n")),
     case("19-shorter", post(b"Transfer-Encoding: chunked\r\n", b"6\r\nhello\r\n0\r\n\r\n")),
     case("19-not-crlf", post(b"Transfer-Encoding: chunked\r\n", b"5\r\nhelloXX0\r\n\r\n")),
-    case(
-        "20-extension", post(b"Transfer-Encoding: chunked\r\n", b"5;" + b"a" * 100_000 + b"\r\nhello\r\n0\r\n\r\n"), 413
-    ),
+    case("20-extension", post(b"Transfer-Encoding: chunked\r\n", b"5;" + b"a" * 100_000 + b"\r\nhello\r\n0\r\n\r\n")),
     case(
         "22-trailers",
         post(b"Transfer-Encoding: chunked\r\n", b"0\r\n" + b"X-T: 1\r\n" * 10_000 + b"\r\n"),
-        413,
-        431,
     ),
     case("22-bad-trailer", post(b"Transfer-Encoding: chunked\r\n", b"0\r\nX T: 1\r\n\r\n")),
 ]
@@ -224,13 +222,10 @@ async def play(sidecar: Running, raw: bytes) -> tuple[bytes, str]:
 
 
 def verify(case: Case, data: bytes) -> None:
-    if not data:
-        assert case.silent, "closed without a word"
-        return
     line, _, rest = data.partition(b"\r\n")
     version, status, _ = line.split(b" ", 2)
     assert version in (b"HTTP/1.1", b"HTTP/1.0")
-    assert int(status) in case.allowed, line
+    assert int(status) == case.status, line
     assert not re.search(rb"HTTP/1\.[01] \d\d\d ", rest), "the request behind it was served"
     assert b"Traceback" not in data
 

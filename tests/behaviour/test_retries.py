@@ -35,7 +35,7 @@ async def test_a_first_success_is_passed_on_unchanged(make: Make, upstream: Upst
     assert sidecar.clock.waits == []
 
 
-@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
 async def test_a_retryable_status_recovers(make: Make, upstream: Upstream, status: int) -> None:
     sidecar = await make(upstream)
     upstream.script(say(status, b"no"), say(200, b"yes"))

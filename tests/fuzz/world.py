@@ -346,7 +346,8 @@ def _quiet_at(world: World) -> float:
 
 def _failed_lately(world: World, at: float) -> bool:
     """Whether whatever was sent in the seconds before has failed: then a breaker may be open, between two probes."""
-    latest = [each for each in itertools.chain(*world.arrivals.values()) if at - PROBE_SECONDS < each.at < at]
+    sends = itertools.chain(*(world.arrivals[name] for name in world.arrivals if world.requests[name].way != "unknown"))
+    latest = [each for each in sends if at - PROBE_SECONDS < each.at < at]
     return bool(latest) and not any(each.finished_at and each.plan.status < 500 for each in latest)
 
 
