@@ -109,5 +109,21 @@ CORPUS = (
         (Talk(1.0, _stored(Plan())),),
         (Act(0.5, "outage", 20.0, "hole"), Act(1.2, "kill", 3.0)),
     ),
+    Run(
+        47,
+        Site(head=0.5, table="store", outbox=True),
+        (
+            Talk(0.0, (Request("t5", method="PUT", plans=(Plan(after=1.85),)),)),
+            Talk(
+                0.0,
+                (Request("t6", "mount", "POST", 500, timeout=0.5, pause=0.3, after=0.05, plans=(Plan(after=0.2),)),),
+            ),
+        ),
+    ),
+    Run(
+        48,
+        Site(deadline=60.0),
+        (Talk(0.0, (Request("t1", plans=(Plan(after=59.85),)), Request("t2", size_bytes=70_000)), "reset", SNAP),),
+    ),
     Run(42, Site(hedge=0.2), (Talk(0.0, (Request("t1", plans=(Plan(status=503, after=SNAP),)),), "close", SNAP),)),
 )

@@ -33,6 +33,8 @@ __all__ = ["Played", "play"]
 
 SETTLED_SECONDS = 45.0
 """After the last conversation: idle connections are closed, learnt limits let go."""
+ENDED_SECONDS = 15.0
+"""After its deadline an exchange is over: what is left of a body has come, or was cut."""
 PROBE_SECONDS = 12.0
 """The longest pause of a breaker between two probes, and what the probe itself may take."""
 LONGEST_SECONDS = 2000.0
@@ -263,7 +265,9 @@ async def _play(world: World) -> None:
         world.fault(text)
     if world.sidecar is None:
         return
-    await asyncio.sleep(max(SETTLED_SECONDS, _quiet_at(world) - loop.time()))
+    # An app that has left behind bytes that nobody reads yet is missed when its exchange is over.
+    settled = max(SETTLED_SECONDS, run.site.deadline + ENDED_SECONDS)
+    await asyncio.sleep(max(settled, _quiet_at(world) - loop.time()))
     if run.site.outbox:
         await _deliver(world)
     for text in complaints(world.sidecar):
@@ -295,7 +299,7 @@ async def _deliver(world: World) -> None:
         if not [each for each in left if each[1] is None]:
             break
         await asyncio.sleep(20)  # virtual time
-    await asyncio.sleep(world.run.site.deadline)  # what was under way when its age was over
+    await asyncio.sleep(world.run.site.deadline + ENDED_SECONDS)  # what was under way when its age was over
     judge = Judge(world)
     for asked in world.asked.values():
         arrivals = world.arrivals.get(asked.request.token, [])

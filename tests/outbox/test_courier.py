@@ -204,18 +204,19 @@ async def test_a_clock_that_is_set_changes_no_wait(make: Make, upstream: Upstrea
     assert 20 <= seen[1] - began_at < 60
 
 
+@pytest.mark.parametrize("policy", [ONE, "attempts: 1\ntable: [{status: 5xx, then: store}]"], ids=["retry", "store"])
 async def test_a_request_that_never_succeeds_is_set_aside_and_waits_on(
-    make: Make, upstream: Upstream, tmp_path: Path
+    make: Make, upstream: Upstream, tmp_path: Path, policy: str
 ) -> None:
     path = tmp_path / "shared.db"
-    top = filled(path, "POST", "POST", "POST")
+    top = filled(path, "PUT", "PUT", "PUT")
 
     async def answer(connection: Connection) -> None:
         request = await connection.read_request()
         await connection.send(head_bytes(500 if request.body == b"1" else 200, [("Content-Length", "0")]))
 
     upstream.otherwise = lambda _: answer
-    sidecar = await make(upstream, ONE, top=top)
+    sidecar = await make(upstream, policy, top=top)
     (poison,) = await until(path, lambda items: len(items) == 1)
     sidecar.clock.hold()
     assert (poison.body, poison.aside, poison.dead_at) == (b"1", True, None)

@@ -43,7 +43,7 @@ CLOSE_SECONDS: Final = 5.0
 """How long the end of the process waits for what is to be written down."""
 TRIES_BEFORE_ASIDE: Final = 8
 """Rounds in which the upstream got it: a minute of an outage with the default backoff, which order survives."""
-ABOUT_ONE: Final = frozenset({Reason.ATTEMPTS, Reason.DEADLINE, Reason.WAIT_TOO_LONG})
+ABOUT_ONE: Final = frozenset({Reason.ATTEMPTS, Reason.DEADLINE, Reason.WAIT_TOO_LONG, Reason.NOT_RETRYABLE})
 """Those that may concern this request alone; the others would end a round of any request to that upstream."""
 
 
