@@ -241,7 +241,7 @@ class Listener:
             except Exception as exc:
                 # Not to be told is no reason to leave the app waiting.
                 services.crashed(exc)
-        exchange.app.exchange_over(cut=cut)
+        exchange.app.exchange_over(cut=cut, last=services.draining)
 
     def _tell(
         self,

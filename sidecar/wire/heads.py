@@ -30,6 +30,7 @@ __all__ = [
     "refusal",
     "request_probe",
     "response_head_end",
+    "status_line",
 ]
 
 HEAD_END: Final = b"\r\n\r\n"
@@ -56,6 +57,11 @@ _LATER_RESPONSE: Final = re.compile(rb"HTTP/1\.[2-9] ")
 _FOLD: Final = re.compile(rb"\r?\n[\t ]+")
 _LENGTHS: Final = re.compile(rb"(?i)(?<=\n)content-length:([\t 0-9,]+)\r?\n")
 _CONTROLS: Final = bytes(c for c in range(32) if c not in b"\t\r\n") + b"\x7f"
+
+MOST_STATUS_LINES: Final = 4096
+LONGEST_REASON: Final = 64
+"""Status lines that are remembered: a hostile upstream's inventions are written anew each time."""
+_status_lines: Final[dict[tuple[int, str], bytes]] = {}
 
 
 class HeadMessage(Protocol):
@@ -273,6 +279,16 @@ def response_head_end(data: bytes, seen_bytes: int = 0) -> int:
     if bare >= 0:
         return bare + 2
     return -1 if end < 0 else end + 3
+
+
+def status_line(code: int, reason: str) -> bytes:
+    """With the upstream's own reason phrase. The version is ours (RFC 9110 section 6.2)."""
+    line = _status_lines.get((code, reason))
+    if line is None:
+        line = b"HTTP/1.1 %d %b\r\n" % (code, reason.encode("utf-8", "surrogateescape"))
+        if len(_status_lines) < MOST_STATUS_LINES and len(reason) <= LONGEST_REASON:
+            _status_lines[code, reason] = line
+    return line
 
 
 def cannot_be_a_head(data: bytes) -> bool:

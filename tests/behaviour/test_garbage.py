@@ -93,14 +93,16 @@ async def refused(sidecar: Running, upstream: Upstream) -> object:
 async def tunnelled(sidecar: Running, upstream: Upstream) -> object:
     async with sidecar.client() as client:
         await client.send(b"CONNECT 127.0.0.1:%d HTTP/1.1\r\nHost: x\r\n\r\n" % upstream.port)
-        return await client.answer()
+        assert (await client.one_head()).status == 200
+    return None
 
 
 async def switched(sidecar: Running, upstream: Upstream) -> object:
     upstream.script(say_raw(SWITCHED, last=True))
     async with sidecar.client() as client:
         await client.send(request_bytes("GET", "/api/x", SWITCH))
-        return await client.answer()
+        assert (await client.one_head()).status == 101
+    return None
 
 
 STEPS: list[Step] = [get, upload, retried, exhausted, lost, cut, hedged, left, malformed, refused, tunnelled, switched]
@@ -108,7 +110,8 @@ STEPS: list[Step] = [get, upload, retried, exhausted, lost, cut, hedged, left, m
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.__name__)
 async def test_an_exchange_and_its_connection_leave_no_cycle(make: Make, upstream: Upstream, step: Step) -> None:
-    sidecar = await make(upstream, POLICY, quick="attempt: {connect: 2s, head: 1s, idle: 1s}")
+    top = f"tunnels: {{ports: [{upstream.port}]}}"
+    sidecar = await make(upstream, POLICY, top=top, quick="attempt: {connect: 2s, head: 1s, idle: 1s}")
 
     async def once() -> None:
         await step(sidecar, upstream)

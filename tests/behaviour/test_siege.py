@@ -20,8 +20,8 @@ import pytest
 import trustme
 
 from sidecar.proxy.client.connection import ClientConnection
-from sidecar.proxy.message import headers
 from sidecar.upstream.connection import HEAD, Connection
+from sidecar.wire import heads
 from tests.behaviour.conftest import Make
 from tests.support.client import Client, connect, request_bytes
 from tests.support.process import Processes
@@ -346,7 +346,7 @@ async def test_an_upstream_cannot_fill_our_memory_with_words(make: Make, upstrea
         upstream.script(say_raw(head_bytes(200, [(long, "1"), ("Content-Length", "0")])))
         assert (await sidecar.ask("GET", "/api/x")).status == 200
         assert (await sidecar.ask("GET", "/api/x", [(f"X-{number}" * 3000, "1")])).status == 200
-    remembered = sum(len(line) for line in headers._status_lines.values())
+    remembered = sum(len(line) for line in heads._status_lines.values())
     compiled = sidecar.sidecar.listener.router.destinations["api"].compiled
     for rules in (compiled.request_rules, compiled.response_rules):
         remembered += sum(len(name) for name in rules.memory)

@@ -18,9 +18,8 @@ from sidecar.proxy.message.headers import (
     named_by_connection,
     request_rules,
     response_rules,
-    status_line,
 )
-from sidecar.wire.heads import RequestMessage, parse_request_head, parse_response_head
+from sidecar.wire.heads import RequestMessage, parse_request_head, parse_response_head, status_line
 from tests.core.making import short, steady
 
 ASKED = frozenset({b"x-request-id", b"traceparent", b"sidecar-timeout"})

@@ -248,15 +248,15 @@ class ClientConnection(asyncio.Protocol):
             self._owner.refuse(self, self.reader.bad)
         self._leave()
 
-    def exchange_over(self, *, cut: bool) -> None:
-        """The exchange has ended: go on with the next request, or leave."""
+    def exchange_over(self, *, cut: bool, last: bool) -> None:
+        """The exchange has ended: go on with the next request, or leave. ``last``: no other one is taken."""
         self.current = None
         reader = self.reader
         if reader.bad is not None and not self.response_started:
             self._refuse()
         elif cut:
             self.cut()
-        elif not self.keep_alive or reader.is_receiving or self._owner.draining:
+        elif not self.keep_alive or reader.is_receiving or last:
             self._leave()
         else:
             # ``keep_alive``, ``until_close`` and ``broken`` are as they were: whoever changes them ends the connection.

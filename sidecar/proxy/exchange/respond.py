@@ -25,14 +25,13 @@ from sidecar.proxy.message.headers import (
     NO_NAMES,
     careful_fields,
     named_by_connection,
-    status_line,
 )
 from sidecar.proxy.message.own_response import OwnAnswer
 from sidecar.proxy.message.peek import first_text, parsed
 from sidecar.proxy.message.receipt import Receipt
 from sidecar.upstream.connection import Connection, Sink
 from sidecar.wire.chunked import LAST_CHUNK, encode_chunk
-from sidecar.wire.heads import RequestMessage, ResponseMessage
+from sidecar.wire.heads import RequestMessage, ResponseMessage, status_line
 
 __all__ = [
     "BufferedResponse",

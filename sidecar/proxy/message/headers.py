@@ -33,7 +33,6 @@ __all__ = [
     "named_by_connection",
     "request_rules",
     "response_rules",
-    "status_line",
 ]
 
 _CONNECTION: Final = istr(hdrs.CONNECTION)
@@ -66,7 +65,6 @@ _MEMORY: Final = 4096
 """Spellings of field names that are remembered; a hostile peer's inventions are judged anew each time."""
 _MEMORY_LENGTH: Final = 64
 """Of one of them: a longer one is an invention, whoever sends it."""
-_status_lines: Final[dict[tuple[int, str], bytes]] = {}
 
 
 class Rules:
@@ -149,13 +147,3 @@ def careful_fields(message: RequestMessage | ResponseMessage, rules: Rules, drop
         if verdict in (KEEP, ASK, CODINGS) and not (dropped and name.lower() in dropped) and not rules.is_ours(name):
             parts += (name, b": ", value, b"\r\n")
     return parts
-
-
-def status_line(code: int, reason: str) -> bytes:
-    """With the upstream's own reason phrase. The version is ours (RFC 9110 section 6.2)."""
-    line = _status_lines.get((code, reason))
-    if line is None:
-        line = b"HTTP/1.1 %d %b\r\n" % (code, reason.encode("utf-8", "surrogateescape"))
-        if len(_status_lines) < _MEMORY and len(reason) <= _MEMORY_LENGTH:
-            _status_lines[code, reason] = line
-    return line

@@ -17,14 +17,14 @@ from sidecar.core.enums import Outcome
 from sidecar.proxy.exchange.prepare import Prepared, prepare
 from sidecar.proxy.exchange.send import Send
 from sidecar.proxy.message.errors import Refused
-from sidecar.proxy.message.headers import careful_fields, named_by_connection, status_line
+from sidecar.proxy.message.headers import careful_fields, named_by_connection
 from sidecar.proxy.message.own_response import sidecar_field
 from sidecar.proxy.routing.access import admit
 from sidecar.proxy.routing.router import Router
 from sidecar.proxy.tunnel.relay import End
 from sidecar.proxy.tunnel.switch import Switching
 from sidecar.upstream.connection import Connection
-from sidecar.wire.heads import RequestMessage, ResponseMessage
+from sidecar.wire.heads import RequestMessage, ResponseMessage, status_line
 
 __all__ = ["Upgrade", "wanted_protocols"]
 
