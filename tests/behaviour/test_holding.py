@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
+from sidecar.config.load import load_deployment
 from sidecar.core.flow.evidence import FEWEST
 from tests.behaviour.conftest import Make
 from tests.support.client import Answer, request_bytes
-from tests.support.sidecar import Running
+from tests.support.sidecar import QUICK, Running
 from tests.support.upstream import Upstream, say
 
 QUIET = 0.3
 
 
-async def closed_gate(sidecar: Running, upstream: Upstream, seconds: str = str(QUIET)) -> asyncio.Future[list[Answer]]:
+async def closed_gate(
+    sidecar: Running, upstream: Upstream, seconds: str = str(QUIET), target: str = "/api/first"
+) -> asyncio.Future[list[Answer]]:
     """Exchanges that have been told to wait, and wait: enough of them that the gate is closed for all others."""
     upstream.script(*[say(429, headers=[("Retry-After", seconds)]) for _ in range(FEWEST)])
     sidecar.clock.hold()
-    first = asyncio.gather(*(sidecar.ask("GET", "/api/first") for _ in range(FEWEST)))
+    first = asyncio.gather(*(sidecar.ask("GET", target) for _ in range(FEWEST)))
     await sidecar.clock.sleeping(FEWEST)
     return first
 
@@ -47,6 +52,42 @@ async def test_whoever_cannot_wait_so_long_is_told_at_once_and_how_long(make: Ma
     assert "outcome=rejected" in (answer.headers.get("Sidecar") or "")
     assert "reason=gate" in (answer.headers.get("Sidecar") or "")
     assert len(upstream.requests) == FEWEST
+
+
+@pytest.mark.parametrize("change", ["breaker: {of_at_least: 30}", "gate: {queue: 999}", "budget: {floor: 11/s}"])
+async def test_a_reload_keeps_a_closed_gate_closed(make: Make, upstream: Upstream, change: str) -> None:
+    """Whatever it changes of the policy: what the upstream asked for holds on."""
+    sidecar = await make(upstream, "deadline: 5s\nmax_wait: 100s")
+    upstream.script(*[say(429, headers=[("Retry-After", "60")]) for _ in range(FEWEST)])
+    for _ in range(FEWEST):
+        assert (await sidecar.ask("GET", "/api/first")).status == 429
+    policy = sidecar.path.parent / "policies" / "test.yaml"
+    policy.write_text(policy.read_text(encoding="utf-8") + change + "\n", encoding="utf-8")
+    sidecar.sidecar.apply(load_deployment(sidecar.path, environ={}).deployment)
+    answer = await sidecar.ask("GET", "/api/first")
+    assert (answer.status, "reason=gate" in str(answer.headers.get("Sidecar"))) == (429, True)
+    assert len(upstream.requests) == FEWEST
+
+
+@pytest.mark.parametrize("by", ["route", "reload"])
+async def test_a_closed_gate_is_judged_by_the_max_wait_in_force(make: Make, upstream: Upstream, by: str) -> None:
+    """That of the route's policy, or of the one that a reload has brought: a longer wait is answered at once."""
+    base = f"extends: default\n{QUICK}\ndeadline: 30s\nmax_wait: 25s\n"
+    sidecar = await make(
+        upstream,
+        policies={"test": base, "short": base.replace("25s", "2s")},
+        more="    routes: [{path: /orders/2, policy: short}]" if by == "route" else "",
+    )
+    first = await closed_gate(sidecar, upstream, "8", "/api/orders/1")
+    if by == "reload":
+        (sidecar.path.parent / "policies" / "test.yaml").write_text(base.replace("25s", "2s"), encoding="utf-8")
+        sidecar.sidecar.apply(load_deployment(sidecar.path, environ={}).deployment)
+    before = len(upstream.requests)
+    answer = await sidecar.ask("GET", "/api/orders/2" if by == "route" else "/api/orders/1")
+    assert (answer.status, "reason=gate" in str(answer.headers.get("Sidecar"))) == (429, True)
+    assert len(upstream.requests) == before
+    sidecar.clock.release()
+    await first
 
 
 async def test_a_row_may_say_that_its_429_is_nobody_elses_business(make: Make, upstream: Upstream) -> None:

@@ -22,6 +22,7 @@ SLACK_SECONDS = 0.75
 """Past its deadline an answer may still come: a losing one that is being kept takes half a second."""
 YOUNG_SECONDS = 0.95
 """A body that comes whole within this after its head is no trickle."""
+TIE_SECONDS = 0.005
 DEFAULT_DEADLINE = 60.0
 """Of the policy for hosts that no upstream names, in seconds."""
 
@@ -118,6 +119,8 @@ class Judge:
                 continue
             if each.gone_at is not None and each.gone_at <= each.answered_at:
                 continue
+            if abs(each.answered_at - each.at - self._site.head) < TIE_SECONDS:
+                continue  # it came in the very moment in which the sidecar gave up
             asked_for = each.answered_at + hint
             if each.answered_at < later.at - 0.001 and later.at < asked_for - 0.002:
                 yield f"{later} came {asked_for - later.at:.3f} s before the hint of {each} ({hint} s) allows"
