@@ -40,7 +40,7 @@ crash: .venv/.tools ## the outbox under 100 kill -9
 fuzz: .venv/.tools ## random conversations on a virtual clock, for FUZZ_SECONDS (an hour); counts at the end
 	@$(BIN)/python -m tests.fuzz --seconds=$(FUZZ_SECONDS)
 
-mutants: .venv/.tools ## take each mend of a proven fault out, and show how soon the fuzz finds that
+mutants: .venv/.tools ## take each mend of a proven fault out, and show how soon the fuzz, and the tests that name it, find that
 	@$(BIN)/python -m tests.fuzz.without
 
 check: .venv/.tools ## lint, format, types, the shipped configuration, and its policy tests

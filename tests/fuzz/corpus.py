@@ -27,11 +27,10 @@ def _near_misses() -> Iterator[Run]:
 
 
 def _shutdowns() -> Iterator[Run]:
-    """A shutdown in the middle of a delivery."""
-    for seed in range(6):
-        requests = _stored(Plan(), count=12)
-        at = (0.0001, 0.0002, 0.0004, 0.0008, 0.0012, 0.002)[seed]
-        yield Run(seed, STORES, (Talk(0.0, requests),), (Act(at, "restart", 1.0),))
+    """A shutdown at each of many moments in the middle of deliveries: three turns of the loop lie between two."""
+    requests = _stored(Plan(), count=12)
+    for seed in range(1, 25):
+        yield Run(seed, STORES, (Talk(0.0, requests),), (Act(seed * 3e-5, "restart", 1.0),))
 
 
 CORPUS = (

@@ -7,6 +7,7 @@ RFC 9112 (order and framing of answers).
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -108,8 +109,9 @@ class Judge:
             if other.token == asked.request.token:
                 break
             earlier = self._world.asked.get(other.token)
-            if earlier is not None and earlier.ended_at is not None:
-                begun = max(begun, earlier.ended_at)
+            if earlier is not None:
+                # An app that has left does not know when the answer before was out.
+                begun = max(begun, earlier.ended_at or math.inf)
         return begun
 
     def _hints(self, later: Arrival, arrivals: list[Arrival]) -> Iterator[str]:

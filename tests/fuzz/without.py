@@ -1,6 +1,7 @@
-"""Takes each mend out, one at a time, and shows within how many runs the fuzz finds that: ``make mutants``.
+"""Takes each mend out, one at a time, and shows what finds that, and how soon: ``make mutants``.
 
-In a copy of the tree, in a process of its own. A mend that is not found is a hole in the fuzz.
+In a copy of the tree, in processes of its own: first the fuzz, then the tests that name the mend. A mend that neither
+finds is a hole.
 """
 
 from __future__ import annotations
@@ -14,18 +15,19 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.fuzz.mends import MENDS
+from tests.fuzz.mends import MENDS, Mend
+from tests.matrix.page import homes, node_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def taken_out(tree: Path, edits: tuple[tuple[str, str], ...]) -> str | None:
+def taken_out(tree: Path, mend: Mend) -> str | None:
     """Edit the copy; what an edit was not found for, if any."""
-    for before, after in edits:
-        homes = [path for path in (tree / "sidecar").rglob("*.py") if before in path.read_text(encoding="utf-8")]
-        if len(homes) != 1 or homes[0].read_text(encoding="utf-8").count(before) != 1:
+    for before, after in mend.edits:
+        places = [path for path in (tree / "sidecar").rglob("*.py") if before in path.read_text(encoding="utf-8")]
+        if len(places) != 1 or places[0].read_text(encoding="utf-8").count(before) != 1:
             return before
-        homes[0].write_text(homes[0].read_text(encoding="utf-8").replace(before, after), encoding="utf-8")
+        places[0].write_text(places[0].read_text(encoding="utf-8").replace(before, after), encoding="utf-8")
     return None
 
 
@@ -36,35 +38,53 @@ def copied(tree: Path) -> None:
     shutil.copy(ROOT / "pyproject.toml", tree)
 
 
+def _run(tree: Path, *arguments: str) -> tuple[str, float]:
+    begun = time.monotonic()
+    done = subprocess.run([sys.executable, "-m", *arguments], cwd=tree, capture_output=True, text=True, check=False)
+    return done.stdout + (f"\nexit {done.returncode}" if done.returncode else ""), time.monotonic() - begun
+
+
+def _fuzzed(tree: Path, seconds: float, start: int) -> str:
+    """After how many runs and seconds the fuzz has found it; empty: it has not."""
+    told, took = _run(tree, "tests.fuzz", "--no-shrink", f"--seconds={seconds}", f"--start={start}")
+    found = re.search(r"fails, after (\d+) runs", told)
+    return f"run {found[1]}, {took:.0f} s" if found else ""
+
+
+def _tested(tree: Path, tests: tuple[str, ...]) -> str:
+    """After how many seconds one of the tests that name it has failed; empty: none has."""
+    known = homes()
+    nodes = ["tests/" + "::".join(node_of(test, known)) for test in tests]
+    told, took = _run(tree, "pytest", "-x", "-q", "-p", "no:cacheprovider", *nodes)
+    found = re.search(r"^(?:FAILED|ERROR) \S+::(\w+)", told, re.MULTILINE)
+    return f"{found[1]}, {took:.0f} s" if found and "exit 1" in told else ""
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz.without", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=600.0, help="for each mend")
+    parser.add_argument("--seconds", type=float, default=120.0, help="of the fuzz, for each mend")
     parser.add_argument("--start", type=int, default=1, help="the first seed")
     parser.add_argument("only", nargs="*", help="words in the names of the mends to take out")
     options = parser.parse_args()
+    print("| # | without the mend of | the fuzz finds it at | the tests that name it |\n|---|---|---|---|", flush=True)
     missed = 0
-    for name, edits in MENDS.items():
-        if options.only and not any(word in name for word in options.only):
+    for mend in MENDS:
+        if options.only and not any(word in mend.fault or word == str(mend.number) for word in options.only):
             continue
         with tempfile.TemporaryDirectory(prefix="without-") as folder:
-            copied(Path(folder))
-            strange = taken_out(Path(folder), edits)
+            tree = Path(folder)
+            copied(tree)
+            strange = taken_out(tree, mend)
             if strange is not None:
-                print(f"{name}: not taken out, its text has changed: {strange.strip()[:100]}", flush=True)
-                missed += 1
-                continue
-            command = [sys.executable, "-m", "tests.fuzz", "--no-shrink", f"--seconds={options.seconds}"]
-            begun = time.monotonic()
-            done = subprocess.run(
-                [*command, f"--start={options.start}"], cwd=folder, capture_output=True, text=True, check=False
-            )
-        seconds = time.monotonic() - begun
-        found = re.search(r"fails, after (\d+) runs.*:\n  (.*)", done.stdout)
-        if found is None:
-            missed += 1
-            print(f"{name}: NOT FOUND in {seconds:.0f} s {done.stderr[-300:]}", flush=True)
-        else:
-            print(f"{name}: run {found[1]}, {seconds:.1f} s: {found[2][:110]}", flush=True)
+                cells = [f"NOT TAKEN OUT: its text has changed: {strange.strip()[:100]}", ""]
+            else:
+                cells = [
+                    _fuzzed(tree, options.seconds, options.start) if mend.is_fuzzed else "",
+                    _tested(tree, mend.tests),
+                ]
+        missed += strange is not None or not any(cells)
+        print(f"| {mend.number or '-'} | {mend.fault} | {cells[0] or '-'} | {cells[1] or '-'} |", flush=True)
+    print(f"{missed} not found")
     return 1 if missed else 0
 
 
