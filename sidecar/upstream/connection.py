@@ -30,6 +30,7 @@ from sidecar.wire.heads import (
     ResponseMessage,
     cannot_be_a_head,
     parse_response_head,
+    plain_response_head,
     response_head_end,
 )
 from sidecar.wire.write_batch import WriteBatch
@@ -346,21 +347,15 @@ class Connection(asyncio.Protocol):
         if self.unwritten:
             self.fail(FailureKind.CLOSED, UNASKED)
             return
-        seen = 0
-        if self._head:
-            seen = len(self._head)
-            data, self._head = self._head + data, b""
-        end = response_head_end(data, seen)
-        if end < 0:
-            if len(data) > MAX_RESPONSE_HEAD_BYTES or cannot_be_a_head(data):
-                self.fail(FailureKind.PROTOCOL, "the upstream's answer is not an HTTP response")
-            self._head = data
-            return
-        if end > MAX_RESPONSE_HEAD_BYTES:
-            self.fail(FailureKind.PROTOCOL, "the upstream's response head is too large")
-            return
+        plain = plain_response_head(data) if not self._head else None
         try:
-            message = parse_response_head(data if end == len(data) else data[:end])
+            if plain is not None:
+                message, end = plain
+            else:
+                found = self._read_head(data)
+                if found is None:
+                    return
+                message, end, data = found
             if message.code < 200:
                 self._take_interim(message, data[end:])
                 return
@@ -401,6 +396,23 @@ class Connection(asyncio.Protocol):
             on_head()
         else:
             self._wake()
+
+    def _read_head(self, data: bytes) -> tuple[ResponseMessage, int, bytes] | None:
+        """A head that came in pieces, or is not plain: with where it ends, and all that has come; None: not whole yet.
+
+        Raises ``BadHead``.
+        """
+        seen_bytes = len(self._head)
+        data, self._head = self._head + data, b""
+        end = response_head_end(data, seen_bytes)
+        if end < 0:
+            if len(data) > MAX_RESPONSE_HEAD_BYTES or cannot_be_a_head(data):
+                raise BadHead(502, "upstream", "the upstream's answer is not an HTTP response")
+            self._head = data
+            return None
+        if end > MAX_RESPONSE_HEAD_BYTES:
+            raise BadHead(502, "upstream", "the upstream's response head is too large")
+        return parse_response_head(data if end == len(data) else data[:end]), end, data
 
     def _take_interim(self, message: ResponseMessage, rest: bytes) -> None:
         self.interim += 1

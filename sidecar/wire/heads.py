@@ -27,6 +27,7 @@ __all__ = [
     "line_too_long",
     "parse_request_head",
     "parse_response_head",
+    "plain_response_head",
     "refusal",
     "request_probe",
     "response_head_end",
@@ -208,6 +209,40 @@ def _request_parser(head_bytes: int, headers: int) -> Any:
     return _RequestParser(None, None, _LIMIT, None, head_bytes, headers, head_bytes, None, False, False, False)
 
 
+def plain_response_head(data: bytes) -> tuple[ResponseMessage, int] | None:
+    """A head as nearly every upstream writes it, and where it ends; None: whole or not, it needs a closer look
+    (``response_head_end``, ``parse_response_head``).
+
+    As many LF as there are fields, a status line and an empty line prove that no line is folded and that no earlier
+    line is empty: one count in place of four searches, each of which costs a twentieth of reading the head.
+    """
+    end = data.find(HEAD_END) + 4
+    if end < 4 or end > MAX_RESPONSE_HEAD_BYTES:
+        return None
+    head = data if end == len(data) else data[:end]
+    parser = _spare_response_parsers.pop() if _spare_response_parsers else _response_parser()
+    try:
+        messages, _, _ = parser.feed_data(head)
+    except HttpProcessingError:
+        return None
+    if len(messages) != 1:
+        return None
+    message: ResponseMessage = messages[0][0]
+    if head.count(b"\n") != len(message.raw_headers) + 2 or not _is_sound(message, head):
+        return None
+    if message.code >= 200 and not (message.should_close or message.upgrade):
+        _spare_response_parsers.append(parser)
+    return message, end
+
+
+def _is_sound(message: ResponseMessage, head: bytes) -> bool:
+    """What the parser lets through and a strict reader does not: blanks before a colon (RFC 9112 section 5.1), control
+    bytes (RFC 9110 section 5.5), another major version, a status below 100."""
+    if head.count(b" :") and any(name != name.strip() for name, _ in message.raw_headers):
+        return False
+    return message.version[0] == 1 and message.code >= 100 and len(head.translate(None, _CONTROLS)) == len(head)
+
+
 def parse_response_head(head: bytes) -> ResponseMessage:
     """One whole head of an upstream. Raises ``BadHead`` (its status is 502) for anything that must not be passed on.
 
@@ -231,13 +266,9 @@ def parse_response_head(head: bytes) -> ResponseMessage:
     if len(messages) != 1:
         raise BadHead(502, "upstream", "the upstream's answer is not an HTTP response")
     message: ResponseMessage = messages[0][0]
-    if head.count(b" :") and any(name != name.strip() for name, _ in message.raw_headers):
-        # The parser is lenient here; whoever is not would see another field (RFC 9112 section 5.1).
+    if not _is_sound(message, head):
         raise BadHead(502, "upstream", "the upstream's response head is not valid HTTP/1.1")
-    code = message.code
-    if message.version[0] != 1 or code < 100 or len(head.translate(None, _CONTROLS)) != len(head):
-        raise BadHead(502, "upstream", "the upstream's response head is not valid HTTP/1.1")
-    if code >= 200 and not (message.should_close or message.upgrade):
+    if message.code >= 200 and not (message.should_close or message.upgrade):
         _spare_response_parsers.append(parser)
     return message
 

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.wire.heads import BadHead, cannot_be_a_head, parse_request_head, parse_response_head, response_head_end
+from sidecar.wire.heads import (
+    BadHead,
+    cannot_be_a_head,
+    parse_request_head,
+    parse_response_head,
+    plain_response_head,
+    response_head_end,
+)
 from tests.core.making import short, steady
 
 TOKEN = st.text(alphabet="!#$%&'*+.^_`|~09azAZ-", min_size=1, max_size=20).map(str.encode)
@@ -236,3 +243,29 @@ def test_a_hopeless_head_is_not_waited_for(data: bytes) -> None:
 @given(FIELDS, st.integers(min_value=0, max_value=200))
 def test_no_beginning_of_a_good_head_is_hopeless(fields: list[tuple[bytes, bytes]], at: int) -> None:
     assert not cannot_be_a_head((b"HTTP/1.1 200 OK\r\n" + lines(fields))[:at])
+
+
+# fmt: off
+LINES = st.sampled_from(
+    [b"a: b", b"a : b", b" c", b"\tc", b"", b"Content-Length: 0", b"Content-Length: 3", b"x\x01: y", b"b:"]
+)
+STARTS = st.sampled_from(
+    [b"HTTP/1.1 200 OK", b"HTTP/1.1 100 Continue", b"HTTP/1.2 204 x", b"HTTP/2.0 200 OK", b"HTTP/1.1 99 x"]
+)
+# fmt: on
+ENDINGS = st.sampled_from([b"\r\n", b"\r\n", b"\n"])
+
+
+@given(STARTS, st.lists(st.tuples(LINES, ENDINGS), max_size=6), st.binary(max_size=4))
+def test_the_quick_look_at_a_head_says_what_the_careful_one_says(
+    start: bytes, lines: list[tuple[bytes, bytes]], behind: bytes
+) -> None:
+    data = start + b"\r\n" + b"".join(line + ending for line, ending in lines) + b"\r\n" + behind
+    plain = plain_response_head(data)
+    if plain is None:
+        return
+    message, end = plain
+    assert end == response_head_end(data)
+    careful = parse_response_head(data[:end])
+    assert (message.code, message.raw_headers) == (careful.code, careful.raw_headers)
+    assert (message.should_close, message.chunked) == (careful.should_close, careful.chunked)
