@@ -37,8 +37,9 @@ browser: .venv/.browser ## the page of the admin port, in headless Chromium
 crash: .venv/.tools ## the outbox under 100 kill -9
 	@OUTBOX_KILLS=100 $(BIN)/python -m pytest tests/outbox/test_crash.py
 
-fuzz: .venv/.tools ## random conversations on a virtual clock, for FUZZ_SECONDS (an hour); counts at the end
+fuzz: .venv/.tools ## random conversations on a virtual clock, for FUZZ_SECONDS (an hour), then a tenth of that with a real process
 	@$(BIN)/python -m tests.fuzz --seconds=$(FUZZ_SECONDS)
+	@$(BIN)/python -m tests.fuzz.process --seconds=$$(($(FUZZ_SECONDS) / 10))
 
 mutants: .venv/.tools ## take each mend of a proven fault out, and show how soon the fuzz, and the tests that name it, find that
 	@$(BIN)/python -m tests.fuzz.without

@@ -31,5 +31,15 @@ def judged(question: str) -> bytes:
     return pickle.dumps(answer)
 
 
+def _main() -> None:
+    answer = judged(sys.argv[1])
+    try:
+        sys.stdout.buffer.write(answer)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        # The sidecar has ended meanwhile. What is buffered is flushed again at exit: let that go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 if __name__ == "__main__":
-    sys.stdout.buffer.write(judged(sys.argv[1]))
+    _main()

@@ -50,6 +50,20 @@ def test_variables_of_this_process_count(monkeypatch: pytest.MonkeyPatch) -> Non
     assert ConfigProcess(None, {}).result().deployment.logging.sample == 0.5
 
 
+def test_a_process_whose_asker_has_ended_says_nothing() -> None:
+    asked = subprocess.Popen(
+        [sys.executable, "-m", "sidecar.config.child_main", '{"path": null, "overrides": {}}'],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert asked.stdout is not None
+    assert asked.stderr is not None
+    asked.stdout.close()
+    with asked.stderr as said:
+        assert said.read() == b""
+    assert asked.wait() == 0
+
+
 @pytest.mark.parametrize("name", ["not-yaml", "unknown-key", "missing"])
 def test_a_broken_file_is_told_in_the_same_words(name: str, tmp_path: Path) -> None:
     path = tmp_path / "sidecar.yaml"

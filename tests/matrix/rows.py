@@ -1029,6 +1029,7 @@ FAULTS = (
         "a whole answer or a visible cut each. *Not yet* for 24 h: `python -m tests.support.soak`",
         "no request without a key twice",
         "a_mixture_of_faults_against_the_process",
+        "what_must_hold_holds_for_a_process_that_is_stopped_killed_and_reloaded",
         "what_must_hold_holds_in_random_runs",
     ),
 )

@@ -148,20 +148,21 @@ class Process:
 class Processes:
     """Starts processes; all of them are ended with the test."""
 
-    def __init__(self, stack: contextlib.AsyncExitStack, folder: Path) -> None:
+    def __init__(self, stack: contextlib.AsyncExitStack, folder: Path, installed: str = "") -> None:
+        """``installed``: the path of a ``sidecar`` to run in place of the source tree."""
         self._stack = stack
         self.folder = folder
+        self._command = (installed,) if installed else (sys.executable, "-m", "sidecar")
+        self._own = {} if installed else {"PYTHONPATH": str(_ROOT)}
 
     async def start(self, *arguments: str, environ: Mapping[str, str] | None = None) -> Process:
         """Starts ``python -m sidecar`` and returns at once."""
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("SIDECAR_")}
         child = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "sidecar",
+            *self._command,
             *arguments,
             cwd=self.folder,
-            env={**inherited, "PYTHONPATH": str(_ROOT), "NO_COLOR": "1", **(environ or {})},
+            env={**inherited, **self._own, "NO_COLOR": "1", **(environ or {})},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
