@@ -5,7 +5,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 FUZZ_SECONDS ?= 3600
-.PHONY: fuzz mutants help run demo test browser crash check wheel bench storms image setup clean
+.PHONY: notices fuzz mutants help run demo test browser crash check wheel bench storms image setup clean
 
 BIN := .venv/bin
 PINS := deploy/constraints.txt
@@ -63,6 +63,9 @@ storms: .venv/.wheel .venv/.bench ## six storms over real sockets, beside Envoy 
 
 image: ## the container image, as retry-sidecar:latest, with docker, podman or buildah
 	@deploy/image.sh
+
+notices: .venv/.tools ## docs/third-party.md and dist/sbom.cdx.json: what is shipped beside our own code
+	@$(BIN)/python deploy/notices.py
 
 setup: .venv/.tools ## all that runs, checks and tests it, installed into .venv from pins with hashes
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
+import shlex
 from enum import StrEnum
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 
 from sidecar.cli.main import EXIT_CONFIGURATION, EXIT_FAILURE, VERBS
 from sidecar.config.load import load_deployment
@@ -129,3 +133,30 @@ def test_closed_lists_in_the_documents_are_those_of_the_code() -> None:
     assert table_words(ROOT / "docs" / "operations.md", "reason") == words(Reason)
     named = set(re.findall(r"`([a-z_]+)`", semantics.read_text(encoding="utf-8")))
     assert words(Reason) <= named
+
+
+def command_lines(page: Path) -> list[list[str]]:
+    """Every line of a fenced block that calls ``sidecar``, without comments, as its words."""
+    blocks = page.read_text(encoding="utf-8").split("\n```")[1::2]
+    lines = [line.removeprefix("$ ").partition("#")[0].strip() for text in blocks for line in text.splitlines()[1:]]
+    return [shlex.split(line) for line in lines if re.match(r"sidecar [a-z]+\b(?!:)", line)]
+
+
+def test_every_command_line_of_the_documents_is_understood() -> None:
+    """Each verb and each option exists, and takes a value where one is given."""
+    found = [(page, words) for page in PAGES for words in command_lines(page)]
+    assert len(found) > 8
+    for page, words in found:
+        command = importlib.import_module(f"sidecar.cli.{words[1]}").command
+        known = {name for option in command.params for name in option.opts + option.secondary_opts}
+        options = {word.partition("=")[0] for word in words[2:] if word.startswith("-")}
+        assert options <= known or isinstance(command, click.Group), f"{page.name}: {' '.join(words)}"
+
+
+def test_what_the_readme_says_of_explain_is_what_explain_says() -> None:
+    text = README.read_text(encoding="utf-8")
+    shown = re.search(r"^\$ (sidecar explain .*?)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert shown is not None
+    done = CliRunner().invoke(importlib.import_module("sidecar.cli.explain").command, shlex.split(shown[1])[2:])
+    assert done.exit_code == 0
+    assert done.output.startswith(shown[2]), done.output

@@ -115,7 +115,7 @@ MAY_LOOK_AT_THE_CLOCK = {
 # fmt: off
 TOP_LEVEL = {
     "pyproject.toml", "sidecar", "config", "deploy", "tests", "Dockerfile", "README.md", "Makefile", "LICENSE",
-    "CHANGELOG.md", "benchmarks", "docs",
+    "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks", "docs",
 }
 # fmt: on
 
