@@ -40,13 +40,11 @@ def pins(name: str) -> dict[str, str]:
 
 def licence_of(package: Distribution) -> str:
     """SPDX where the package says so, else the name that it gives."""
-    fields = package.metadata
-    if expression := fields.get("License-Expression"):
+    said = package.metadata.json
+    if expression := said.get("license_expression"):
         return str(expression)
-    classified = [
-        text.rpartition(" :: ")[2] for text in fields.get_all("Classifier") or () if text.startswith("License")
-    ]
-    named = str(fields.get("License") or "").strip()
+    classified = [text.rpartition(" :: ")[2] for text in said.get("classifier", ()) if text.startswith("License")]
+    named = str(said.get("license") or "").strip()
     found = named if named and len(named) < 40 else ", ".join(classified)
     return OLD_NAMES.get(found, found) or "not told"
 
