@@ -23,6 +23,8 @@ SLACK_SECONDS = 0.75
 """Past its deadline an answer may still come: a losing one that is being kept takes half a second."""
 YOUNG_SECONDS = 0.95
 """A body that comes whole within this after its head is no trickle."""
+KEPT_BYTES = 64 << 10
+"""A losing answer that is larger is not kept; then the one before it is the last that there is."""
 TIE_SECONDS = 0.005
 DEFAULT_DEADLINE = 60.0
 """Of the policy for hosts that no upstream names, in seconds."""
@@ -191,7 +193,7 @@ class Judge:
     def _was_answered(self, arrival: Arrival, before: float) -> bool:
         """Whether the sidecar had the whole answer of this one well before that moment."""
         finished_at = arrival.finished_at
-        if finished_at is None or arrival.plan.does != "answer":
+        if finished_at is None or arrival.plan.does != "answer" or arrival.plan.size_bytes > KEPT_BYTES:
             return False
         return finished_at < before - 0.001 and (arrival.gone_at is None or arrival.gone_at > finished_at)
 

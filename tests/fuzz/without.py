@@ -18,6 +18,8 @@ from pathlib import Path
 from tests.fuzz.mends import MENDS, Mend
 from tests.matrix.page import homes, node_of
 
+MOST_SECONDS = 240
+"""Of the tests for one mend, and of the fuzz beyond its own limit: more is as good as a failure."""
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -38,15 +40,21 @@ def copied(tree: Path) -> None:
     shutil.copy(ROOT / "pyproject.toml", tree)
 
 
-def _run(tree: Path, *arguments: str) -> tuple[str, float]:
+def _run(tree: Path, most_seconds: float, *arguments: str) -> tuple[str, float]:
     begun = time.monotonic()
-    done = subprocess.run([sys.executable, "-m", *arguments], cwd=tree, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", *arguments]
+    try:
+        done = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=False, timeout=most_seconds)
+    except subprocess.TimeoutExpired:
+        return f"FAILED ::no_end_within_{most_seconds:.0f}_s\nexit 1", most_seconds
     return done.stdout + (f"\nexit {done.returncode}" if done.returncode else ""), time.monotonic() - begun
 
 
 def _fuzzed(tree: Path, seconds: float, start: int) -> str:
     """After how many runs and seconds the fuzz has found it; empty: it has not."""
-    told, took = _run(tree, "tests.fuzz", "--no-shrink", f"--seconds={seconds}", f"--start={start}")
+    told, took = _run(
+        tree, seconds + MOST_SECONDS, "tests.fuzz", "--no-shrink", f"--seconds={seconds}", f"--start={start}"
+    )
     found = re.search(r"fails, after (\d+) runs", told)
     return f"run {found[1]}, {took:.0f} s" if found else ""
 
@@ -55,8 +63,8 @@ def _tested(tree: Path, tests: tuple[str, ...]) -> str:
     """After how many seconds one of the tests that name it has failed; empty: none has."""
     known = homes()
     nodes = ["tests/" + "::".join(node_of(test, known)) for test in tests]
-    told, took = _run(tree, "pytest", "-x", "-q", "-p", "no:cacheprovider", *nodes)
-    found = re.search(r"^(?:FAILED|ERROR) \S+::(\w+)", told, re.MULTILINE)
+    told, took = _run(tree, MOST_SECONDS, "pytest", "-x", "-q", "-p", "no:cacheprovider", *nodes)
+    found = re.search(r"^(?:FAILED|ERROR) \S*::(\w+)", told, re.MULTILINE)
     return f"{found[1]}, {took:.0f} s" if found and "exit 1" in told else ""
 
 
