@@ -101,6 +101,7 @@ class Connection(asyncio.Protocol):
         "detail",
         "expired",
         "failure",
+        "has_rested",
         "held",
         "held_bytes",
         "idle_seconds",
@@ -143,6 +144,8 @@ class Connection(asyncio.Protocol):
         self.may_switch_to: frozenset[str] = frozenset()
         """What the request that is under way asks to upgrade to, in lower case; whoever sets it takes it back."""
         self.reused = False
+        self.has_rested = False
+        """Whether it was idle for so long, before it was taken, that it may have been closed unnoticed."""
         self.idle_since = 0.0
         self.expired = 0.0
         """Seconds after which the upstream said it would close an idle connection; 0: it did not say."""

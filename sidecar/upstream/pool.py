@@ -30,6 +30,9 @@ __all__ = ["Pool", "Pools"]
 
 IDLE_SECONDS: Final = 15.0
 """Common servers close after 5 (node, Apache) to 75 s (nginx); what a server announces goes before this."""
+RESTED_SECONDS: Final = 0.5
+"""After that the kernel is asked whether the upstream has closed it, whatever the method: servers close what is idle. One
+that is busy is not asked for each request that could be sent again anyway."""
 UNKNOWN_HOST_CONNECTIONS: Final = 100
 """At most, to one host that no upstream names."""
 
@@ -96,11 +99,12 @@ class Pool:
             transport = connection.transport
             if transport is None or transport.is_closing():
                 continue
-            limit = connection.expired or IDLE_SECONDS
-            if now - connection.idle_since >= limit or (careful and connection.has_news(transport)):
+            limit, rested = connection.expired or IDLE_SECONDS, now - connection.idle_since
+            if rested >= limit or (careful and connection.has_news(transport)):
                 connection.abort()
                 continue
             connection.reused = True
+            connection.has_rested = rested >= RESTED_SECONDS
             return connection
         return None
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from sidecar.upstream.pool import RESTED_SECONDS
 from sidecar.upstream.resolver import AddressInfo, Lookup
 from tests.behaviour.conftest import Make
 from tests.support.client import request_bytes
@@ -71,6 +72,26 @@ async def test_a_close_that_nobody_has_noticed_yet_costs_a_post_nothing(make: Ma
             pooled.channel.end()
             assert (await client.answer("POST")).status == 200
     assert all(upstream.effects[f"/{number}"] == 1 for number in range(40))
+    assert len(upstream.requests) == 80
+
+
+async def test_a_close_that_nobody_has_noticed_yet_costs_no_attempt_where_the_connection_has_rested(
+    make: Make, upstream: Upstream
+) -> None:
+    """As above, with a method that could be sent again: it need not be, and no retry is shown."""
+    sidecar = await make(upstream)
+    pool = sidecar.sidecar.listener.router.destinations["api"].pool
+    async with sidecar.client() as client:
+        for number in range(40):
+            assert (await client.ask("GET", "/api/first")).status == 200
+            pooled = upstream.connections[-1]
+            await upstream.until(lambda pooled=pooled: pooled.idle)  # type: ignore[misc]
+            assert isinstance(pooled.channel, PlainChannel)
+            pool._idle[-1].idle_since -= RESTED_SECONDS
+            client.channel.sock.sendall(request_bytes("GET", f"/api/{number}"))
+            pooled.channel.end()
+            answer = await client.answer()
+            assert (answer.status, answer.headers.get("Sidecar")) == (200, "outcome=ok, attempts=1")
     assert len(upstream.requests) == 80
 
 

@@ -635,6 +635,7 @@ FAULTS = (
         "before the write: its answer by the first attempt; after it: idempotent: retried, a POST: 502",
         "the request once; a POST never twice",
         "a_pooled_connection_closed_while_idle_costs_nothing",
+        "a_close_that_nobody_has_noticed_yet_costs_no_attempt_where_the_connection_has_rested",
         "a_pooled_connection_that_has_just_been_closed_costs_no_attempt",
         "a_pooled_connection_that_dies_under_a_get_is_replaced",
         "a_pooled_connection_that_dies_under_a_written_post_is_not",

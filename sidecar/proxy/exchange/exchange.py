@@ -148,7 +148,7 @@ class Exchange:
             connection = destination.pool.take_idle(careful=False)
             if connection is not None:
                 request = prepared.head(1, prepared.deadline_seconds, expects_continue=False) + self.payload
-                careful = method not in IDEMPOTENT_METHODS
+                careful = connection.has_rested or method not in IDEMPOTENT_METHODS
                 if connection.send_in_batch(request, method, self._services.write_batch, careful=careful):
                     limiter.sends += 1
                     limiter.lent.add(self)
