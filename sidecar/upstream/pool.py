@@ -31,8 +31,8 @@ __all__ = ["Pool", "Pools"]
 IDLE_SECONDS: Final = 15.0
 """Common servers close after 5 (node, Apache) to 75 s (nginx); what a server announces goes before this."""
 RESTED_SECONDS: Final = 0.5
-"""After that the kernel is asked whether the upstream has closed it, whatever the method: servers close what is idle. One
-that is busy is not asked for each request that could be sent again anyway."""
+"""After that the kernel is asked whether the upstream has closed it, whatever the method: servers close what is idle.
+One that is busy is not asked for each request that could be sent again anyway."""
 UNKNOWN_HOST_CONNECTIONS: Final = 100
 """At most, to one host that no upstream names."""
 

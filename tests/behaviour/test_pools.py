@@ -127,7 +127,12 @@ async def test_each_upstream_has_the_connections_that_it_names(make: Make, upstr
     sidecar = await make(upstream, more=more, quick="attempt: {head: 5s}")
     upstream.otherwise = lambda _: hang()
     asking = [asyncio.create_task(sidecar.ask(target=target)) for target in ("/api/", "/wide/", "/wide/", "/wide/")]
-    await upstream.received(4)
+
+    def both() -> int:
+        return sidecar.held("connection") + sidecar.held("connection", "wide")
+
+    await sidecar.until(lambda: len(upstream.requests) == 4 or both() > 0)
+    assert (len(upstream.requests), both()) == (4, 0)
     held = [asyncio.create_task(sidecar.ask(target=target)) for target in ("/api/", "/wide/")]
     await sidecar.until(lambda: sidecar.held("connection") == 1 and sidecar.held("connection", "wide") == 1)
     for task in (*asking, *held):
