@@ -1,7 +1,7 @@
-"""What an operator may do to a running sidecar: open what is held, turn retries off and on again, and see the state.
+"""What an operator may do to a running sidecar: open what holds requests, turn retries off and on, and see the state.
 
-Every act is an event in the log, a counter or a gauge, and part of ``states``, which the page draws. It outlives
-reloads, not the process. It decides nothing; the counterparts are ``core.flow`` (what holds) and ``admin`` (who asks).
+Every act is logged and counted, and part of ``states``, which the page draws. It outlives reloads, not the process. It
+decides nothing. Counterparts: ``core.flow`` (what holds) and ``admin`` (the pages and switches).
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from sidecar.proxy.routing.router import Router
 __all__ = ["Operator"]
 
 REMIND_SECONDS: Final = 600.0
-"""While retries are off, the log says so this often: what nobody is reminded of stays off."""
+"""Seconds between two log lines while retries are off, so that they are not left off by mistake."""
 
 MOST_HOLDS: Final = 20
-"""Of one upstream, that are told: more do not fit on a page."""
+"""Holds listed for one upstream: more do not fit on a page."""
 SCOPE_CHARACTERS: Final = 200
 
 
 class Operator:
-    """Of one sidecar. ``router``: the map in force."""
+    """The operator of one sidecar. ``router``: the map in force."""
 
     def __init__(self, services: Services, router: Callable[[], Router], events: EventLog) -> None:
         self._services = services
@@ -38,11 +38,13 @@ class Operator:
         self._timer: asyncio.TimerHandle | None = None
 
     def names(self) -> list[str]:
-        """Every upstream that can be named, and what all other hosts are called together."""
+        """Every configured upstream's name, and the one name of all other hosts."""
         return [*self._router().destinations, self._services.metrics.unknown.name]
 
     def open(self, upstream: str | None) -> int:
-        """Forget everything that was learnt of it (None: of all), and let go whoever waits; returns how many did."""
+        """Forget what was learnt of an upstream (None: of all), and release its queue; returns how many exchanges that
+        released.
+        """
         released = 0
         for name in self.names() if upstream is None else [upstream]:
             own = sum(holding.open() for holding in self._router().holdings_of(name))
@@ -52,14 +54,14 @@ class Operator:
         return released
 
     def turn_retries_off(self, upstream: str | None, seconds: float | None) -> None:
-        """For so long; None: until they are turned on."""
+        """Turn retries off for ``seconds``; None: until they are turned on."""
         until = math.inf if seconds is None else self._services.monotonic() + seconds
         self._services.retry_switch.turn_off(upstream, until)
         self._events.event("retries_off", "warning", upstream=upstream or "all", seconds=seconds)
         self._look()
 
     def turn_retries_on(self, upstream: str | None) -> None:
-        """Judge as the policy says again."""
+        """Retry as the policy says again."""
         self._services.retry_switch.turn_on(upstream)
         for meters in self._services.metrics.upstreams():
             if upstream in (None, meters.name):
@@ -78,8 +80,9 @@ class Operator:
         }
 
     def states(self) -> dict[str, dict[str, object]]:
-        """Upstream -> ``state``, one word: ``flowing`` only if nobody stands still and nothing would hold a newcomer;
-        ``holds``: what does; ``retries_off``: None, or for how long (docs/metrics.md)."""
+        """Upstream → ``state``, one word: ``flowing`` only if no exchange is held and a new one would not be;
+        ``holds``: what holds; ``retries_off``: None, or for how many seconds (docs/metrics.md).
+        """
         off = self.retries_off()
         told: dict[str, dict[str, object]] = {}
         for name in self.names():
@@ -95,7 +98,7 @@ class Operator:
         return told
 
     def look(self) -> None:
-        """Bring the gauges of what is in force up to date: a gate opens by itself, while nobody looks."""
+        """Bring the gauges up to date: a gate opens by itself, and nothing reports that."""
         for name in self.names():
             meters, holds = self._services.metrics.upstream(name), self._holds(name)
             closed = dict.fromkeys(SCOPE_KINDS, 0)
@@ -112,11 +115,11 @@ class Operator:
         return [hold for holding in self._router().holdings_of(name) for hold in holding.holds()]
 
     def apply(self) -> None:
-        """The map is another one: upstreams have come and gone."""
+        """Apply a new map: upstreams have come and gone."""
         self._look()
 
     def close(self) -> None:
-        """Remind nobody any more."""
+        """Stop the reminders."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -144,7 +147,7 @@ class Operator:
 
 
 def _plain(hold: Hold) -> dict[str, object]:
-    """As it stands in JSON."""
+    """The hold as JSON."""
     return {
         "by": hold.by,
         "scope": clean(scope_text(hold.scope), SCOPE_CHARACTERS),

@@ -1,7 +1,7 @@
-"""The listening port: who is connected, who has stalled, and what happens to each request.
+"""The listening port: its connections, the sweep that ends stalled ones, and the start and end of each exchange.
 
-It starts exchanges, tells the observers when they are over, and looks after every connection with one sweep
-in place of a timer for each. The counterpart inside a connection is ``front``; what is observed is made here.
+It starts exchanges, tells log and metrics when they are over, and sweeps all connections with one timer instead of a
+timer for each. Counterpart for one connection: ``client.connection``.
 """
 
 
@@ -39,16 +39,19 @@ from sidecar.wire.heads import BadHead, RequestMessage
 __all__ = ["CannotListen", "Listener", "places"]
 
 OWN_DESCRIPTORS: Final = 24
-"""What the process itself holds open: both ports, the loop, the log, a reload."""
+"""File descriptors of the process itself: both ports, the loop, the log, a reload."""
 
 
 SCARCE: Final = 4096
-"""Below this each app's connection is counted with one toward its upstream; above it, three in four are apps':
-upstreams' connections are shared, and bounded for each upstream."""
+"""Connections below which each of the app's is counted with one toward its upstream. Above it three in four are the
+apps': upstream connections are shared, and bounded for each upstream.
+"""
 
 
 def places(wanted: int) -> int:
-    """``wanted``, or as many as the file limit allows with enough left for the upstreams."""
+    """The number of app connections to accept: ``wanted``, or what the file limit allows with enough left for the
+    upstreams.
+    """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return wanted
@@ -59,11 +62,11 @@ def places(wanted: int) -> int:
 BACKLOG: Final = 1024
 _OK: Final = Outcome.OK
 STALL_SECONDS: Final = 60.0
-"""How long an app may leave our answer unread before we cut it."""
+"""Seconds for which an app may leave our response unread before we cut it."""
 
 
 class CannotListen(Exception):
-    """The address cannot be had; the text says why and what to do."""
+    """The address cannot be bound; the text says why and what to do."""
 
     @classmethod
     def of(cls, exc: OSError, address: Address) -> CannotListen:
@@ -95,12 +98,12 @@ class Listener:
         self._on_record = on_record
         self._connections: set[ClientConnection] = set()
         self._server: Any = None
-        """Its declared type is not quite uvloop's, and compiled code takes a type at its word."""
+        """Declared Any: uvloop's server is no subclass of asyncio's type, and compiled code checks types."""
         self._sweep_handle: asyncio.TimerHandle | None = None
         self._idle: asyncio.Event = asyncio.Event()
         self.stall_seconds = STALL_SECONDS
         self.exchanges = 0
-        """How many are over."""
+        """Exchanges that are over."""
         services.metrics.read_inflight = lambda: services.write_batch.under_way
 
     @property
@@ -124,7 +127,7 @@ class Listener:
 
     @property
     def is_open(self) -> bool:
-        """Whether others than this machine can reach the port."""
+        """Whether other machines can reach the port."""
         return self._server is not None and any(not is_loopback(sock.getsockname()[0]) for sock in self._server.sockets)
 
     def stop_listening(self) -> None:
@@ -132,7 +135,7 @@ class Listener:
             self._server.close()
 
     def drain(self) -> None:
-        """No new request is taken, waits are cut short, what is under way goes on."""
+        """Shut down: take no new request, cut waits short, let what is under way go on."""
         self._services.draining = True
         self.stop_listening()
         for app in list(self._connections):
@@ -154,7 +157,7 @@ class Listener:
         return len(left)
 
     async def close(self) -> None:
-        """Cut whatever is left, and wait until it is gone."""
+        """Cut the connections that are left, and wait until they are gone."""
         self.drain()
         for app in list(self._connections):
             app.cut()
@@ -183,7 +186,7 @@ class Listener:
             self._idle.set()
 
     def _sweep(self) -> None:
-        """End what has stalled: heads, idle connections, answers that nobody reads (CWE-400)."""
+        """End stalled connections: slow heads, idle connections, unread responses (CWE-400)."""
         limits = self.limits
         shortest = min(limits.head_seconds, limits.idle_seconds, self.stall_seconds)
         self._sweep_handle = self._services.loop.call_later(min(5.0, max(0.02, shortest / 4)), self._sweep)
@@ -199,7 +202,7 @@ class Listener:
         return since > 0 and now - since > self.stall_seconds
 
     def _sweep_idle(self, app: ClientConnection, now: float) -> None:
-        """One that has no exchange under way."""
+        """Sweep a connection without an exchange."""
         limits, reader = self.limits, app.reader
         if not reader.has_part:
             if now - app.active_at > limits.idle_seconds:
@@ -239,7 +242,7 @@ class Listener:
             try:
                 self._tell(exchange, seconds, chance, self._on_record)
             except Exception as exc:
-                # Not to be told is no reason to leave the app waiting.
+                # A fault in log or metrics must not leave the app waiting.
                 services.crashed(exc)
         exchange.app.exchange_over(cut=cut, last=services.draining)
 
@@ -250,7 +253,7 @@ class Listener:
         chance: float,
         on_record: Callable[[ExchangeRecord], None] | None = None,
     ) -> None:
-        """For log, ring, reports and tests; an uneventful exchange is mostly not told."""
+        """Report an exchange that is over to log, recent list, reports and tests; an uneventful one mostly is not."""
         status, prepared = exchange.status or 0, exchange.prepared
         wanted = self._log.wants(exchange.outcome, exchange.attempts_made, seconds, chance, status)
         policy = prepared.compiled.policy if prepared is not None and status >= 400 else None
@@ -269,16 +272,16 @@ class Listener:
             on_record(record)
 
     def told(self, exchange: Exchange) -> None:
-        """One round of delivery from the outbox. As a request of an app it was counted when it was stored."""
+        """Report one delivery from the outbox. As a request of an app it was counted when it was stored."""
         self._tell(exchange, self._services.monotonic() - exchange.started, self._services.chance())
 
     def refuse(self, app: ClientConnection, bad: BadHead) -> None:
-        """What is not a request gets one short answer, then the connection ends. No upstream hears of it."""
+        """Answer a malformed request briefly, then close. No upstream sees it."""
         metrics = self._services.metrics
         metrics.protocol_error(bad.kind)
         metrics.unknown.finished("", Outcome.REJECTED, 0.0)
         self._events.limited("malformed_request", kind=bad.kind, status=bad.status, detail=bad.detail)
-        # Where it broke off in its body, the request has a head, and perhaps ids of the app's.
+        # A request that broke off in its body has a head, and perhaps the app's ids.
         message = app.reader.message if app.reader.is_receiving else None
         request_id, correlation_id, lines = own_ids(message, self.router.default)
         answer = OwnAnswer(
@@ -294,7 +297,7 @@ class Listener:
 
 
 def _kind_of(message: RequestMessage) -> type[Exchange]:
-    """Of a request that asks for more than an answer."""
+    """The class of an exchange that needs more than a response: a tunnel or an upgrade."""
     if message.method == "CONNECT":
         return Tunnel
     return Upgrade if wanted_protocols(message) else Exchange

@@ -117,7 +117,7 @@ class Pool:
             pooled = self.take_idle(careful=True)
             if pooled is not None:
                 return pooled
-            given = await self._write_batch()
+            given = await self._wait_for_turn()
             if given is not None:
                 if not given.is_stale():
                     given.reused = True
@@ -137,7 +137,7 @@ class Pool:
                 self._next_turn()
         return connection
 
-    async def _write_batch(self) -> Connection | None:
+    async def _wait_for_turn(self) -> Connection | None:
         """The connection that has come back, or None: there is a place for a new one."""
         waiter: asyncio.Future[Connection | None] = self._loop.create_future()
         self._waiting.append(waiter)

@@ -1,8 +1,9 @@
-"""The app's request body: recorded as it arrives, sent on as the upstream takes it, and again if need be.
+"""The app's request body: recorded as it arrives, sent on as the upstream takes it, and sent again for a retry.
 
-Held whole up to the policy's limits: in memory first, then in an unlinked temporary file. Beyond them (or on
-a full disk) it is streamed through once and cannot be replayed. Whoever sends lags at most ``AHEAD_BYTES``
-behind the app: then reading from the app pauses. This room knows no policy beyond the two limits.
+The body is held whole up to the policy's two limits: first in memory, then in an unlinked temporary file. Beyond them
+(or on a full disk) it is streamed through once and cannot be replayed. The attempt that sends it lags at most
+``AHEAD_BYTES`` behind the app; beyond that, reading from the app pauses. The module knows no policy but the two limits.
+Counterpart: ``proxy.exchange.send``.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ __all__ = ["Body", "Taker"]
 AHEAD_BYTES = 256 << 10
 PIECE_BYTES = 256 << 10
 MOST_PIECES = 512
-"""In one system call (IOV_MAX is 1,024)."""
+"""Buffers in one write call; IOV_MAX is 1,024 on Linux."""
 
 
 class Taker(Protocol):
-    """Who a body is written to: an upstream's connection, or whoever gathers it."""
+    """Receives a body: an upstream's connection, or the buffer of a stored request."""
 
     writing_paused: bool
     request_sent: bool
@@ -74,7 +75,7 @@ class Body:
     ) -> None:
         self._spool = spool
         self.length = length
-        """Declared bytes, or ``CHUNKED``."""
+        """Declared length in bytes, or ``CHUNKED``."""
         self._limits = limits
         self._set_reading = set_reading
         self._account = account
@@ -83,9 +84,9 @@ class Body:
         self.held = length <= max(limits.memory_bytes, limits.disk_bytes)
         """Whether everything received so far can still be sent from the first byte."""
         self.consumed = False
-        """Whether a byte that is no longer held has been sent."""
+        """Whether a byte has been sent that is no longer held."""
         self.spool_failed = False
-        """Whether it is not held because the disk refused."""
+        """Whether the body is not held because the disk refused a write."""
         self._file: int | None = None
         self._file_bytes = 0
         self._tail: list[bytes] = []
@@ -99,7 +100,7 @@ class Body:
 
     @property
     def memory_bytes(self) -> int:
-        """What is held in memory."""
+        """Bytes held in memory."""
         return self._tail_bytes
 
     @property
@@ -109,7 +110,7 @@ class Body:
 
     @property
     def is_pausing(self) -> bool:
-        """Whether the app is held back because the upstream does not keep up."""
+        """Whether reading from the app is paused because the upstream does not keep up."""
         return self._pausing
 
     # -- from the app ------------------------------------------------------------------------------------
@@ -121,7 +122,7 @@ class Body:
         self._tail.append(data)
         self._tail_bytes += len(data)
         self._account(len(data))
-        # Sent first: what goes out at once need not be read back from the disk.
+        # Sent before it is stored: what goes out at once need not be read back from the disk.
         self._pump()
         if self.held and self._tail_bytes > self._limits.memory_bytes:
             self._spill()
@@ -132,7 +133,7 @@ class Body:
         self._pump()
 
     def copy(self, limit_bytes: int) -> bytes:
-        """All of it, for whoever looks afterwards; nothing if it is not held whole, or is more than that."""
+        """The whole body for a report; empty if it is not held whole or is longer than ``limit_bytes``."""
         if not self.held or not self.complete or self.received_bytes > limit_bytes:
             return b""
         start = b"" if self._file is None else os.pread(self._file, self._file_bytes, 0)
@@ -151,7 +152,7 @@ class Body:
         self._flow()
 
     def detach(self, connection: Taker | None = None) -> None:
-        """The attempt is over; what is held stays. ``connection``: only if it is this one that takes it."""
+        """End the attempt; what is held stays. With ``connection``, only if the body is attached to that one."""
         if connection is not None and connection is not self._connection:
             return
         self._connection = None
@@ -159,17 +160,17 @@ class Body:
         self._flow()
 
     def let_go(self) -> None:
-        """No other attempt will need it: what has been sent need not be held."""
+        """Release what has been sent: no other attempt will need it."""
         if self.held:
             self._stop_holding()
 
     def close(self) -> None:
-        """Forget everything, also what is still to come."""
+        """Release everything, and ignore what still arrives."""
         self._closed = True
         self._connection = None
         self._on_sent = None
         self._account(-self._tail_bytes)
-        self._account = self._set_reading = _nobody
+        self._account = self._set_reading = _ignore
         self._tail = []
         self._tail_bytes = 0
         self._close_file()
@@ -200,7 +201,7 @@ class Body:
         if self.held:
             self._index += 1
             return data
-        # Streamed through: nobody will ask for it again.
+        # Streamed through: these bytes cannot be sent again.
         self.consumed = True
         del self._tail[: self._index + 1]
         self._tail_bytes -= len(data)
@@ -210,9 +211,9 @@ class Body:
         return data
 
     def _flow(self) -> None:
-        """Pause the app when it is too far ahead of the upstream, let it go on when it is not."""
+        """Pause the app when it is ``AHEAD_BYTES`` ahead of the upstream; resume it when it is not."""
         if self._closed:
-            # A connection that is lost only now still calls; the app's may be busy with something else by then.
+            # A connection that is lost only now still calls; the app's connection may serve another request by then.
             return
         behind = self.received_bytes - (self._offset if self._connection is not None else 0)
         if self._connection is None and self.held:
@@ -225,7 +226,7 @@ class Body:
     # -- the disk ----------------------------------------------------------------------------------------
 
     def _spill(self) -> None:
-        """Move what is in memory to the file; past its limit, or where the disk refuses, stop holding."""
+        """Move what is in memory to the file; past the disk limit, or on a disk error, stop holding."""
         if self._file_bytes + self._tail_bytes > self._limits.disk_bytes:
             self._stop_holding()
             return
@@ -246,7 +247,7 @@ class Body:
 
     def _stop_holding(self) -> None:
         self.held = False
-        # What has been sent from memory already is not needed any more; from here on it cannot be replayed.
+        # Bytes sent from memory are released; from here on the body cannot be replayed.
         sent = self._tail[: self._index]
         if sent or self._offset:
             self.consumed = True
@@ -268,7 +269,7 @@ class Body:
 
 
 def _write_all(file: int, pieces: list[bytes], offset: int) -> None:
-    """As they are, without joining them first. Raises OSError (a full disk also tells itself by writing less)."""
+    """Write the pieces without joining them. Raises OSError, also where a full disk shows only as a short write."""
     for at in range(0, len(pieces), MOST_PIECES):
         part = pieces[at : at + MOST_PIECES]
         size = sum(map(len, part))
@@ -277,5 +278,5 @@ def _write_all(file: int, pieces: list[bytes], offset: int) -> None:
         offset += size
 
 
-def _nobody(_: int) -> None:
-    """Whom a closed body tells."""
+def _ignore(_: int) -> None:
+    """Replaces the callbacks of a closed body."""

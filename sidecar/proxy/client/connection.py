@@ -1,11 +1,11 @@
-"""The app's side: one connection, its requests one after the other, its answers in order.
+"""The app's side: one connection, its requests one after the other, its responses in order.
 
-Bytes come in and become requests (``reader``), each is handed to the loop (``exchange``), bytes go out. It never
-sends a second status line into a body: what goes wrong after a head has gone out cuts the connection. The
-counterpart is ``upstream.connection``.
+Bytes come in and become requests (``request_reader``), each is handed to an ``exchange``, bytes go out. It never sends
+a second status line into a body: a fault after a head has gone out cuts the connection. Counterpart:
+``upstream.connection``.
 
-An untroubled request costs no task, no timer and no log line here; one sweep (``listener``) looks after all
-connections that have stalled.
+An untroubled request costs no task, no timer and no log line here; one sweep (``proxy.server``) ends every connection
+that has stalled.
 """
 
 # Compiled in the wheel.
@@ -29,15 +29,19 @@ from sidecar.wire.write_batch import WriteBatch
 __all__ = ["ClientConnection", "ConnectionOwner"]
 
 PIPELINED_BYTES: Final = 64 << 10
-"""What a client may send ahead while its request is worked on; then reading pauses."""
+"""Bytes that a client may send ahead while its request is worked on; then reading pauses."""
 LINGER_SECONDS: Final = 2.0
-"""After an answer that leaves unread bytes behind: time for the app to read it before the reset (RFC 9112 9.6)."""
+"""Seconds for the app to read a response that leaves unread request bytes behind, before the reset (RFC 9112 section
+9.6).
+"""
 HALF_CLOSED_SECONDS: Final = 1.0
-"""A client that shut down its sending side may still want the answer that is under way; most have just left."""
+"""Seconds that a client has, after shutting down its sending side, to show that it still reads its response. Most such
+clients have left.
+"""
 
 
 class ConnectionOwner(Protocol):
-    """The listener, as its connections see it."""
+    """The server, as its connections see it."""
 
     limits: Limits
     write_batch: WriteBatch
@@ -91,20 +95,22 @@ class ClientConnection(asyncio.Protocol):
     )
 
     is_delivery = False
-    """Whether it stands for the outbox (``delivery``): a stored request is not stored again, nor hedged."""
+    """Whether this is the null client of the outbox (``delivery``): a stored request is neither stored again nor
+    hedged.
+    """
     is_inside = False
-    """Whether it comes through an opened tunnel (``opening``), whose CONNECT has been admitted."""
+    """Whether requests come through an intercepted tunnel (``tunnel.intercept``), whose CONNECT has been admitted."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, owner: ConnectionOwner) -> None:
         self._loop = loop
         self._owner = owner
         self._write_batch = owner.write_batch
         self._unwritten = b""
-        """A whole answer, until the end of the turn of the loop."""
+        """A whole response, until the end of this iteration of the loop."""
         self.transport: asyncio.Transport | None = None
         self.reader = RequestReader(owner.limits, self._begin_exchange, self._body_broke)
         self.current: CurrentExchange | None = None
-        """The exchange that is under way."""
+        """The exchange that is under way; None between requests."""
         self._done: asyncio.Future[None] | None = None
         self._source: Connection | None = None
         self._chunked = False
@@ -112,18 +118,20 @@ class ClientConnection(asyncio.Protocol):
         self._half_closed = False
         self._leaving = False
         self._watch: asyncio.TimerHandle | None = None
-        """Looks after a request body that is still coming; one at a time."""
+        """Fires when a request body pauses too long; one at a time."""
         self.leaving_since = 0.0
-        """When we began to close; what has not been flushed a while later never will be."""
+        """When we began to close, in monotonic seconds; the sweep aborts what has not been flushed by then."""
         self.active_at = loop.time()
-        """When the last bytes came from the app; brought up to date by the sweep."""
+        """When the last bytes came from the app, in monotonic seconds; kept by the sweep."""
         self.heard = False
         """Whether bytes have come since the last sweep."""
         self.part = 0
         self.part_since = 0.0
-        """Which unfinished head the sweep saw (``reader.parts``), and when it first did; 0: none."""
+        """The unfinished head that the sweep saw (``reader.parts``), and when it first did, in monotonic seconds; 0:
+        none.
+        """
         self.stalled_since = 0.0
-        """Since when the app has not been taking what we write; 0: it does."""
+        """Since when the app has not been taking what we write, in monotonic seconds; 0: it takes it."""
         self.keep_alive = True
         self.response_started = False
         self.until_close = False
@@ -171,7 +179,7 @@ class ClientConnection(asyncio.Protocol):
         return self._half_closed or self.transport is None
 
     def give_up(self, exchange: CurrentExchange, seen_bytes: int = -1) -> None:
-        """Stop it for an app that has stopped sending, unless the app goes on taking its answer."""
+        """Cancel the exchange of an app that has stopped sending, unless the app goes on taking its response."""
         if self.current is not exchange:
             return
         if self.response_started and self.response_bytes != seen_bytes:
@@ -204,7 +212,9 @@ class ClientConnection(asyncio.Protocol):
             self.current.cut_wait_short()
 
     def _body_broke(self) -> None:
-        """The request cannot be completed: the upstream must not see a whole one, nor the app an answer to it."""
+        """The request cannot be completed: the upstream must not see a whole one, and the app gets no response to
+        it.
+        """
         self.keep_alive = False
         if self.current is None:
             return
@@ -214,9 +224,9 @@ class ClientConnection(asyncio.Protocol):
             self.current.cancel()
 
     def _begin_exchange(self) -> None:
-        """A request is there, or something that is none."""
+        """A request is there, or a head that is malformed."""
         if self._unwritten:
-            # Whatever comes of this one must not overtake the answer before it.
+            # The response before this one goes out first.
             self.write_out()
         reader = self.reader
         message = reader.message
@@ -232,7 +242,7 @@ class ClientConnection(asyncio.Protocol):
                 self._loop.call_later(HALF_CLOSED_SECONDS, self.give_up, self.current)
 
     def _begin_last(self) -> None:
-        """As ``_begin_exchange``, while shutting down: the answer says that it is the last."""
+        """As ``_begin_exchange``, while shutting down: the response says that it is the last."""
         self.write_out()
         reader = self.reader
         if reader.bad is not None or reader.message is None:
@@ -249,7 +259,7 @@ class ClientConnection(asyncio.Protocol):
         self._leave()
 
     def exchange_over(self, *, cut: bool, last: bool) -> None:
-        """The exchange has ended: go on with the next request, or leave. ``last``: no other one is taken."""
+        """The exchange has ended: go on with the next request, or close. ``last``: no further request is taken."""
         self.current = None
         reader = self.reader
         if reader.bad is not None and not self.response_started:
@@ -259,13 +269,13 @@ class ClientConnection(asyncio.Protocol):
         elif not self.keep_alive or reader.is_receiving or last:
             self._leave()
         else:
-            # ``keep_alive``, ``until_close`` and ``broken`` are as they were: whoever changes them ends the connection.
+            # ``keep_alive``, ``until_close`` and ``broken`` are as they were: every change of them ends the connection.
             self.response_started = False
             self.response_bytes = 0
             if self.stalled_since:
                 self.set_reading(False)
             elif reader.behind:
-                # In turn: a client that pipelines must not keep the others waiting.
+                # In a new iteration of the loop: a client that pipelines must not keep the others waiting.
                 self._loop.call_soon(self._next)
             else:
                 if self._reading_paused:
@@ -273,30 +283,32 @@ class ClientConnection(asyncio.Protocol):
                 reader.next()
 
     def _next(self) -> None:
-        """Go on with what has come behind the last request; not while its answer is not being taken."""
+        """Go on with the bytes behind the last request; not while the app leaves its response unread."""
         if self._leaving or self.transport is None or self.current is not None:
             return
         if self.stalled_since:
             self.set_reading(False)
             return
-        # What it has sent has been waiting for us, not we for it.
+        # The bytes of the next request have been waiting for us, so the idle time begins now.
         self.active_at = self._loop.time()
         self.reader.next()
         if self._half_closed and self.reader.has_part:
-            # A request that will never be whole.
+            # The head began, but its sender has stopped sending: it will never be whole.
             self._leave()
         elif self._reading_paused and self._wants_more():
             self.set_reading(True)
 
     def _wants_more(self) -> bool:
-        """Whether reading may go on after a pause for the sake of what is behind, or of the answers."""
+        """Whether reading may resume after a pause for pipelined bytes or unread responses."""
         reader = self.reader
         if reader.is_receiving:
             return reader.body is None or not reader.body.is_pausing
         return reader.has_part or len(reader.behind) <= PIPELINED_BYTES
 
     def _leave(self) -> None:
-        """Close so that the app can still read the answer, though it may be sending bytes that we shall not read."""
+        """Close so that the app can still read its response, even if it sends bytes that we do not read (RFC 9112
+        section 9.6).
+        """
         transport = self.transport
         if transport is None or self._leaving:
             return
@@ -312,7 +324,7 @@ class ClientConnection(asyncio.Protocol):
             transport.close()
 
     def time_out(self, detail: str) -> None:
-        """The app is too slow with its request (RFC 9110 section 15.5.9)."""
+        """Answer 408: the app is too slow with its request (RFC 9110 section 15.5.9)."""
         self.reader.bad = BadHead(408, "timeout", detail)
         if self.current is not None:
             self._body_broke()
@@ -320,19 +332,19 @@ class ClientConnection(asyncio.Protocol):
             self._refuse()
 
     def cut(self) -> None:
-        """End it without a clean end, so that nobody takes half an answer for a whole one."""
+        """Abort, so that the app does not take half a response for a whole one."""
         self.write_out()
         transport = self.transport
         if transport is None:
             return
         self._leaving = True
         if self.until_close:
-            # Only a reset tells the app that such a body is not whole; a plain close would be its proper end.
+            # Only a reset tells the app that a body delimited by close is incomplete; a plain close is its proper end.
             transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         transport.abort()
 
     def close_after_last(self) -> None:
-        """Shutting down: what is under way is answered first, and what the kernel holds of a request already."""
+        """Shut down: first answer the exchange under way, and a request that the kernel already holds."""
         self.keep_alive = False
         self.reader.hand_to(self._begin_last)
         transport = self.transport
@@ -363,7 +375,7 @@ class ClientConnection(asyncio.Protocol):
             self.set_reading(False)
 
     def set_reading(self, reading: bool) -> None:
-        """Back-pressure on the app."""
+        """Resume or pause reading from the app (back-pressure)."""
         transport = self.transport
         if transport is None or transport.is_closing() or reading is not self._reading_paused or self._half_closed:
             return
@@ -376,7 +388,9 @@ class ClientConnection(asyncio.Protocol):
     # -- responses ---------------------------------------------------------------------------------------
 
     def respond(self, data: bytes, body_bytes: int) -> None:
-        """A whole answer, head and body: at the end of this turn of the loop, or with the next ``write_out``."""
+        """Send a whole response, head and body: at the end of this iteration of the loop, or with the next
+        ``write_out``.
+        """
         self.response_started = True
         self.response_bytes = body_bytes
         if self.transport is not None:
@@ -384,7 +398,7 @@ class ClientConnection(asyncio.Protocol):
             self._write_batch.add(self)
 
     def write_out(self) -> None:
-        """The answer that waits for the end of the turn, if there is one."""
+        """Write the response that waits for the end of this iteration of the loop, if there is one."""
         data = self._unwritten
         if data:
             self._unwritten = b""
@@ -397,7 +411,7 @@ class ClientConnection(asyncio.Protocol):
             self.transport.write(data)
 
     def start_response(self, head: bytes, source: Connection, *, chunked: bool) -> None:
-        """The head of an answer whose body is relayed from ``source``; then call ``source.relay``."""
+        """Send the head of a response whose body is relayed from ``source``; then call ``source.relay``."""
         self.response_started = True
         self._source = source
         self._chunked = chunked
@@ -438,7 +452,7 @@ class ClientConnection(asyncio.Protocol):
         if self._source is not None:
             self._source.pause_reading()
         elif self.current is None:
-            # Who does not take the answers that there are gets no further ones.
+            # Stop reading requests from a client that is not reading its responses.
             self.set_reading(False)
 
     def resume_writing(self) -> None:

@@ -1,7 +1,7 @@
-"""An app's bytes → requests: heads whole and valid, bodies framed, everything else refused.
+"""An app's bytes → requests: heads whole and valid, bodies framed, everything else refused (RFC 9112).
 
-One request at a time: what comes behind it waits, bounded. It holds no socket and sends nothing; the counterpart
-is ``front``, which feeds it and acts on what it finds.
+One request at a time: the bytes behind it wait, bounded. It holds no socket and sends nothing. Counterpart:
+``connection``, which feeds it and acts on what it finds.
 """
 
 # Compiled in the wheel.
@@ -33,7 +33,7 @@ from sidecar.wire.heads import (
 __all__ = ["RequestReader"]
 
 EMPTY_LINES: Final = 8
-"""Of stray CRLFs before a request line (RFC 9112 section 2.2 asks for one)."""
+"""Stray CRLFs accepted before a request line (RFC 9112 section 2.2 asks for one)."""
 _METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}(?: |\Z)")
 """A token (RFC 9110 section 9.1), or the beginning of one."""
 
@@ -74,9 +74,9 @@ class RequestReader:
         self._probed = 0
         self._empty_lines = 0
         self.parts = 0
-        """How many heads have come in pieces: tells one that is not whole yet from the next."""
+        """How many heads have arrived in pieces: distinguishes one unfinished head from the next."""
         self.behind = b""
-        """Bytes behind the current request, or of a head that is not whole yet."""
+        """Bytes behind the current request, or of an unfinished head."""
         self.bad: BadHead | None = None
         self._reset()
 
@@ -86,11 +86,11 @@ class RequestReader:
         self._left = 0
         self.message: RequestMessage | None = None
         self.length = 0
-        """Declared bytes of the body, or ``CHUNKED``."""
+        """Declared length of the body in bytes, or ``CHUNKED``."""
         self.pieces: list[bytes] = []
-        """What came of the body before anybody recorded it."""
+        """Body bytes that arrived before ``record`` was called."""
         self.body: Body | None = None
-        """Who records the body; takes over from ``pieces``."""
+        """Records the body from then on, in place of ``pieces``."""
         self.expects_continue = False
         self.is_receiving = False
         """Whether the body of the current request is still coming."""
@@ -102,7 +102,7 @@ class RequestReader:
 
     @property
     def has_next(self) -> bool:
-        """Whether something has come behind the current request, which is not over or was not followed yet."""
+        """Whether bytes have come behind the current request."""
         return self._busy and bool(self.behind)
 
     def hand_to(self, on_request: Callable[[], None]) -> None:
@@ -110,8 +110,8 @@ class RequestReader:
         self._on_request = on_request
 
     def close(self) -> None:
-        """The connection is gone: nobody is called any more."""
-        self._on_request = self._on_broken = _nobody
+        """The connection is gone: no callback is called any more."""
+        self._on_request = self._on_broken = _ignore
         self._probe = None
 
     def feed(self, data: bytes) -> None:
@@ -165,7 +165,7 @@ class RequestReader:
         self._busy = True
         rest_bytes = len(data) - end
         if rest_bytes and rest_bytes == length:
-            # Whole at once, as most bodies are.
+            # The body came whole with its head, as most bodies do.
             self.length = length
             self.pieces.append(data[end:])
         elif length or rest_bytes:
@@ -184,7 +184,7 @@ class RequestReader:
         return data
 
     def _take_part(self, data: bytes) -> None:
-        """A head that is not whole yet: refuse it as soon as it cannot become a good one."""
+        """An unfinished head: refuse it as soon as it cannot become a valid one."""
         limit = self._limits.head_bytes
         if len(data) > limit:
             line = data.find(b"\r\n")
@@ -202,7 +202,7 @@ class RequestReader:
             self._probe.feed_data(data[self._probed :])
         except HttpProcessingError as exc:
             bad = refusal(exc, data)
-            # What only the parser does not know, a method or a later version, is judged when the head is whole.
+            # A method or a later version that the parser does not know is checked when the head is whole.
             if not (has_later_version(data) or (bad.kind == "method" and _may_be_a_method(data))):
                 self._refuse(bad)
                 return
@@ -278,7 +278,7 @@ class RequestReader:
             self.pieces.append(data)
 
     def record(self, body: Body) -> None:
-        """From here on the body goes to ``body``; what has come already goes first."""
+        """Send the body to ``body`` from here on; first what has come already."""
         pieces, self.pieces = self.pieces, []
         self.body = body
         for piece in pieces:
@@ -291,5 +291,5 @@ def _may_be_a_method(data: bytes) -> bool:
     return _METHOD.match(data) is not None
 
 
-def _nobody() -> None:
-    """Whom a closed one calls."""
+def _ignore() -> None:
+    """Replaces the callbacks of a closed reader."""

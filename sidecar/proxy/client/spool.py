@@ -1,8 +1,8 @@
-"""Files that bodies are held in once they have outgrown memory: unlinked, and used again.
+"""Files for request bodies that have outgrown memory: unlinked, and used again.
 
-Writing into a file that has its blocks already costs an eighth of writing into a new one (docs/performance.md).
-Nobody else can open them; what an earlier body left behind is overwritten before it could be read, since a body
-reads only what it has written.
+Writing into a file that has its blocks already costs an eighth of writing into a new one. No other process can open
+them. What an earlier body left behind is overwritten before it could be read, because a body reads only what it has
+written. Counterpart: ``body``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["Spool"]
 
 KEPT_FILES: Final = 4
 KEPT_BYTES: Final = 16 << 20
-"""Of each; the rest of a larger one is given back to the disk."""
+"""Bytes kept of each idle file; the rest of a larger one is given back to the disk."""
 
 
 class Spool:
@@ -28,18 +28,18 @@ class Spool:
     def __init__(self) -> None:
         self._free: list[int] = []
         self.trouble = ""
-        """Why the disk took nothing the last time; empty while it does."""
+        """Why the disk refused its last write; empty while it takes them."""
         self.on_trouble: Callable[[str], None] | None = None
 
     def try_out(self) -> None:
-        """Whether the disk takes anything at all, before a body needs it: what is wrong is in ``trouble``."""
+        """Write once at start, before a body needs the disk; a fault is in ``trouble``."""
         try:
             self.give_back(self.take())
         except OSError as error:
             self.refused(error)
 
     def refused(self, error: OSError) -> None:
-        """The disk did not take a body, which is held in memory alone from now on."""
+        """Note that the disk refused a body, which is held in memory alone from now on."""
         self.trouble = error.strerror or str(error)
         if self.on_trouble is not None:
             self.on_trouble(self.trouble)

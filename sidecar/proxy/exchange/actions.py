@@ -1,7 +1,8 @@
-"""What a row asks for besides a wait: log in, or look at the state; then whether to send again.
+"""What a row asks for besides a wait: log in (``then: login``), or read the state (``then: reread``); then whether to
+send again.
 
-Only for exchanges in trouble, and each at most once per exchange (or as often as a reread says). It sends none of
-the app's requests and hands nothing over: it turns a decision into another one. The counterpart is ``attempts``.
+Only for exchanges in trouble, each once per exchange (or as often as a reread says). It sends none of the app's
+requests and hands nothing over: it turns a decision into another one. Counterpart: ``retry_loop``.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ OF_THE_BODY: Final = frozenset(b"content-length content-type content-encoding co
 CONDITIONAL: Final = frozenset(
     b"if-match if-none-match if-modified-since if-unmodified-since if-range range accept-encoding".split()
 )
-"""The whole present state is wanted, in a form that can be read here."""
+"""Dropped for the GET: the whole present state is wanted, in a form that can be read here (RFC 9110 section 13.1)."""
 
 _SEGMENT: Final = re.compile(r"\$([0-9]+)")
 
 
 def path_to_read(template: str, path: str) -> str | None:
-    """The path for the GET, from that of the request (neither has a query); None if it has no such segment."""
+    """The path of the GET, made from that of the request (neither has a query); None if a named segment is missing."""
     if template == "same":
         return path
     if template == "parent":
@@ -50,9 +51,9 @@ def path_to_read(template: str, path: str) -> str | None:
 
 
 async def look(rule: Reread, prepared: Prepared, message: RequestMessage, seconds: float) -> bool | BufferedResponse:
-    """True: the state, as it is now, is one in which the row sends again; an answer: one that the app is to get.
+    """Read the state. True: the row sends again in it. A response: the app gets that one.
 
-    False: none of both, or the state cannot be read.
+    False: neither, or the state cannot be read. ``seconds`` bounds the whole read.
     """
     base = prepared.destination.base_path
     path = path_to_read(rule.path, prepared.target.partition("?")[0][len(base) :])
@@ -100,7 +101,7 @@ CARRIED_OUT: Final = frozenset({Verb.LOGIN, Verb.REREAD})
 
 
 class Actions:
-    """Those of one exchange."""
+    """The actions of one exchange."""
 
     def __init__(self, services: Services, prepared: Prepared, message: RequestMessage, deadline_at: float) -> None:
         self._services = services
@@ -110,13 +111,15 @@ class Actions:
         """Monotonic seconds."""
         self._done: Counter[Verb] = Counter()
         self.answer: BufferedResponse | None = None
-        """What was read, where it is to be the app's answer; then the decision has no reason."""
+        """What was read, where it becomes the app's response; then the decision has no reason."""
 
     async def carry_out(self, decision: Decision) -> Decision:
-        """``retry``, or ``pass`` with the reason. Never raises but for a cancellation."""
+        """Carry out ``then: login`` or ``then: reread``. Returns ``retry``, or ``pass`` with the reason; raises only on
+        cancellation.
+        """
         verb = decision.verb
         if verb is Verb.LOGIN and self._prepared.credential is None:
-            # No login is configured, or the app sent a credential of its own: the answer is the app's to deal with.
+            # No login is configured, or the app sent its own credential: the response is for the app to deal with.
             return _hand_over(decision, Reason.NOT_RETRYABLE)
         most = decision.reread.times if decision.reread is not None else 1
         if self._done[verb] >= most:
@@ -126,7 +129,7 @@ class Actions:
         if objection is None and self._left_seconds() < LEAST_ATTEMPT_SECONDS:
             objection = Reason.DEADLINE
         if objection is None and decision.cost > self._tokens():
-            # Judged before the wait, by tokens that others have paid meanwhile; from here on nothing waits.
+            # Checked again: other exchanges may have spent the tokens during the action; from here on nothing waits.
             objection = Reason.BUDGET
         if objection is not None or self.answer is not None:
             return _hand_over(decision, objection)

@@ -1,4 +1,4 @@
-"""What every exchange uses and none owns."""
+"""What every exchange uses and none owns: clock, limits, metrics, spool, outbox, interceptor. It decides nothing."""
 
 
 # Compiled in the wheel.
@@ -32,7 +32,9 @@ class Notices:
         self._told: set[tuple[str, int]] = set()
 
     def tunnel(self, host: str, port: int, upstream: str | None) -> None:
-        """A tunnel to this host was opened; ``upstream``: whose host it is, if one is configured for it."""
+        """Log once that a tunnel to this host was opened; ``upstream``: the upstream configured for the host, if
+        any.
+        """
         if (host, port) in self._told or len(self._told) >= TOLD_HOSTS:
             return
         self._told.add((host, port))
@@ -53,7 +55,7 @@ def _advice(host: str, port: int, upstream: str | None) -> str:
 
 
 class TakenTunnel(Protocol):
-    """A CONNECT that was allowed and has not been answered yet."""
+    """A CONNECT that was allowed and has no response yet."""
 
     app: ClientConnection
 
@@ -61,20 +63,23 @@ class TakenTunnel(Protocol):
         """The 200 for the app."""
 
     def left(self) -> None:
-        """To be called once the app's transport has another protocol: the CONNECT is over, and recorded."""
+        """Called once the app's transport has another protocol: the CONNECT is over and recorded."""
 
 
 class Interceptor(Protocol):
-    """Takes tunnels over: the app's TLS ends here, and what is inside becomes requests."""
+    """Takes tunnels over: the app's TLS ends here, and the requests inside get the full engine."""
 
     def opens(self, host: str, port: int) -> str | None:
-        """The scheme of what is inside a tunnel to this host, if it is to be taken over: ``http`` or ``https``.
+        """The scheme inside a tunnel to this host if it is to be taken over (``http`` or ``https``), else None.
 
-        Called for each CONNECT; cheap. It then leads where ``scheme://host:port/`` would, and is allowed as that is.
+        Called for each CONNECT, so it must be cheap. The tunnel is then routed and allowed as ``scheme://host:port/``
+        is.
         """
 
     def take(self, tunnel: TakenTunnel, scheme: str, host: str, port: int) -> None:
-        """Answer, and go on with ``tunnel.app.transport``; what the app has sent ahead is in ``app.reader.behind``."""
+        """Answer the CONNECT, and go on with ``tunnel.app.transport``; bytes that the app sent ahead are in
+        ``app.reader.behind``.
+        """
 
 
 @dataclass(slots=True)
@@ -82,35 +87,36 @@ class Services:
     loop: asyncio.AbstractEventLoop
     clock: Clock
     chance: Callable[[], float]
-    """0 ≤ x < 1."""
+    """A random number, 0 ≤ x < 1."""
     metrics: Metrics
     via: str
-    """Our own name in ``Via``: unlike any other instance's, so that only a real loop looks like one."""
+    """Our own name in ``Via``, different for each instance, so that only a real loop is taken for one."""
     crashed: Callable[[Exception], None]
-    """Told of a fault of ours that ended one exchange."""
+    """Called with an internal fault that ended one exchange."""
     monotonic: Callable[[], float]
-    """The clock's, bound once."""
+    """The clock's ``monotonic``, bound once."""
     spool: Spool
-    """Where bodies go that have outgrown memory."""
+    """Files for bodies that have outgrown memory."""
     notices: Notices | None = None
-    """Told of tunnels."""
+    """Logs tunnels; None: none are logged."""
     interceptor: Interceptor | None = None
     """Takes tunnels over; None: all of them stay opaque."""
     draining: bool = False
     outbox: OutboxWorker | None = None
     retry_switch: RetrySwitch = field(default_factory=RetrySwitch)
-    """Retries that an operator has turned off."""
+    """The upstreams whose retries an operator has turned off."""
     write_batch: WriteBatch = field(init=False)
-    """The loop's: small writes are made at its end."""
+    """Collects the loop's small writes, which are made at the end of each iteration."""
 
     _wall_at_zero: float = field(init=False)
-    """Unix seconds at monotonic zero, as of the start."""
+    """Unix seconds at monotonic zero, measured at the start."""
 
     def __post_init__(self) -> None:
         self.write_batch = WriteBatch(self.loop)
         self._wall_at_zero = self.clock.wall() - self.clock.monotonic()
 
     def steady_wall(self) -> float:
-        """Unix seconds for what is due later, as the start of the process knew them: a clock that is set meanwhile
-        neither shortens nor lengthens a wait."""
+        """Unix seconds for stored moments, derived from the monotonic clock: setting the wall clock neither shortens
+        nor lengthens a wait.
+        """
         return self._wall_at_zero + self.monotonic()

@@ -1,8 +1,8 @@
-"""One request of the app, from its head to the end of its answer.
+"""One request of the app, from its head to the end of its response.
 
-What needs no judgement (``CompiledPolicy.passes``) goes straight through, within the two calls that bring the request
-and its answer, and costs nothing that a plain proxy would not pay. Everything else goes through ``retry_loop``, which
-says in the end what to hand over: the live answer, a buffered one, or one of our own.
+A response that the table passes on without a judgement (``CompiledPolicy.passes``) goes straight through, within the
+two calls that bring the request and the response. Everything else goes through ``retry_loop``, which says in the end
+what to hand over: the live response, a buffered one, or one of our own. Its states: ``state``.
 """
 
 # Compiled in the wheel.
@@ -55,11 +55,11 @@ _OK_LINE: Final = sidecar_field(Outcome.OK, 1, 0.0, None)
 _PASSED_LINE: Final = sidecar_field(Outcome.PASSED, 1, 0.0, Reason.NOT_RETRYABLE)
 
 _ERRORS: Final = {"loop": "proxy_loop_detected", "address": "destination_ip_prohibited"}
-"""By the kind of a refusal: RFC 9209 section 2.3."""
+"""Kind of a refusal → the proxy error type of RFC 9209 section 2.3."""
 
 
 class Over(Protocol):
-    """Who is told that an exchange is over; ``cut``: the app has left, or must not take this for an answer."""
+    """Called when an exchange is over; ``cut``: the app has left, or must not take what it has for a whole response."""
 
     def __call__(self, exchange: Exchange, cut: bool) -> None: ...
 
@@ -75,34 +75,35 @@ class Exchange:
     # Defaults stand on the class: an untroubled exchange sets few of them.
     prepared: Prepared | None = None
     payload = b""
-    """The request body, where it was there at once."""
+    """The request body, where it came whole with the head."""
     body: Body | None = None
-    """The request body, where it is recorded as it comes."""
+    """The request body, where it is recorded as it arrives."""
     outcome: Outcome = _GONE
     reason: Reason | None = None
     status: int | None = None
-    """What the app got."""
+    """The status that the app got; None: none."""
     waited_seconds = 0.0
     held: tuple[HeldRecord, ...] = ()
-    """Every time it stood still, but for waits before attempts that were made."""
+    """Every time that it was held, except waits before attempts that were made."""
     own_code: str | None = None
-    """Of our own answer: why, in a word."""
+    """The error code of our own response."""
     upstream_seconds = 0.0
     ids: tuple[str, str, bytes] = ("", "", b"")
-    """Of a request that was refused before it was prepared."""
+    """Request id, correlation id and their header lines, for a request that was refused before it was prepared."""
     last_body = b""
-    """Of the upstream's answer that the app got, if it was an error's that came at once."""
+    """The body of the upstream's error response that the app got, where it came whole at once."""
     attempts: tuple[AttemptRecord, ...] = ()
-    """Empty also for one untroubled attempt: see ``all_attempts``."""
+    """Empty also for a single untroubled attempt: see ``all_attempts``."""
     is_hedged = False
     """Whether a second send went beside the first."""
     not_before = 0.0
-    """When what the upstream asked for, and the wait before a retry, is over, also where it was cut short; monotonic
-    seconds."""
+    """Monotonic seconds before which nothing is sent: the end of the upstream's hint and of the wait before a retry,
+    also where that wait was cut short.
+    """
     decision: Decision | None = None
-    """The last judgement, where there was one."""
+    """The last decision; None: the table was not asked."""
     ended_unsent = False
-    """Whether it was ended before the send that was to come had written a byte, and nothing else was on the wire."""
+    """Whether it ended before the next send had written a byte, with nothing else on the wire."""
     state = NEW
     """Where it stands: see ``state``, which lists every change."""
     _fast_connection: Connection | None = None
@@ -118,11 +119,11 @@ class Exchange:
         self.app = app
         self.message = message
         self.last_message: ResponseMessage | None = None
-        """The upstream's head that the app got."""
+        """The upstream's response head that the app got."""
         self.started = services.monotonic()
 
     def start(self, router: Router) -> None:
-        """Begin; ``over`` is called when it is, perhaps before this returns."""
+        """Begin; ``over`` is called at the end, perhaps before this returns."""
         message = self.message
         reader = self.app.reader
         try:
@@ -160,7 +161,7 @@ class Exchange:
         self._go_on(prepared)
 
     def _head_arrived(self) -> None:
-        """The answer to the first send, or its failure."""
+        """The first send has a response head, or a failure."""
         connection, prepared = self._fast_connection, self.prepared
         if connection is None or prepared is None:
             return
@@ -169,7 +170,7 @@ class Exchange:
         message = connection.message
         try:
             if connection.unwritten:
-                # It had died before a byte was written: there was no send.
+                # The connection was closed before a byte was written: there was no send.
                 self._fast_connection = None
                 prepared.destination.holding.abandon(self)
             if message is None or not connection.complete or not compiled.passes[message.code]:
@@ -198,7 +199,7 @@ class Exchange:
             self.finish(cut=False)
 
     def _go_on(self, prepared: Prepared) -> None:
-        """The general way, with a task: from the first send, or from what came of it."""
+        """Continue with a task: from the first send, or from its result."""
         sending = self._sender(self._services, self.app, prepared, self.message.method, self.payload, self.body)
         self._sending = sending
         lane, self._fast_connection = self._fast_connection, None
@@ -215,17 +216,17 @@ class Exchange:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether it stands still before a send."""
+        """Whether it is waiting before a send."""
         return self.state == WAITING
 
     def cut_wait_short(self) -> None:
-        """End the wait before a send now, without the send: the sidecar shuts down."""
+        """End the wait before a send now, without the send (shutdown)."""
         if self.state == WAITING:
             self.state = WOKEN
             self.cancel()
 
     def cancel(self) -> None:
-        """The app has left, or may wait no longer. The one way to end it from outside; harmless when it is over.
+        """End the exchange from outside: the app has left, or may wait no longer. Harmless when it is over.
 
         Once relaying, only the two connections themselves end it.
         """
@@ -238,7 +239,7 @@ class Exchange:
             self.finish(cut=True)
 
     def finish(self, *, cut: bool) -> None:
-        """It is over; ``cut``: the app has left, or must not take what it has for an answer."""
+        """End the exchange. ``cut``: the app has left, or must not take what it has for a whole response."""
         self.state = OVER
         if cut:
             self.outcome, self.reason = _GONE, None
@@ -248,12 +249,12 @@ class Exchange:
         self._clean_up()
         fault = None if task.cancelled() else task.exception()
         if isinstance(fault, Refused) and self.prepared is not None:
-            # Judged by the address: nothing was sent, and there is nothing to wait for.
+            # The address guard refused: nothing was sent, and waiting would change nothing.
             self._reject(fault, self.prepared.compiled)
             fault = None
         if isinstance(fault, Exception):
             self._services.crashed(fault)
-        # The task and the loop point back here: what is over must not wait for the garbage collector.
+        # Task and loop point back here: break the reference cycle, so that nothing waits for the garbage collector.
         self._task = self._attempts = self._sending = None
         self.finish(cut=task.cancelled() or fault is not None)
 
@@ -276,7 +277,7 @@ class Exchange:
             self.body.close()
 
     def stood(self, by: str, seconds: float, scope: str = "") -> None:
-        """It stood still for so long, before the attempt that comes next (or was to come)."""
+        """Note ``seconds`` of waiting, by ``by``, before the next attempt."""
         self.waited_seconds += seconds
         self.held += (HeldRecord(by, seconds, len(self.attempts) + 1, scope),)
         if self.prepared is not None:
@@ -295,7 +296,7 @@ class Exchange:
 
     @property
     def _is_first_answer(self) -> bool:
-        """Whether nothing else came back: what was cut for the sake of this answer is no error before it."""
+        """Whether no other response came back; an attempt that was cut for this response counts as none."""
         return sum(not attempt.cancelled for attempt in self.attempts) == 1
 
     def _take_body(self, prepared: Prepared) -> None:
@@ -320,7 +321,7 @@ class Exchange:
     def _passed_head(
         self, prepared: Prepared, connection: Connection, message: ResponseMessage, number: int
     ) -> tuple[bytes, bool]:
-        """The head of an answer that the table hands over whatever has happened before; and whether to chunk it."""
+        """The head of a response that the table always passes on, and whether to chunk it."""
         code = message.code
         self.status = code
         if code < 400:
@@ -340,7 +341,7 @@ class Exchange:
         return answer_head(self.app, self.message, prepared, message, connection.length, line)
 
     async def pass_on(self, prepared: Prepared, sending: Send, number: int) -> None:
-        """The live answer, after ``number`` sends."""
+        """Hand over the live response, after ``number`` sends."""
         connection, message = sending.connection, sending.message
         if connection is None or message is None:
             return
@@ -357,7 +358,7 @@ class Exchange:
         history: tuple[Attempt, ...],
         buffered: BufferedResponse | None,
     ) -> None:
-        """What there is: the live answer, a kept one, or our own."""
+        """Hand over the live response, a buffered one, or our own."""
         self.decision = decision
         number = len(self.attempts)
         if decision.verb is Verb.STORE:
@@ -375,7 +376,7 @@ class Exchange:
             return
         sending.let_go()
         if buffered is not None:
-            # With a status it is the last response itself, let go for a login, a reread or a wait.
+            # With a status, this is the last response itself, released for a login, a reread or a wait.
             self.outcome = outcome_of(history, decision) if history[-1].status else Outcome.EXHAUSTED
             if buffered.message.code < 400:
                 self.outcome = Outcome.RECOVERED
@@ -415,7 +416,9 @@ class Exchange:
         sending.let_go()
 
     def _stop_sending_body(self, message: ResponseMessage) -> None:
-        """The answer came before the request was whole. An error means that nobody wants the rest."""
+        """The response came before the request was whole. If it is an error, the upstream does not want the rest (RFC
+        9112 section 9.5).
+        """
         if self.body is None:
             return
         self.body.let_go()
@@ -425,7 +428,9 @@ class Exchange:
     async def _relay(
         self, prepared: Prepared, connection: Connection, message: ResponseMessage, head: bytes, *, chunked: bool
     ) -> None:
-        """An answer that is still coming: bounded by the pause between bytes, and by the deadline if it trickles."""
+        """Relay a response that is still coming: bounded by the pause between bytes, and past the deadline by a minimum
+        rate.
+        """
         app, ends_at = self.app, self.started + prepared.deadline_seconds
         copy = tee_of(app, prepared.compiled.policy, message)
         try:
@@ -434,7 +439,7 @@ class Exchange:
             if copy is not None:
                 self.last_body = copy.body
         if app.broken is not None:
-            # The app must not take half an answer for a whole one (RFC 9112 section 8).
+            # The app must not take half a response for a whole one (RFC 9112 section 8).
             self.outcome, self.reason = Outcome.FAILED, Reason.RESPONSE_STARTED
             app.cut()
 
@@ -451,11 +456,13 @@ class Exchange:
 
     @property
     def request_bytes(self) -> int:
-        """Of the request body, as far as it came."""
+        """Bytes of the request body received so far."""
         return self.body.received_bytes if self.body is not None else len(self.payload)
 
     def turn_away(self, prepared: Prepared, reason: Reason, retry_after_seconds: float) -> None:
-        """Never sent: the upstream has asked for quiet, is down, or we are shutting down."""
+        """Answer without a send: a gate, the breaker or the concurrency limit is closed, or the sidecar is shutting
+        down.
+        """
         self.outcome, self.reason = Outcome.REJECTED, reason
         detail = TURNED_AWAY.get(reason, "the request could not be sent in time")
         error = "http_request_denied" if reason in (Reason.GATE, Reason.RATE) else "destination_unavailable"
@@ -465,7 +472,7 @@ class Exchange:
     def _give_own_after(
         self, prepared: Prepared, status: int, code: str, detail: str, error: str, number: int, again: int | None = None
     ) -> None:
-        """Our own answer after ``number`` sends; ``again``: the seconds of its Retry-After."""
+        """Send our own response after ``number`` sends; ``again``: the seconds of its Retry-After."""
         answer = OwnAnswer(
             status=status,
             code=code,
@@ -483,7 +490,7 @@ class Exchange:
         self._give_own(prepared, answer, prepared.id_lines + prepared.key_line)
 
     def _reject(self, refused: Refused, compiled: CompiledPolicy) -> None:
-        """Nothing was sent, and nothing will be."""
+        """Answer with a refusal: nothing was sent, and nothing will be."""
         self.outcome = outcome = Outcome.REJECTED if refused.status >= 400 else Outcome.OK
         if refused.kind in self._services.metrics.protocol_errors:
             self._services.metrics.protocol_error(refused.kind)

@@ -1,7 +1,7 @@
-"""What the core judges an attempt by: the request, everything that came back so far, and the pressure at this moment.
+"""The facts that ``core.decide`` is given: the request, what came back so far, and the pressure at this moment.
 
-It gathers and asks ``core.decide``, and acts on nothing; it may have to wait for the body that a row looks into.
-The counterpart is ``attempts``, which does what was decided.
+It gathers them and asks ``core.decide``; it acts on nothing. It may wait for the body that a row looks into.
+Counterpart: ``retry_loop``, which does what was decided.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["Facts"]
 
 
 class Facts:
-    """Of one exchange."""
+    """The facts of one exchange."""
 
     def __init__(
         self, services: Services, app: ClientConnection, message: RequestMessage, body: Body | None, prepared: Prepared
@@ -37,12 +37,12 @@ class Facts:
         self._body = body
         self._prepared = prepared
         self.history: tuple[Attempt, ...] = ()
-        """What has come back and was judged, in that order, numbered so."""
+        """The attempts judged so far, in the order in which they came back, numbered so."""
         self.unread = ""
-        """The content coding of the last answer, where its body was to be looked into and it cannot be undone."""
+        """The content coding of the last response, where a row looks into its body and the coding cannot be undone."""
 
     async def judge(self, sent: InFlight, ended: float, deadline_at: float) -> Decision:
-        """What to do about a send that has come back."""
+        """Decide about a send that has come back. ``ended`` and ``deadline_at`` are monotonic seconds."""
         prepared, sending = self._prepared, sent.sending
         message, connection = sending.message, sending.connection
         headers = Headers(message.raw_headers) if message is not None else Headers()
@@ -85,9 +85,9 @@ class Facts:
         )
 
     async def _look(self, connection: Connection, message: ResponseMessage, left_seconds: float) -> bytes | None:
-        """The first 64 KiB of the body, decoded; or what has come of it in time.
+        """The first 64 KiB of the body, decoded; or what has arrived of it in time.
 
-        Server-sent events are not held back for it: of them, only what came with the head is looked at.
+        Server-sent events are not held back: of them, only what came with the head is read.
         """
         if not connection.complete and not is_event_stream(message):
             seconds = min(self._prepared.compiled.policy.timeouts.idle_seconds, max(0.0, left_seconds))
@@ -103,8 +103,9 @@ class Facts:
         return look
 
     def is_harmless(self, attempt: Attempt) -> bool:
-        """Whether the app would do no harm by sending its request once more after this attempt, which it knows nothing
-        of. A key that we made does not help: the app may send without it."""
+        """Whether the app may repeat its request after this attempt, of which it knows nothing, without doing harm. An
+        idempotency key that we made does not help: the app may send without it.
+        """
         prepared = self._prepared
         request = replace(self.facts(0.0), keyed=prepared.keyed and not prepared.key_line)
         policy = prepared.compiled.policy
@@ -112,7 +113,7 @@ class Facts:
         return why_safe(policy, row, request, attempt) is not None
 
     def facts(self, deadline_at: float) -> Request:
-        """The app's request."""
+        """The app's request, as the core sees it."""
         prepared, message = self._prepared, self._message
         path, _, query = prepared.target.partition("?")
         path = path[len(prepared.destination.base_path) :]
@@ -120,7 +121,7 @@ class Facts:
         return Request(message.method, path, query, headers, prepared.keyed, deadline_at)
 
     def pressure(self, now: float, sending: Send) -> Pressure:
-        """``sending``: the send after which, or beside which, another is thought of."""
+        """The pressure on a further send after, or beside, ``sending``."""
         services = self._services
         facts = self._prepared.destination.holding.pressure(self._message, now)
         return Pressure(

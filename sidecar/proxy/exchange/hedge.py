@@ -1,7 +1,8 @@
-"""Hedging: a second send beside a first one that is slow; the first usable answer counts, the other send is cut.
+"""Hedged requests (Dean and Barroso, *The Tail at Scale*, 2013): a second send beside a slow first one; the first
+usable response counts, and the other send is cut.
 
-Only where the policy has a ``hedge``. Here the two are run beside each other, and cut. When the second may go, and
-which answer ends the race, is ``core.hedge``'s to say; judging, telling and handing over are the loop's (``attempts``).
+Only where the policy has a ``hedge``. This module runs the two sends and cuts the loser. ``core.decision.hedge`` says
+when the second may go and which response ends the race; ``retry_loop`` judges, records and hands over.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ __all__ = ["Hedging", "hedging_of"]
 
 
 class Hedging:
-    """Of one exchange: its first send, and at most one beside it."""
+    """The hedge of one exchange: its first send, and at most one beside it."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, prepared: Prepared, rule: HedgeRule, request: Request) -> None:
         self._loop = loop
@@ -33,21 +34,22 @@ class Hedging:
         self._rule = rule
         self._durations: Durations = prepared.destination.durations_of(prepared.compiled.policy.name)
         self._tasks: dict[asyncio.Task[object], InFlight] = {}
-        """The sends that are under way, in order."""
+        """The sends that are under way, in the order of their start."""
         self.second: InFlight | None = None
-        """The hedge, once it went."""
+        """The hedge, once it was sent."""
         self.aside: InFlight | None = None
-        """Who came back first, without an answer that could be taken; its connection is still there."""
+        """The send that came back first with a response that could not be used; its connection is still open."""
         self.is_over = False
-        """Whether it is known which of the two the app got."""
+        """Whether it is settled which response the app gets."""
 
     def after(self, now: float, deadline_at: float) -> float | None:
-        """Seconds after which the second may go; None: not this time."""
+        """Seconds after which the second send may go; None: not for this exchange."""
         return hedge_after(self._rule, self._durations, replace(self._request, deadline_at=deadline_at), now)
 
     def learn(self, seconds: float, status: int | None, failure: FailureKind | None) -> None:
-        """How long a first send took. What failed at once, or was refused, says nothing about that; what was cut, or
-        timed out, took at least so long, and must count: else only the quick ones would."""
+        """Record how long a first send took. A reset or a refusal says nothing about that. A send that was cut or timed
+        out took at least that time, and must count: otherwise only quick sends would.
+        """
         if self._rule.after_seconds is not None:
             return
         answered = status is not None and status < 500 and status != 429
@@ -55,13 +57,13 @@ class Hedging:
             self._durations.add(seconds)
 
     def has_way(self, first: Send, body: Body | None) -> bool:
-        """Whether the request could go out a second time now: whole, and at once on a connection of its own."""
+        """Whether the request can be sent a second time now: its body is held whole, and a connection is free."""
         if not self._prepared.destination.pool.has_room:
             return False
         if body is None:
             return True
         connection = first.connection
-        # What is still arriving, or going out, is slow for reasons of its own.
+        # A body that is still arriving or going out explains the slowness by itself.
         return body.complete and body.held and connection is not None and connection.request_sent
 
     @property
@@ -76,7 +78,7 @@ class Hedging:
         self._tasks[self._loop.create_task(attempt)] = sent
 
     async def back(self, seconds: float | None = None) -> InFlight | None:
-        """Who comes back next; None: nobody within ``seconds``. Raises ``Refused`` if the first was."""
+        """The send that comes back next; None: none within ``seconds``. Raises ``Refused`` if the first was refused."""
         done, _ = await asyncio.wait(self._tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         task = next((task for task in self._tasks if task in done), None)
         if task is None:
@@ -86,13 +88,15 @@ class Hedging:
         return sent
 
     async def next(self) -> InFlight:
-        """As ``back``, however long it takes."""
+        """As ``back``, without a bound; each send has its own."""
         sent = await self.back()
         assert sent is not None  # noqa: S101 - for the type checker: without a timeout somebody has come
         return sent
 
     def cut(self) -> list[InFlight]:
-        """End whatever is under way, and answer who it was. What has just come whole leaves its connection usable."""
+        """Cut every send under way and return them. A response that has just come whole leaves its connection
+        usable.
+        """
         tasks, self._tasks = self._tasks, {}
         for task, sent in tasks.items():
             if task.done() and not task.cancelled() and task.exception() is None:
@@ -104,7 +108,7 @@ class Hedging:
         return list(tasks.values())
 
     def close(self) -> bool:
-        """The exchange is over: nothing of the two is left behind. Returns whether that ended a race."""
+        """End both sends with the exchange. Returns whether that ended a race."""
         self.cut()
         for sent in (self.aside, self.second):
             if sent is not None and sent.sending.connection is not None:
@@ -115,7 +119,9 @@ class Hedging:
 def hedging_of(
     loop: asyncio.AbstractEventLoop, app: ClientConnection, method: str, prepared: Prepared, sending: Send
 ) -> Hedging | None:
-    """For an exchange that may be hedged: the policy says so, it is idempotent or keyed, and somebody waits for it."""
+    """For an exchange that may be hedged: the policy has a hedge, the request is idempotent or keyed, and an app waits
+    for it.
+    """
     policy = prepared.compiled.policy
     rule = policy.hedge
     if rule is None or policy.attempts == 1 or not sending.may_hedge or app.is_delivery:
@@ -125,7 +131,7 @@ def hedging_of(
 
 
 async def _without_refusal(sending: Send, attempt: Coroutine[object, object, object]) -> None:
-    """The host's address may be forbidden by now; the first send has one that was not."""
+    """Run a hedge whose address may be forbidden by now, though the first send's was not."""
     try:
         await attempt
     except Refused as refused:
@@ -133,6 +139,6 @@ async def _without_refusal(sending: Send, attempt: Coroutine[object, object, obj
 
 
 def _forget(task: asyncio.Task[object]) -> None:
-    """Whatever came of one that was cut, nobody asks."""
+    """Retrieve the exception of a send that was cut: asyncio would log it."""
     if not task.cancelled():
         task.exception()

@@ -1,7 +1,7 @@
 """Everything about an exchange that is known before its first send, worked out once.
 
-Where it goes, by which policy, under which ids, until when; and the part of the upstream's request head that is
-the same for every attempt. It sends nothing; the counterpart is ``sending``.
+Destination, policy, ids, deadline, and the part of the upstream's request head that is the same for every attempt. It
+sends nothing. Counterpart: ``send``.
 """
 
 # Compiled in the wheel.
@@ -51,7 +51,7 @@ _SIGNED: Final = (istr(hdrs.AUTHORIZATION), istr("Signature-Input"), istr("Signa
 """Where a request says which of its fields are signed: AWS Signature Version 4, RFC 9421 and the drafts before it."""
 
 _readable: Final[set[bytes]] = set()
-"""Values of ``Accept-Encoding`` that need no change; bounded, since apps make them up."""
+"""Values of ``Accept-Encoding`` that need no change; bounded, since a client may invent them."""
 _READABLE: Final = 256
 
 
@@ -60,28 +60,28 @@ class Prepared:
 
     # Defaults stand on the class: an untroubled request sets few of them.
     key_line = b""
-    """The idempotency key that we made, to be told to the app too."""
+    """The header line of an idempotency key that we made; the app is told it, too."""
     keyed = False
     """Whether the request carries a key that this upstream honours."""
     trace: str | None = None
     credential: Credential | None = None
-    """What is put on each send, where the upstream has a login and the app sent no credential of its own."""
+    """The credential put on each send, where the upstream has a login and the app sent none of its own."""
     credential_number = 0
-    """Which token the last send carried."""
+    """The number of the token that the last send carried."""
     request_id = ""
     correlation_id = ""
     id_lines = b""
-    """Both, as the app is told them."""
+    """The header lines of both ids for the app."""
     prefix = b""
-    """The head, but for what differs from attempt to attempt."""
+    """The request head up to what differs between attempts."""
 
     def __init__(self, destination: Destination, compiled: CompiledPolicy, target: str) -> None:
         self.destination = destination
         self.compiled = compiled
         self.target = target
-        """For the upstream, origin-form, as it came but for mount and base path."""
+        """The target for the upstream in origin-form, as it came except for mount and base path."""
         self.deadline_seconds = compiled.policy.deadline_seconds
-        """For the whole exchange, from its start."""
+        """Seconds for the whole exchange, from its start."""
 
     def head(self, number: int, left_seconds: float, *, expects_continue: bool) -> bytes:
         """The request head of attempt ``number``."""
@@ -105,10 +105,10 @@ class Prepared:
 
 
 def prepare(message: RequestMessage, router: Router, body_length: int) -> Prepared:
-    """Raises ``Refused``.
+    """Work out everything for one request. Raises ``Refused``.
 
-    The plain way is one walk over the fields. A field that is worth a closer look (an id, a trace, a key, a loop,
-    a deadline, an unusual Connection or Host) leads to the careful way.
+    The plain way is one walk over the fields. A field that is worth a closer look (an id, a trace, a key, a loop, a
+    deadline, an unusual Connection or Host) leads to the careful way.
     """
     path = message.path
     method = message.method
@@ -142,7 +142,7 @@ def prepare(message: RequestMessage, router: Router, body_length: int) -> Prepar
             (verdict == CONNECTION and value in HARMLESS) or (verdict == HOST and value in valid_hosts)
         ):
             return _prepare_carefully(prepared, message, router, line, body_length)
-    # Who sends neither id begins a chain: one id names both.
+    # A request with neither id begins a chain: one new id serves as both.
     prepared.request_id = prepared.correlation_id = new = new_id()
     prepared.id_lines = ids = f"{compiled.request_id_name}{new}{compiled.correlation_name}{new}\r\n".encode()
     parts += (compiled.via_line, ids)
@@ -197,7 +197,7 @@ def asked_host(message: RequestMessage, origin: Origin) -> str:
 
 
 def _check(message: RequestMessage, via: str) -> None:
-    """Of a head that is worth a closer look: RFC 9110 sections 7.2 (Host), 7.6.2 and 7.6.3 (loops)."""
+    """Check a head that is worth a closer look: RFC 9110 sections 7.2 (Host), 7.6.2 and 7.6.3 (loops)."""
     headers = message.headers
     host = headers.get(_HOST)
     if host is not None:
@@ -209,7 +209,7 @@ def _check(message: RequestMessage, via: str) -> None:
 
 
 def own_ids(message: RequestMessage | None, compiled: CompiledPolicy) -> tuple[str, str, bytes]:
-    """Request id, correlation id and their lines for an answer to a request that goes nowhere."""
+    """Request id, correlation id and their header lines, for a request that is sent nowhere."""
     if message is None or not (compiled.request_id in message.headers or compiled.correlation_id in message.headers):
         request_id = correlation_id = new_id()
     else:
@@ -220,7 +220,7 @@ def own_ids(message: RequestMessage | None, compiled: CompiledPolicy) -> tuple[s
 
 
 def _id(headers: Any, name: istr, named: frozenset[bytes]) -> tuple[str, bool]:
-    """The app's id if it is one, sane and not to be dropped (and that it may travel as it came); else a new one."""
+    """The app's id if it is sane and not dropped, with True if it may travel as it came; else a new one."""
     value = headers.get(name)
     if value is None or not sane(value):
         return new_id(), False
@@ -229,7 +229,7 @@ def _id(headers: Any, name: istr, named: frozenset[bytes]) -> tuple[str, bool]:
 
 
 def _without(named: frozenset[bytes], message: RequestMessage, name: str) -> frozenset[bytes]:
-    """The names to drop, with one more that the app has sent and we write ourselves."""
+    """The names to drop, with ``name`` if the app sent it: we write that field ourselves."""
     return named | {name.lower().encode("ascii")} if name in message.headers else named
 
 
@@ -304,7 +304,7 @@ def _take_key(
 def _take_credential(
     prepared: Prepared, message: RequestMessage, credential: Credential, named: frozenset[bytes]
 ) -> frozenset[bytes]:
-    """Ours, unless the app sent its own and the login does not replace it."""
+    """Put on our credential, unless the app sent its own and the login does not replace it."""
     rule = credential.rule
     if not rule.replace and (message.headers.get(rule.header) or "").strip():
         return named

@@ -1,7 +1,7 @@
-"""Handing over: the upstream's answer as it came, live or kept, or one of our own.
+"""Handing over a response: the upstream's, live or buffered, or one of our own.
 
-Nothing of an answer is changed but what belongs to the connection (RFC 9110 section 7.6.1); the ids and the
-``Sidecar`` field are added. The counterpart is ``exchange``, which says what to hand over and why.
+Nothing of it is changed except what belongs to the connection (RFC 9110 section 7.6.1); the ids and the ``Sidecar``
+field are added. Counterpart: ``exchange``, which says what to hand over and why.
 """
 
 
@@ -49,7 +49,7 @@ __all__ = [
 
 
 class Tee:
-    """Between a connection and the app: hands on every byte, and keeps the first of them."""
+    """Between a connection and the app: passes on every byte, and keeps the first of them."""
 
     __slots__ = ("_app", "_pieces", "_size")
 
@@ -60,7 +60,7 @@ class Tee:
 
     @property
     def body(self) -> bytes:
-        """All of it; nothing if it was too large."""
+        """The whole body; empty if it was too large."""
         return b"".join(self._pieces)
 
     def take(self, data: bytes) -> None:
@@ -79,17 +79,17 @@ class Tee:
 
 
 def keeps_copies(policy: Policy, status: int | None) -> bool:
-    """Whether the bodies of an exchange with this answer are kept."""
+    """Whether the bodies of an exchange with this status are kept for a report."""
     return policy.report is not None and policy.report.bodies and status is not None and status >= 400
 
 
 def tee_of(app: ClientConnection, policy: Policy, message: ResponseMessage) -> Tee | None:
-    """A copying sink for this answer, if it is to be kept."""
+    """A sink that keeps a copy of this response; None if none is to be kept."""
     return Tee(app) if keeps_copies(policy, message.code) else None
 
 
 def count_error_code(prepared: Prepared, message: ResponseMessage, body: bytes) -> None:
-    """``body``: what has come of it; empty counts as a code that nobody knows."""
+    """Count the error code in ``body``, the part that has arrived; an empty part counts as an unknown code."""
     errors = prepared.compiled.policy.errors
     if message.code >= 400 and errors.code:
         code = first_text(parsed(message, body), errors.code) if body else None
@@ -102,17 +102,17 @@ _CHUNKED_LINE: Final = b"Transfer-Encoding: chunked\r\n"
 
 
 NO_LENGTH: Final = frozenset({b"content-length"})
-"""A 204 has none (RFC 9110 section 8.6), whatever the upstream says."""
+"""Dropped from a 204, which has no length (RFC 9110 section 8.6), whatever the upstream says."""
 
 
 @dataclass(frozen=True, slots=True)
 class BufferedResponse:
-    """A losing response: let go on the wire, still whole in memory."""
+    """A losing response whose connection was released, still whole in memory."""
 
     message: ResponseMessage
     body: bytes
     length: int
-    """As framed by the upstream."""
+    """Body length as framed by the upstream: bytes, ``CHUNKED`` or ``UNTIL_CLOSE``."""
 
 
 def answer_head(
@@ -136,7 +136,9 @@ def answer_whole(
     connection: Connection,
     line: bytes,
 ) -> None:
-    """``answer_head`` and ``give_whole`` in one: head and body are joined once, and go out at the end of the turn."""
+    """``answer_head`` and ``give_whole`` in one: head and body are joined once, and go out at the end of the loop's
+    iteration.
+    """
     pieces, chunked = _head(app, request, prepared, message, connection.length, line)
     held = connection.held
     body = held[0] if len(held) == 1 else b"".join(held)
@@ -152,7 +154,7 @@ def _head(
     length: int,
     line: bytes,
 ) -> tuple[list[bytes], bool]:
-    """``answer_head``, in pieces."""
+    """``answer_head``, as pieces to be joined."""
     code = message.code
     compiled = prepared.compiled
     rules = compiled.response_rules
@@ -186,7 +188,7 @@ def _head(
             chunked = True
             parts.append(_CHUNKED_LINE)
     if app.reader.is_receiving:
-        # The rest of the request body is not read: what follows it could not be told from it.
+        # The rest of the request body is not read, so the next request could not be told from it.
         app.keep_alive = False
     if not app.keep_alive:
         parts.append(_CLOSE)
@@ -197,7 +199,7 @@ def _head(
 
 
 def _careful_head(prepared: Prepared, message: ResponseMessage) -> list[bytes]:
-    """Of an answer with ids of its own, an unusual Connection, or no content."""
+    """The head of a response with ids of its own, an unusual Connection, or no content."""
     compiled = prepared.compiled
     dropped = named_by_connection(message) | (NO_LENGTH if message.code == 204 else NO_NAMES)
     parts = [status_line(message.code, message.reason), *careful_fields(message, compiled.response_rules, dropped)]
@@ -209,7 +211,7 @@ def _careful_head(prepared: Prepared, message: ResponseMessage) -> list[bytes]:
 
 
 def give_whole(app: ClientConnection, connection: Connection, head: bytes, *, chunked: bool) -> None:
-    """The answer of a live connection that has come to its end already."""
+    """Hand over the response of a live connection that has arrived whole."""
     held = connection.held
     body = held[0] if len(held) == 1 else b"".join(held)
     app.respond(head + (_in_one_chunk(body) if chunked else body), len(body))
@@ -228,14 +230,14 @@ async def give_stream(
     idle_seconds: float,
     sink: Sink | None = None,
 ) -> None:
-    """The answer of a live connection, as it comes; through ``sink``, if there is one."""
+    """Hand over the response of a live connection as it arrives; through ``sink``, if there is one."""
     app.start_response(head, connection, chunked=chunked)
     connection.relay(app if sink is None else sink, idle_seconds)
     await app.response_done()
 
 
 def give_buffered(app: ClientConnection, buffered: BufferedResponse, head: bytes, *, chunked: bool) -> None:
-    """An answer that was let go before a wait, and is the last one after all."""
+    """Hand over a response that was released before a wait, and turned out to be the last."""
     app.respond(head + (_in_one_chunk(buffered.body) if chunked else buffered.body), len(buffered.body))
 
 
@@ -247,7 +249,7 @@ def give_own(
     id_lines: bytes,
     wall: float,
 ) -> None:
-    """An answer of our own. It ends the connection where the request was not read to its end."""
+    """Send a response of our own. It ends the connection where the request was not read to its end."""
     head, body = answer.render(prepared.compiled.policy if prepared is not None else None, id_lines, wall)
     if request is None or app.reader.is_receiving:
         app.keep_alive = False

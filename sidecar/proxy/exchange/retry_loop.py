@@ -1,7 +1,7 @@
-"""The loop: send, judge, let the losing response go, wait, send again; until there is something to hand over.
+"""The loop: send, judge, release the losing response, wait, send again, until there is something to hand over.
 
-It acts; ``core.decide`` judges. Nothing is ever sent again that the core has not allowed. What to hand over, and
-how, is the exchange's (``exchange``).
+It acts; ``core.decide`` judges. Nothing is sent again that the core has not allowed. Counterpart: ``exchange``, which
+hands over the result.
 """
 
 from __future__ import annotations
@@ -36,13 +36,14 @@ from sidecar.wire.heads import RequestMessage, ResponseMessage
 __all__ = ["STATUS_TEXT", "RetryLoop"]
 
 KEEP_SECONDS: Final = 0.5
-"""How long a losing response may take to arrive whole, to be handed over in case all retries fail."""
+"""Seconds for a losing response to arrive whole; it is kept to be handed over if all retries fail."""
 LEAST_LEFT_SECONDS: Final = LEAST_ATTEMPT_SECONDS / 2
-"""Of the deadline, at the moment of a retry: less than what the judgement before the wait asked for, since timers ring
-late by milliseconds."""
+"""Seconds of the deadline that a retry needs at the moment of its send. It is half of what the decision before the wait
+asked for, because timers fire late by milliseconds.
+"""
 
 LEAST_STOOD_SECONDS: Final = 0.0005
-"""A login or a reread that took less was answered from memory: nobody stood still."""
+"""Seconds below which a login or a reread was answered from memory and is not recorded as a wait."""
 
 _number: Final = attrgetter("number")
 
@@ -50,7 +51,7 @@ STATUS_TEXT: Final = tuple(str(status) for status in range(1000))
 
 
 class ExchangeView(Protocol):
-    """The exchange, as far as the loop writes it on."""
+    """The exchange, as the loop sees it."""
 
     app: ClientConnection
     state: int
@@ -82,37 +83,40 @@ class ExchangeView(Protocol):
 
 
 class RetryLoop:
-    """All sends of one exchange. Whoever makes it calls ``close``, whatever became of ``run``: its task may
-    have been cancelled before its first step."""
+    """All sends of one exchange. Its creator calls ``close``, however ``run`` ended: its task may have been cancelled
+    before its first step.
+    """
 
     def __init__(
         self, services: Services, exchange: ExchangeView, prepared: Prepared, sending: Send, *, is_sent: bool
     ) -> None:
-        """``is_sent``: the exchange has made the first send, and its answer or failure is in ``sending``."""
+        """``is_sent``: the exchange has made the first send, and its response or failure is in ``sending``."""
         self._services = services
         self._exchange = exchange
         self._prepared = prepared
         self._sending = sending
-        """The send that came back last: the loop judges it, and the app gets its answer."""
+        """The send that came back last: it is judged, and the app gets its response."""
         self._deadline_at = exchange.started + prepared.deadline_seconds
         self._facts = Facts(services, exchange.app, exchange.message, exchange.body, prepared)
         self._buffered: BufferedResponse | None = None
         self._kept_at = 0
-        """How many had come back when it did."""
+        """How many sends had come back when the buffered one did."""
         self._actions: Actions | None = None
         self._adopted: InFlight | None = None
-        """The first send, where the exchange itself has made it."""
+        """The first send, where the exchange itself made it."""
         self._under_way: list[InFlight] = []
-        """What has begun, and whose end has not been told."""
+        """Sends that have begun and whose end has not been recorded."""
         self._sends = 0
         self._last = 0
-        """The number of the one that came back last."""
+        """The number of the send that came back last."""
         self._paid = 0.0
-        """Tokens for a send that has not been made yet."""
+        """Tokens paid for a send that has not been made yet."""
         self._cause = ""
-        """Why that is to be made: a status code or a failure."""
+        """Why that send is made: a status code or a failure."""
         self._accounted_at = 0.0
-        """Until when the time of the sends is counted: two beside each other take no more time than one."""
+        """Monotonic seconds up to which the time of the sends is counted: two beside each other take no more time than
+        one.
+        """
         self._hedging: Hedging | None = None
         if prepared.compiled.policy.hedge is not None:
             self._hedging = hedging_of(services.loop, exchange.app, exchange.message.method, prepared, sending)
@@ -122,13 +126,13 @@ class RetryLoop:
 
     @property
     def is_unsent(self) -> bool:
-        """Whether nothing is on the wire, since no send has begun yet or the one that has is still connecting."""
+        """Whether nothing is on the wire: no send has begun, or the one under way is still connecting."""
         if self._under_way:
             return not any(sent.sending.written for sent in self._under_way)
         return self._sends == 0
 
     def close(self) -> None:
-        """The exchange is over: what has begun ends here, and what was paid for and not made is given back."""
+        """The exchange is over: end every send under way, and give back what was paid for a send that was not made."""
         destination = self._prepared.destination
         under_way, self._under_way = self._under_way, []
         for sent in under_way:
@@ -141,7 +145,7 @@ class RetryLoop:
             self._paid = 0.0
 
     async def run(self) -> None:
-        """Send and judge until there is something to hand over, and hand it over."""
+        """Send and judge until there is something to hand over, then hand it over."""
         prepared, exchange = self._prepared, self._exchange
         if exchange.body is not None and prepared.credential is not None:
             # A long body that is refused in mid-upload could not be sent again: have the token first.
@@ -183,7 +187,7 @@ class RetryLoop:
             self._exchange.stood(by, seconds)
 
     def _queued(self, sending: Send) -> None:
-        """What it waited for a connection is no time of the upstream's."""
+        """Count the wait for a pooled connection apart: it is no time of the upstream's."""
         seconds, sending.queued_seconds = sending.queued_seconds, 0.0
         if seconds:
             self._exchange.stood("connection", seconds)
@@ -195,19 +199,20 @@ class RetryLoop:
         )
 
     def _last_response(self) -> BufferedResponse | None:
-        """What is handed over where the last send brought nothing. No earlier response if a later send may have been
-        applied: the app would take it for the last word, and act on it."""
+        """What is handed over where the last send got no response. No earlier response if a later send may have been
+        applied: the app would take it as final, and act on it.
+        """
         later = self._facts.history[self._kept_at :]
         return self._buffered if all(self._facts.is_harmless(attempt) for attempt in later) else None
 
     # -- one send, or two beside each other --------------------------------------------------------------
 
     async def _send_after(self, decision: Decision | None) -> InFlight:
-        """The next send, after the wait that was decided on. Raises ``Rejected`` if it may not go."""
+        """The next send, after the wait that was decided on. Raises ``Rejected`` if it may not be sent."""
         waited = 0.0 if decision is None else await self._let_go_and_wait(decision)
         wait_from = decision.wait.source if decision is not None and decision.wait is not None and waited else None
         number, destination = self._sends + 1, self._prepared.destination
-        ticket = None if destination.holding.limiter.calm else await self._write_batch(number)
+        ticket = None if destination.holding.limiter.calm else await self._admit(number)
         objection = self._objection(number, destination.name, has_waited=waited > 0)
         if objection is not None:
             if ticket is not None:
@@ -222,7 +227,7 @@ class RetryLoop:
         return await self._send(sent)
 
     def _objection(self, number: int, upstream: str, *, has_waited: bool) -> Reason | None:
-        """The last look before a send, whatever was waited for, and however late its timer rang."""
+        """Check again right before a send, whatever was waited for, and however late its timer fired."""
         if self._left_seconds() < (LEAST_LEFT_SECONDS if number > 1 else 0.0):
             return Reason.DEADLINE
         if has_waited and self._services.retry_switch.is_off(upstream, self._services.monotonic()):
@@ -230,7 +235,7 @@ class RetryLoop:
         return None
 
     def _begun(self, sent: InFlight) -> None:
-        """What is under way until it has come back, or is abandoned (``close``)."""
+        """Register a send as under way until it comes back or is abandoned (``close``)."""
         limiter, first = self._prepared.destination.holding.limiter, not self._under_way
         self._sends = sent.number
         self._under_way.append(sent)
@@ -245,7 +250,9 @@ class RetryLoop:
             self._cause = ""
 
     async def _send(self, first: InFlight) -> InFlight:
-        """Make it, and wait for what comes of it; or of a second one, where the policy hedges and it is slow."""
+        """Make a send and wait for its result; where the policy hedges and it is slow, for that of a second one,
+        too.
+        """
         hedging, attempts = self._hedging, self._prepared.compiled.policy.attempts
         number, monotonic = first.number, self._services.monotonic
         attempt = first.sending.attempt(number, self._deadline_at - first.began, last=number >= attempts)
@@ -275,7 +282,7 @@ class RetryLoop:
         return may_hedge(pressure, self._deadline_at - now, calm=self._prepared.destination.holding.limiter.calm)
 
     async def _race(self, hedging: Hedging, back: InFlight, decision: Decision | None) -> Decision | None:
-        """Two are under way, and one has come back: wait for the other if need be, and cut it if not."""
+        """Two sends are under way and one has come back: wait for the other if need be, else cut it."""
         settled = decision is None or settles(decision, self._facts.history[-1])
         if not settled and hedging.is_under_way:
             earlier, judged_at, came_at = decision, self._services.monotonic(), len(self._facts.history)
@@ -288,7 +295,7 @@ class RetryLoop:
                 elapsed = self._services.monotonic() - judged_at
                 decision = outlast(decision, earlier, elapsed, self._left_seconds() - LEAST_ATTEMPT_SECONDS)
                 if decision is earlier and self._kept_at == came_at:
-                    # What forbids to send again is the earlier answer's: that is the one to hand over.
+                    # The earlier response is what forbids another send: hand over that one.
                     back.sending.let_go()
         meters, now = self._prepared.destination.meters, self._services.monotonic()
         for cut in hedging.cut():
@@ -306,7 +313,7 @@ class RetryLoop:
         return decision
 
     async def _came_back(self, sent: InFlight) -> Decision | None:
-        """Write down what came of a send, and judge it; None: its answer goes to the app without a judgement."""
+        """Record the result of a send, and judge it; None: its response goes to the app without a judgement."""
         exchange, sending = self._exchange, sent.sending
         self._sending, self._last = sending, sent.number
         ended = self._services.monotonic()
@@ -326,19 +333,19 @@ class RetryLoop:
             return None
         decision = await self._facts.judge(sent, ended, self._deadline_at)
         if decision.hint_seconds:
-            # It binds every later send of this request, also one out of the outbox.
+            # A hint binds every later send of this request, also one from the outbox.
             exchange.not_before = max(exchange.not_before, ended + decision.hint_seconds)
         self._retell(sent.number, decision=decision, body_unread=self._facts.unread)
         self._attempt_over(sent, message, seconds, decision)
         return decision
 
     def _note(self, record: AttemptRecord) -> None:
-        """In the order in which they were sent, which may not be that in which they came back."""
+        """Insert by the order of sending, which may differ from that of coming back."""
         attempts = (*self._exchange.attempts, record)
         self._exchange.attempts = tuple(sorted(attempts, key=_number)) if self._exchange.is_hedged else attempts
 
     def _retell(self, number: int, **facts: Any) -> None:
-        """What was learnt of a send after it came back."""
+        """Add to the record of attempt ``number`` what was learnt after it came back."""
         self._exchange.attempts = tuple(
             replace(each, **facts) if each.number == number else each for each in self._exchange.attempts
         )
@@ -346,7 +353,7 @@ class RetryLoop:
     def _attempt_over(
         self, sent: InFlight, message: ResponseMessage | None, seconds: float, decision: Decision | None = None
     ) -> None:
-        """Tell those who watch over the upstream, if there is anything to tell."""
+        """Tell the limiter and the metrics how an attempt ended."""
         self._under_way.remove(sent)
         holding = self._prepared.destination.holding
         holding.limiter.lent.discard(sent.token)
@@ -357,8 +364,8 @@ class RetryLoop:
                 sent.ticket, self._exchange.message, message, seconds, gate_until, gated=gated, number=sent.number
             )
 
-    async def _write_batch(self, number: int) -> Ticket:
-        """Wait until the upstream can take another attempt. Raises ``Rejected``."""
+    async def _admit(self, number: int) -> Ticket:
+        """Wait until the limiter admits attempt ``number``. Raises ``Rejected``."""
         exchange = self._exchange
         body = exchange.body
         size_bytes = len(exchange.payload) if body is None else body.memory_bytes
@@ -375,7 +382,7 @@ class RetryLoop:
             )
 
     async def _turned_away(self, rejected: Rejected) -> None:
-        """Not sent (again). Before the first send the answer is ours, after it there is one to hand over."""
+        """Not sent (again). Before the first send the response is our own; after it the last one is handed over."""
         stores = self._stores_unsent()
         if self._facts.history or stores:
             await self._hand_over(Decision(Verb.STORE) if stores else Decision(Verb.PASS, rejected.reason))
@@ -386,7 +393,7 @@ class RetryLoop:
         return stores_unsent(self._services, self._exchange.app, self._prepared, self._facts.facts(0.0))
 
     async def _carry_out(self, decision: Decision) -> Decision:
-        """Log in, or look at the state. The response is kept and its connection let go meanwhile, if it is small."""
+        """Carry out a login or a reread. A small response is buffered and its connection released meanwhile."""
         await self._keep()
         if self._buffered is not None and self._buffered.message is self._sending.message:
             self._sending.let_go()
@@ -404,7 +411,7 @@ class RetryLoop:
         return decision
 
     async def _let_go_and_wait(self, decision: Decision) -> float:
-        """The losing response is released first, then the wait. Returns the seconds waited."""
+        """Release the losing response, then wait. Returns the seconds waited."""
         clock, destination, exchange = self._services.clock, self._prepared.destination, self._exchange
         meters = destination.meters
         begun = clock.monotonic()
@@ -412,19 +419,19 @@ class RetryLoop:
         destination.budget.pay(decision.cost)
         self._paid = decision.cost
         self._cause = STATUS_TEXT[attempt.status] if attempt.status is not None else str(attempt.failure)
-        dawdled = await self._keep()
+        took_time = await self._keep()
         self._sending.let_go()
         wait = decision.wait
         if wait is None or wait.seconds <= 0:
             return 0.0
         exchange.not_before = max(exchange.not_before, begun + wait.seconds)
-        # It counts from the judgement on: what the losing answer took to arrive is part of it.
-        left = begun + wait.seconds - clock.monotonic() if dawdled else wait.seconds
+        # The wait counts from the judgement on, so the time in which the losing response arrived is part of it.
+        left = begun + wait.seconds - clock.monotonic() if took_time else wait.seconds
         waited = 0.0
         meters.held["wait"] += 1
         try:
             with Pause(exchange):
-                # A timer may ring a little early (uvloop counts in milliseconds); a hint must not be undercut.
+                # A timer may fire a little early (uvloop counts in milliseconds), and a hint must not be undercut.
                 while left > 0:
                     await clock.sleep(max(left, 0.001))
                     left = begun + wait.seconds - clock.monotonic()
@@ -435,16 +442,16 @@ class RetryLoop:
         return waited
 
     async def _keep(self) -> bool:
-        """Hold on to a losing response, if it is small and comes quickly: it may be the last one there is.
+        """Buffer a losing response if it is small and arrives within ``KEEP_SECONDS``: it may be the last one.
 
-        Returns whether it took time.
+        Returns whether that took time.
         """
         connection = self._sending.connection
         if connection is None or connection.message is None or connection.failure is not None:
             return False
         dawdles = not connection.complete
         if dawdles:
-            # Of the time that is left, half is the next attempt's.
+            # Half of the time that is left belongs to the next attempt.
             seconds = min(KEEP_SECONDS, max(0.0, self._left_seconds() / 2))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
@@ -453,7 +460,7 @@ class RetryLoop:
         return dawdles
 
     def _keep_whole(self, connection: Connection | None, came_at: int) -> None:
-        """``came_at``: how many had come back when this one did."""
+        """Buffer a whole response. ``came_at``: how many sends had come back when this one did."""
         if connection is not None and connection.message is not None and connection.complete:
             self._buffered, self._kept_at = (
                 BufferedResponse(connection.message, b"".join(connection.held), connection.length),

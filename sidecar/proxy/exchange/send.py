@@ -1,7 +1,7 @@
 """One attempt: a connection, the request on it, and its head or its failure.
 
-It counts nothing and decides nothing; it knows only how to send, and for how long to wait. Every foreign error
-has become a ``FailureKind`` here. The counterpart is ``exchange``: the loop.
+It counts nothing and decides nothing. Every foreign exception becomes a ``FailureKind`` here. Counterpart:
+``retry_loop``.
 """
 
 # Compiled in the wheel.
@@ -29,7 +29,8 @@ __all__ = ["InFlight", "Send"]
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 CONTINUE_SECONDS: Final = 1.0
-"""How long an upstream may be silent about ``Expect: 100-continue`` before we let the app go on (RFC 9110 10.1.1)."""
+"""Seconds without a response to ``Expect: 100-continue`` before we let the app send its body (RFC 9110 section 10.1.1).
+"""
 
 
 class Send:
@@ -40,17 +41,17 @@ class Send:
     """
 
     may_hedge: ClassVar[bool] = True
-    """Whether a second one may go beside it; not where a relay comes of it."""
+    """Whether a second send may go beside it; not where a relay comes of it."""
     connection: Connection | None = None
     failure: FailureKind | None = None
     detail = ""
     error = ""
     lasting = False
-    """Whether the failure cannot heal by itself."""
+    """Whether the failure cannot go away by itself."""
     written = False
     pooled = False
     queued_seconds = 0.0
-    """For how long it has waited for a connection, since somebody asked: the pool was full."""
+    """Seconds spent waiting for a pooled connection because the pool was full."""
 
     def __init__(
         self,
@@ -71,17 +72,17 @@ class Send:
         self.message: ResponseMessage | None = None
 
     def twin(self) -> Send:
-        """The same request, to be sent beside this one."""
+        """The same request, for a second send beside this one."""
         return Send(self._services, self._app, self._prepared, self._method, self._payload, self._body)
 
     def adopt(self, connection: Connection) -> None:
-        """The first send was made elsewhere, and its head or failure is there."""
+        """Take over a first send that ``exchange`` made; its head or failure is there."""
         self.connection = connection
         self.written = True
         self.settle()
 
     def settle(self) -> ResponseMessage | None:
-        """What came of the send: ``message``, or ``failure``."""
+        """Read the result of the send: ``message``, or ``failure``."""
         connection = self.connection
         if connection is None:
             return None
@@ -129,9 +130,12 @@ class Send:
         self._body.attach(connection, lambda: self._timers.append(loop.call_later(head_seconds, connection.timed_out)))
 
     def _send_on_idle(self, number: int, left_seconds: float) -> Connection | None:
-        """Over a pooled connection, if there is one that lives. A dead one costs nothing: not a byte was written."""
+        """Send over a pooled connection that is alive, if there is one. A dead one costs nothing: not a byte was
+        written.
+        """
         pool = self._prepared.destination.pool
-        # Careful whatever the method: there may be no other attempt, and a task costs far more than a look.
+        # Check the connection whatever the method: this may be the only attempt, and a task costs far more than the
+        # check.
         while (connection := pool.take_idle(careful=True)) is not None:
             if self._write(connection, number, left_seconds):
                 return connection
@@ -153,7 +157,7 @@ class Send:
         except Forbidden as exc:
             if number == 1:
                 raise Refused(403, "address", exc.detail) from None
-            # A name that leads elsewhere since. What was sent before it stays told.
+            # The name now resolves to a forbidden address. What was sent before stays recorded.
             self.failed(exc.kind, exc.detail, "destination_ip_prohibited", lasting=True)
             return None
         except NotConnected as exc:
@@ -199,16 +203,17 @@ class Send:
         self._timers.clear()
 
     def failed(self, kind: FailureKind, detail: str, error: str, *, lasting: bool = False) -> None:
-        """The attempt has come to this; ``error`` is the word of RFC 9209."""
+        """Note how the attempt failed; ``error`` is the proxy error type of RFC 9209."""
         self.failure = kind
         self.lasting = lasting
         self.detail = detail
         self.error = error
 
     def let_go(self) -> None:
-        """The attempt is over: the connection goes back to the pool if it can serve again, else it is cut."""
+        """End the attempt: the connection goes back to the pool if it can be used again, else it is cut."""
         connection, self.connection = self.connection, None
-        # An upload that went on beside an early answer has started one since; the connection may serve another now.
+        # An upload beside an early response may have started a timer since; the connection may serve another exchange
+        # now.
         self.stop_timers()
         if connection is None:
             return
@@ -217,7 +222,7 @@ class Send:
         connection.release()
 
     def abandon(self) -> None:
-        """Nobody wants the answer any more."""
+        """Abort the attempt: its response is not wanted any more."""
         self.stop_timers()
         connection, self.connection = self.connection, None
         if connection is None:
@@ -231,7 +236,7 @@ class Send:
 
 @dataclass(slots=True, eq=False)
 class InFlight:
-    """One send, as the loop remembers it; ``sending`` has what came of it."""
+    """One send, as the loop remembers it; its result is in ``sending``."""
 
     number: int
     sending: Send
@@ -241,11 +246,11 @@ class InFlight:
     waited_seconds: float = 0.0
     wait_from: WaitFrom | None = None
     is_hedge: bool = False
-    """Whether it went beside the first."""
+    """Whether it was sent beside the first."""
     maker: Any = None
-    """Who has made it, where that was not the loop."""
+    """The object that made the send, where that was not the loop."""
 
     @property
     def token(self) -> object:
-        """What stands for it in ``Limiter.lent``."""
+        """The token that identifies the send in ``Limiter.lent``."""
         return self.maker or self.ticket or self

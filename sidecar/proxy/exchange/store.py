@@ -1,8 +1,8 @@
 """A request into the outbox: gathered whole, made durable, and only then answered with a receipt.
 
-Either at once (``store: always``) or after an attempt, where a row says ``then: store``. What is kept is what would
-travel: hop-by-hop fields stay behind, ids and idempotency key are fixed for ever, a credential that our own login
-puts on is not kept. It delivers nothing; the counterpart is ``delivery``.
+Either at once (``store: always``), or after an attempt where a row says ``then: store``. What is stored is what would
+be sent: hop-by-hop fields are dropped, ids and idempotency key are fixed, a credential that our own login puts on is
+not stored. It delivers nothing. Counterpart: ``proxy.delivery``.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from sidecar.wire.heads import RequestMessage
 __all__ = ["HELD_BACK", "can_store", "store", "stores_unsent"]
 
 HELD_BACK: Final = frozenset({Reason.GATE, Reason.RATE, Reason.CONCURRENCY, Reason.BREAKER, Reason.DRAINING})
-"""Why a request is not sent now that may well be sent later; each is judged after safety."""
+"""Reasons not to send now that do not forbid a later send; each is checked after safety."""
 UNREACHABLE: Final = Attempt(1, failure=FailureKind.UNREACHABLE, written=False)
 TOO_MANY: Final = Attempt(1, status=429)
 
 
 class ExchangeView(Protocol):
-    """The exchange, as far as storing writes it on."""
+    """The exchange, as storing sees it."""
 
     app: ClientConnection
     message: RequestMessage
@@ -56,7 +56,7 @@ class ExchangeView(Protocol):
 def can_store(services: Services, app: ClientConnection, method: str, prepared: Prepared) -> bool:
     """Whether there is an outbox, this is not a delivery from it, and the upstream has a name to deliver to.
 
-    Whoever reads wants the answer, not a receipt.
+    A safe method is never stored: its sender wants the response, not a receipt.
     """
     if services.outbox is None or method in UNSTORED_METHODS or app.is_delivery:
         return False
@@ -64,9 +64,9 @@ def can_store(services: Services, app: ClientConnection, method: str, prepared: 
 
 
 def stores_unsent(services: Services, app: ClientConnection, prepared: Prepared, request: Request) -> bool:
-    """Whether a request that may not even be sent now (breaker, gate, draining) goes into the outbox.
+    """Whether a request that may not be sent now (breaker, gate, draining) goes into the outbox.
 
-    It does where the table stores what could not be sent, or what was refused for its rate.
+    It does where the table stores requests that could not be sent, or were refused for their rate.
     """
     if not can_store(services, app, request.method, prepared):
         return False
@@ -75,58 +75,58 @@ def stores_unsent(services: Services, app: ClientConnection, prepared: Prepared,
     return any(row is not None and row.verb is Verb.STORE for row in rows)
 
 
-async def store(story: ExchangeView, services: Services, prepared: Prepared, attempts: int) -> None:
+async def store(exchange: ExchangeView, services: Services, prepared: Prepared, attempts: int) -> None:
     """Store the request and answer the app: 202, or a refusal in the upstream's shape."""
     worker = services.outbox
     if worker is None:
         return
     try:
-        until = services.loop.time() + _left_seconds(story, services, prepared)
+        until = services.loop.time() + _left_seconds(exchange, services, prepared)
         async with asyncio.timeout_at(until):
-            body = await _whole_body(story, services, prepared, worker)
-        # What the upstream asked for goes on in the outbox: a hint binds every send of the request.
-        left = max(0.0, story.not_before - services.clock.monotonic())
+            body = await _whole_body(exchange, services, prepared, worker)
+        # A hint binds every send of the request, so what is left of it goes into the outbox.
+        left = max(0.0, exchange.not_before - services.clock.monotonic())
         due_at = services.steady_wall() + left if left else 0.0
-        item = _item(story.message, prepared, body, services.clock.wall(), due_at, aside=left > HELD_UP_SECONDS)
+        item = _item(exchange.message, prepared, body, services.clock.wall(), due_at, aside=left > HELD_UP_SECONDS)
         await worker.add(item, until - services.loop.time())
     except TimeoutError:
-        _refuse(story, services, prepared, attempts, Refusal("deadline", "its body did not come in time"))
+        _refuse(exchange, services, prepared, attempts, Refusal("deadline", "its body did not come in time"))
     except Refusal as refusal:
-        _refuse(story, services, prepared, attempts, refusal)
+        _refuse(exchange, services, prepared, attempts, refusal)
     else:
-        story.outcome, story.reason = Outcome.STORED, None
+        exchange.outcome, exchange.reason = Outcome.STORED, None
         names = prepared.request_id, prepared.correlation_id, prepared.destination.name
-        _give(story, services, prepared, Receipt(item.id, attempts, story.waited_seconds, *names))
+        _give(exchange, services, prepared, Receipt(item.id, attempts, exchange.waited_seconds, *names))
 
 
-def _left_seconds(story: ExchangeView, services: Services, prepared: Prepared) -> float:
-    """Of the deadline; a little in any case, since this is the last thing to be tried."""
-    return max(1.0, story.started + prepared.deadline_seconds - services.clock.monotonic())
+def _left_seconds(exchange: ExchangeView, services: Services, prepared: Prepared) -> float:
+    """Seconds of the deadline that are left; never zero, since storing is the last thing tried."""
+    return max(1.0, exchange.started + prepared.deadline_seconds - services.clock.monotonic())
 
 
-def _refuse(story: ExchangeView, services: Services, prepared: Prepared, attempts: int, refusal: Refusal) -> None:
-    story.outcome, story.reason = Outcome.FAILED if attempts else Outcome.REJECTED, None
+def _refuse(exchange: ExchangeView, services: Services, prepared: Prepared, attempts: int, refusal: Refusal) -> None:
+    exchange.outcome, exchange.reason = Outcome.FAILED if attempts else Outcome.REJECTED, None
     answer = OwnAnswer(
         status=413 if refusal.code == "body_too_large" else 503,
         code=refusal.code,
         detail=f"the request was not accepted: {refusal.detail}",
         error="proxy_internal_error",
-        outcome=story.outcome,
+        outcome=exchange.outcome,
         attempts=attempts,
-        waited_seconds=story.waited_seconds,
+        waited_seconds=exchange.waited_seconds,
         request_id=prepared.request_id,
         correlation_id=prepared.correlation_id,
         service=prepared.destination.name,
     )
-    _give(story, services, prepared, answer)
+    _give(exchange, services, prepared, answer)
 
 
-def _give(story: ExchangeView, services: Services, prepared: Prepared, answer: OwnAnswer | Receipt) -> None:
-    story.status = answer.status
+def _give(exchange: ExchangeView, services: Services, prepared: Prepared, answer: OwnAnswer | Receipt) -> None:
+    exchange.status = answer.status
     if isinstance(answer, OwnAnswer):
-        story.own_code = answer.code
+        exchange.own_code = answer.code
     lines = prepared.id_lines + prepared.key_line
-    give_own(story.app, story.message, prepared, answer, lines, services.clock.wall())
+    give_own(exchange.app, exchange.message, prepared, answer, lines, services.clock.wall())
 
 
 # -- what is kept ----------------------------------------------------------------------------------------
@@ -147,7 +147,7 @@ def _item(message: RequestMessage, prepared: Prepared, body: bytes, wall: float,
 
 
 def _fields(message: RequestMessage, prepared: Prepared) -> bytes:
-    """The header lines to keep: the app's that travel, then ours."""
+    """The header lines to store: the app's that travel, then ours."""
     compiled = prepared.compiled
     host = asked_host(message, prepared.destination.origin)
     ours = [b"Host: " + host.encode("latin-1") + b"\r\n", prepared.id_lines, prepared.key_line]
@@ -156,7 +156,7 @@ def _fields(message: RequestMessage, prepared: Prepared) -> bytes:
     written = {line.partition(b":")[0].lower() for line in b"".join(ours).split(b"\r\n") if line}
     written |= {b"content-length", *(name.lower() for name, _ in message.raw_headers if _is_ours(name))}
     if prepared.credential is not None:
-        # Put on anew at each delivery: what the app sent is not needed, and would be a secret at rest.
+        # The login's credential is put on anew at each delivery; stored, it would be a secret at rest.
         written.add(prepared.credential.rule.header.lower().encode("ascii"))
     dropped = named_by_connection(message) | frozenset(written)
     return b"".join((*careful_fields(message, compiled.request_rules, dropped), *ours))
@@ -195,19 +195,19 @@ class _Gathering:
             self.done.set_result(None)
 
 
-async def _whole_body(story: ExchangeView, services: Services, prepared: Prepared, worker: OutboxWorker) -> bytes:
-    """All of the request body, waited for. Raises ``Refusal`` if it is more than may be held."""
-    body = story.body
+async def _whole_body(exchange: ExchangeView, services: Services, prepared: Prepared, worker: OutboxWorker) -> bytes:
+    """The whole request body, waited for. Raises ``Refusal`` if it is larger than may be held."""
+    body = exchange.body
     if body is None:
-        return story.payload
+        return exchange.payload
     limits = prepared.compiled.policy.body
     limit = min(worker.rule.max_bytes, max(limits.memory_bytes, limits.disk_bytes))
     if body.length > limit or not body.can_be_sent:
         raise _too_large()
-    reader = story.app.reader
+    reader = exchange.app.reader
     if reader.expects_continue:
         reader.expects_continue = False
-        story.app.interim(CONTINUE)
+        exchange.app.interim(CONTINUE)
     gathering = _Gathering(body, limit)
     body.attach(gathering, gathering.finish)
     try:

@@ -1,6 +1,7 @@
-"""An answer that is still coming, to the app: bounded by the pause between bytes, and by the deadline if it trickles.
+"""A response that is still arriving, relayed to the app: bounded by the pause between bytes, and past the deadline by a
+minimum rate.
 
-Server-sent events have neither bound (docs/semantics.md). The counterpart is ``exchange``, which has made the head.
+Server-sent events have neither bound (docs/semantics.md). Counterpart: ``respond``, which has sent the head.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ from sidecar.wire.heads import ResponseMessage
 __all__ = ["MinimumBodyRate", "stream"]
 
 TRICKLE_BYTES_PER_SECOND: Final = 1024
-"""Past the deadline a body that comes slower than this is cut; one that flows is a download, not a hang."""
+"""Bytes a second: past the deadline a slower body is cut as a hang; a faster one is a download."""
 WINDOW_SECONDS: Final = 5.0
-"""Over which the rate is measured; the first one ends at the deadline, or so long after the head if that is later."""
+"""Seconds over which the rate is measured. The first window ends at the deadline, or one window after the head if that
+is later.
+"""
 
 
 class MinimumBodyRate:
-    """Past the deadline: cut a body that only trickles, unless it is the app that is slow."""
+    """Past the deadline, cut a body that comes slower than the minimum rate, unless it is the app that is slow."""
 
     __slots__ = ("_connection", "_handle", "_loop", "_seen_bytes", "_was_paused")
 
@@ -49,7 +52,7 @@ class MinimumBodyRate:
     def _check(self) -> None:
         connection = self._connection
         came = connection.received_bytes - self._seen_bytes
-        # One that stands still at either end of the window waits for the app, not for the upstream.
+        # A body that is paused at either end of the window waits for the app, not for the upstream.
         is_held = self._was_paused or connection.is_paused
         if came < TRICKLE_BYTES_PER_SECOND * WINDOW_SECONDS and not is_held:
             connection.fail(FailureKind.BODY_CUT, "the response body trickles past the deadline")
@@ -72,13 +75,13 @@ async def stream(
     *,
     chunked: bool,
 ) -> None:
-    """Until the body has come to its end, or has broken off (``app.broken``). ``deadline_at``: monotonic seconds."""
+    """Relay until the body ends or breaks off (``app.broken``). ``deadline_at``: monotonic seconds."""
     if is_event_stream(message):
         await give_stream(app, connection, head, chunked=chunked, idle_seconds=0.0, sink=sink)
         return
-    trickle = MinimumBodyRate(services, connection, deadline_at)
+    minimum_rate = MinimumBodyRate(services, connection, deadline_at)
     try:
         idle_seconds = prepared.compiled.policy.timeouts.idle_seconds
         await give_stream(app, connection, head, chunked=chunked, idle_seconds=idle_seconds, sink=sink)
     finally:
-        trickle.stop()
+        minimum_rate.stop()

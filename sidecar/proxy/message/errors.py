@@ -1,4 +1,4 @@
-"""A request that goes nowhere, as an exception: raised by whoever judges it, answered by the exchange."""
+"""A request that is refused, as an exception: raised where it is checked, answered by the exchange."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ALLOW: Final = b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, QUERY, CON
 
 
 class Refused(Exception):
-    """``status`` is the answer for the app, ``kind`` a word for the counter, ``lines`` further fields of the answer."""
+    """``status`` is that of the response, ``kind`` a word for the counter, ``lines`` further header lines."""
 
     def __init__(self, status: int, kind: str, detail: str, lines: bytes = b"") -> None:
         super().__init__(detail)
@@ -21,8 +21,8 @@ class Refused(Exception):
 
 
 def own_options() -> Refused:
-    """The answer to an OPTIONS that asks about this proxy itself: ``*``, or the last of ``Max-Forwards``.
+    """The response to an OPTIONS that asks about this proxy itself: ``*``, or the last of ``Max-Forwards``.
 
-    RFC 9110 sections 7.6.2 and 9.3.7. Other methods are passed on, too; TRACE is not.
+    RFC 9110 sections 7.6.2 and 9.3.7. Other methods with ``Max-Forwards: 0`` are passed on, except TRACE.
     """
     return Refused(204, "options", "", ALLOW)

@@ -1,10 +1,9 @@
-"""Which fields travel: both heads, as bytes, in the order, case and repetition in which they came.
+"""Which fields travel, in the order, case and repetition in which they came.
 
-Hop-by-hop fields stay behind (RFC 9110 section 7.6.1), with whatever ``Connection`` names; the transfer coding
-is written anew (a length stays where it was); our own fields are set after that, so that nobody can talk them
-away. ``Transfer_Encoding`` and the like stay behind, too: a server that turns names into variables reads ``_`` as
-``-``, and could frame the body by a field that no proxy has looked at. A head is built by one walk over its fields
-with one dictionary look-up for each.
+Hop-by-hop fields stay behind (RFC 9110 section 7.6.1), with those that ``Connection`` names; the transfer coding is
+written anew; our own fields come last, so that no client can remove them. ``Transfer_Encoding`` and its like stay
+behind, too: a server that turns names into variables reads ``_`` as ``-``, and could frame the body by a field that no
+proxy has checked. A head costs one walk over its fields with one dictionary look-up for each.
 """
 
 # Compiled in the wheel.
@@ -41,12 +40,12 @@ REQUEST_DROPPED: Final = frozenset(
     b"connection keep-alive proxy-connection proxy-authorization te trailer transfer-encoding upgrade "
     b"http2-settings host expect".split()
 )
-"""Hop by hop, or written anew. Proxy-Authorization was meant for us (RFC 9110 section 11.7.2)."""
+"""Hop-by-hop, or written anew. Proxy-Authorization is meant for us (RFC 9110 section 11.7.2)."""
 RESPONSE_DROPPED: Final = frozenset(
     b"connection keep-alive proxy-connection te trailer transfer-encoding upgrade sidecar".split()
 )
 FORBIDDEN_TO_NAME: Final = frozenset(b"host content-length transfer-encoding content-type".split())
-"""What ``Connection`` cannot take away: framing, and what the body is."""
+"""Fields that ``Connection`` cannot remove: framing, and what the body is."""
 
 NO_NAMES: Final[frozenset[bytes]] = frozenset()
 _HARMLESS: Final = frozenset({"keep-alive", "Keep-Alive", "close"})
@@ -62,9 +61,11 @@ CODINGS: Final = 5
 """What to do with a field, by its name: pass it on; leave it out; look closer; look closer at its value."""
 
 _MEMORY: Final = 4096
-"""Spellings of field names that are remembered; a hostile peer's inventions are judged anew each time."""
+"""Spellings of field names that are remembered; further ones, which a hostile client may invent, are classified anew
+each time.
+"""
 _MEMORY_LENGTH: Final = 64
-"""Of one of them: a longer one is an invention, whoever sends it."""
+"""Characters of a remembered field name; a longer one is an invention."""
 
 
 class Rules:
@@ -87,7 +88,7 @@ class Rules:
         self.memory: dict[bytes, int] = {}
 
     def judge(self, name: bytes) -> int:
-        """For a name that ``memory`` does not hold."""
+        """Classify a name that ``memory`` does not hold."""
         lower = name.lower()
         if b"_" in lower and lower.replace(b"_", b"-") in self._look_alikes:
             verdict = DROP
@@ -113,12 +114,12 @@ class Rules:
 
 
 def request_rules(asked: frozenset[bytes], *, reads: bool = False) -> Rules:
-    """Of heads toward an upstream. ``reads``: its answers may have to be read here."""
+    """Rules for heads toward an upstream. ``reads``: its responses may have to be read here."""
     return Rules(REQUEST_DROPPED, asked, b"sidecar-", reads=reads)
 
 
 def response_rules(asked: frozenset[bytes]) -> Rules:
-    """Of heads toward the app."""
+    """Rules for heads toward the app."""
     return Rules(RESPONSE_DROPPED, asked)
 
 

@@ -27,7 +27,9 @@ def sane(value: str | None) -> bool:
 
 
 class _Ids:
-    """Random digits, drawn by the page and cut off piece by piece: an eighth of the cost of drawing each."""
+    """Random hexadecimal digits, drawn ``PAGE_BYTES`` at a time and cut into ids: an eighth of the cost of drawing
+    each.
+    """
 
     __slots__ = ("_at", "_digits")
 

@@ -1,8 +1,8 @@
-"""The answers that the sidecar makes itself, so that nobody takes them for the upstream's.
+"""The responses that the sidecar makes itself, marked so that no client takes them for the upstream's.
 
-Each is signed: ``Proxy-Status`` (RFC 9209), ``Sidecar``, the request id, the reason. The body takes the shape of
-the upstream's own errors where the policy gives one (so that the app's SDK parses it), else problem+json
-(RFC 9457). No address, no path of ours and no foreign exception text stands in one.
+Each carries ``Proxy-Status`` (RFC 9209), ``Sidecar``, the request id and the reason. The body has the shape of the
+upstream's own errors where the policy gives one (so that the app's SDK parses it), else problem+json (RFC 9457). It
+never holds an address, a path of this machine or the text of a foreign exception.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PROXY_STATUS: Final = {
     FailureKind.PROTOCOL: "http_protocol_error",
     FailureKind.BODY_CUT: "http_response_incomplete",
 }
-"""RFC 9209 section 2.3."""
+"""Failure → proxy error type (RFC 9209 section 2.3)."""
 
 TURNED_AWAY: Final = {
     Reason.GATE: "the upstream has asked for quiet, and this request cannot wait so long",
@@ -41,11 +41,13 @@ TURNED_AWAY: Final = {
     Reason.BREAKER: "the upstream is down, and this request cannot wait until it is back",
     Reason.DRAINING: "this proxy is shutting down",
 }
-"""Of a request that was never sent: why, in a sentence."""
+"""Reason → the sentence that says why a request was not sent."""
 
 
 def status_for(failure: FailureKind | None, reason: Reason | None) -> int:
-    """502 no usable response · 503 breaker, gate, draining · 504 no response in time."""
+    """The status of our own response: 502 no usable response, 503 not sent (breaker, gate, draining), 504 no response
+    in time.
+    """
     if reason is Reason.DEADLINE or failure in (FailureKind.HEAD_TIMEOUT, FailureKind.CONNECT_TIMEOUT):
         return 504
     if reason in (Reason.BREAKER, Reason.CONCURRENCY, Reason.DRAINING) and failure is None:
@@ -67,15 +69,15 @@ def sidecar_field(outcome: Outcome, attempts: int, waited_seconds: float, reason
 
 @dataclass(frozen=True, slots=True)
 class OwnAnswer:
-    """An answer of our own, before it is bytes."""
+    """A response of our own, before it is bytes."""
 
     status: int
     code: str
-    """A word of ours: a failure, a reason, or the kind of a refusal."""
+    """The error code: a failure, a reason, or the kind of a refusal."""
     detail: str
     """One sentence for a person."""
     error: str
-    """The error type of RFC 9209."""
+    """The proxy error type of RFC 9209."""
     outcome: Outcome
     attempts: int = 0
     waited_seconds: float = 0.0
@@ -147,7 +149,7 @@ class OwnAnswer:
 
 
 def fill(shape: object, values: dict[str, object]) -> object:
-    """The template with its places filled; a place that stands alone keeps its type (``{status}`` is a number)."""
+    """The template with its placeholders filled; one that stands alone keeps its type (``{status}`` is a number)."""
     if isinstance(shape, dict):
         return {key: fill(value, values) for key, value in shape.items()}
     if isinstance(shape, list | tuple):

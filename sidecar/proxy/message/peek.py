@@ -32,10 +32,10 @@ def decoded(message: ResponseMessage, body: bytes) -> bytes | None:
 
 
 def readable_codings(value: str) -> str:
-    """An ``Accept-Encoding`` (RFC 9110 section 12.5.3) that allows none but codings that can be undone here.
+    """An ``Accept-Encoding`` (RFC 9110 section 12.5.3) that allows only codings that can be undone here.
 
-    What remains keeps its order and weights. ``*`` becomes gzip, unless its weight is 0. A client that takes nothing
-    that is readable, not even an unencoded body, gets what it asked for: the value is returned as it is.
+    What remains keeps its order and weights. ``*`` becomes gzip, unless its weight is 0. If nothing readable remains,
+    not even an unencoded body, the value is returned as it is.
     """
     elements = [(element.partition(";")[0].strip(" \t").lower(), element) for element in value.split(",")]
     allowed = {coding: not _is_zero(element.partition(";")[2]) for coding, element in elements if coding}
@@ -75,7 +75,7 @@ def _inflate(body: bytes, window_bits: int) -> bytes | None:
 
 
 def first_text(document: object, pointers: tuple[str, ...], limit: int = 200) -> str | None:
-    """The first of the places that holds a text or a number, cut to ``limit`` characters."""
+    """The first pointer's value that is a text or a number, cut to ``limit`` characters."""
     for pointer in pointers:
         value = resolve(document, pointer)
         if isinstance(value, str | int | float) and not isinstance(value, bool):
@@ -84,5 +84,5 @@ def first_text(document: object, pointers: tuple[str, ...], limit: int = 200) ->
 
 
 def parsed(message: ResponseMessage, body: bytes) -> object:
-    """The body as JSON, or something that no pointer leads into."""
+    """The body as JSON; if it is none, a value that no pointer leads into."""
     return parse_json(decoded(message, body))

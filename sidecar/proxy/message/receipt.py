@@ -1,6 +1,6 @@
-"""The answer to a stored request: 202 and a receipt (RFC 9110 section 15.3.3), in the upstream's shape if it has one.
+"""The response to a stored request: 202 and a receipt (RFC 9110 section 15.3.3), in the upstream's shape if it has one.
 
-It promises that the request is on disk, and nothing about its outcome. The counterpart is ``storing``.
+It promises that the request is on disk, and nothing about its outcome. Counterpart: ``proxy.exchange.store``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["Receipt"]
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Rendered like an answer of our own."""
+    """A receipt, rendered as our own responses are."""
 
     stored: str
     attempts: int

@@ -1,6 +1,6 @@
 """An exchange that is over → its record: codes and ids read where the policy says, nothing secret.
 
-Called only for exchanges that somebody wants to see; untroubled ones cost nothing here.
+Called only for exchanges that are logged or recorded; an untroubled one costs nothing here.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def record_of(exchange: Exchange, started_at: float, duration_seconds: float) ->
 
 
 def _path(target: str) -> str:
-    """Without query, fragment and credentials: all of them may hold secrets."""
+    """The path without query, fragment and credentials, which may hold secrets."""
     path = target.partition("?")[0].partition("#")[0]
     if target[:1] != "/" and "://" not in path:
         return path.rpartition("@")[2]

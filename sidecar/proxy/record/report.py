@@ -1,7 +1,7 @@
-"""A failed exchange → its report: heads and bodies without their secrets, and everything that was tried.
+"""A failed exchange → its report: heads and bodies without their secrets, and all attempts.
 
-Only where the policy has a ``report`` block; what leaves this room has been redacted. It keeps nothing; the
-counterpart is ``observe.reports``.
+Only where the policy has a ``report`` block. What leaves this module has been redacted. It keeps nothing. Counterpart:
+``observe.reports``.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _OFF: Final = "not kept: the policy does not switch it on (`report: {bodies: tru
 
 
 def report_of(exchange: Exchange, record: ExchangeRecord, rule: ReportRule) -> Report:
-    """What is known of it, as plain data."""
+    """The report as plain data."""
     report: Report = fields_of(record)
     query = exchange.message.path.partition("?")[2]
     if query:
-        # What stands there without a value may be the secret itself.
+        # A parameter without a value may be the secret itself.
         pairs = parse_qsl(query, keep_blank_values=True)
         report["query"] = "&".join(f"{name}=…" if value else "…" for name, value in pairs) or "…"
     report["request"] = _request(exchange, rule)

@@ -1,7 +1,8 @@
-"""Who may use the forward side, and which hosts may be asked for: by the configuration, before anything is resolved.
+"""Which clients may use the forward side, and which hosts may be asked for: by the configuration, before anything is
+resolved.
 
-Base URLs (origin-form targets) lead to configured upstreams only and are not judged here. What an address is judged
-by, after resolution, is ``upstream.addresses``.
+Base URLs (origin-form targets) lead to configured upstreams only and are not checked here. Counterpart:
+``upstream.address_guard``, which checks addresses after resolution.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from sidecar.wire.heads import RequestMessage
 __all__ = ["Admission", "admit"]
 
 CHALLENGE: Final = b'Proxy-Authenticate: Basic realm="sidecar", charset="UTF-8"\r\n'
-"""RFC 9110 section 11.7.1, RFC 7617."""
+"""The challenge of a 407 (RFC 9110 section 11.7.1, RFC 7617)."""
 
 
 def admit(message: RequestMessage, credential: bytes) -> None:
@@ -53,7 +54,7 @@ class Admission:
         self._tunnels = deployment.tunnels
 
     def check_host(self, host: str, port: int) -> None:
-        """Of a host that no upstream names. Raises ``Refused`` (403)."""
+        """Check a host that no upstream names. Raises ``Refused`` (403)."""
         if self._refuses_unknown:
             raise Refused(403, "host", "this host is not configured, and unknown_hosts is refuse")
         allowed = self._destinations
@@ -61,7 +62,7 @@ class Admission:
             raise Refused(403, "host", "this host is not among the destinations that access allows")
 
     def check_tunnel(self, host: str, port: int) -> None:
-        """Of a CONNECT, whoever the host is. Raises ``Refused`` (403)."""
+        """Check the host and port of a CONNECT. Raises ``Refused`` (403)."""
         if port not in self._tunnels.ports:
             raise Refused(403, "tunnel_port", f"tunnels: {{ports: …}} does not name port {port}")
         allowed = self._tunnels.hosts

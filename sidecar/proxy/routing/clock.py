@@ -1,6 +1,6 @@
-"""The two clocks and the dice of the loop: the one place of the data plane that reads them.
+"""The two clocks and the random numbers of the data plane: no other module there reads them.
 
-Tests hand in their own; the core gets only values.
+Tests pass their own; the core gets values only.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ __all__ = ["Clock", "SystemClock", "random_unit"]
 
 class Clock(Protocol):
     def monotonic(self) -> float:
-        """Seconds that never jump: deadlines, waits, durations."""
+        """Seconds that never jump: for deadlines, waits and durations."""
 
     def wall(self) -> float:
-        """Unix seconds: hints that name a date, records."""
+        """Unix seconds: for hints that name a date, and for records."""
 
     async def sleep(self, seconds: float) -> None:
-        """A wait before a retry."""
+        """Wait ``seconds``, before a retry."""
 
 
 class SystemClock:
@@ -32,4 +32,4 @@ class SystemClock:
 
 
 random_unit: Callable[[], float] = random.random
-"""0 ≤ x < 1."""
+"""A random number, 0 ≤ x < 1."""

@@ -1,6 +1,6 @@
-"""Upstreams and policies made ready for the path of a request: what would otherwise be computed each time.
+"""Upstreams and policies prepared for the path of a request: everything that would otherwise be computed each time.
 
-Made when a configuration is read, thrown away with it; a running exchange keeps the one it began with.
+Made when a configuration is read, dropped with it; a running exchange keeps the one it began with.
 """
 
 # Compiled in the wheel.
@@ -83,9 +83,9 @@ class CompiledPolicy:
         self._via = via
         self._for_tunnels: CompiledPolicy | None = None
         self.passes = tuple([not judges or policy_passes(policy, status) for status in STATUSES])
-        """By status: whether its answer goes to the app without a judgement."""
+        """Indexed by status: whether that response goes to the app without a judgement."""
         self.looks = tuple([judges and policy_looks_into_body(policy, status) for status in STATUSES])
-        """By status: whether the judgement has to look into the body."""
+        """Indexed by status: whether the judgement has to look into the body."""
         self.request_id = istr(policy.ids.request.header)
         self.request_id_line = policy.ids.request.header.encode("ascii") + b": "
         self.correlation_id = istr(policy.ids.correlation.header)
@@ -93,24 +93,24 @@ class CompiledPolicy:
         self.via_line = b"Via: 1.1 " + via.encode("ascii") + b"\r\n"
         self.request_id_name = f"{policy.ids.request.header}: "
         self.correlation_name = f"\r\n{policy.ids.correlation.header}: "
-        """For both lines in one."""
+        """Header name for both id lines."""
         self.creates = policy.trace == "create" or policy.idempotency is not None
-        """Whether a request may need a field that the app has not thought of."""
+        """Whether a request may need a field that the app did not send."""
         self.store_first = store_first
-        """Whether requests go into the outbox in place of being sent while the app waits."""
+        """Whether requests are stored instead of sent while the app waits (``store: always``)."""
         self.allows_fast_path = policy.attempts > 1 and not store_first and policy.hedge is None
-        """Whether a first send can do without a task: the last attempt has a timeout of its own, and a hedge a race."""
+        """Whether a first send needs no task: an only attempt has a timeout of its own, and a hedge a race."""
         self.varies = policy.attempt_header is not None or policy.deadline_header is not None
         """Whether the head differs from attempt to attempt."""
         ids = {policy.ids.request.header.lower().encode("ascii"), policy.ids.correlation.header.lower().encode("ascii")}
         self.reads = True in self.looks
-        """Whether some answer has to be read here."""
+        """Whether some response has to be read here."""
         self.request_rules = request_rules(frozenset(ids | _rarities(policy)), reads=self.reads)
         self.response_rules = response_rules(frozenset(ids))
         self.head_timers = timers.of(min(policy.timeouts.head_seconds, policy.deadline_seconds))
 
     def for_tunnels(self) -> CompiledPolicy:
-        """The policy of a tunnel: its table judges failures only, since the one answer is our own."""
+        """The policy of a tunnel: its table judges failures only, since the one response is our own."""
         if self._for_tunnels is None:
             self._for_tunnels = CompiledPolicy(self.policy, self._timers, self._via, judges=False)
         return self._for_tunnels
@@ -127,7 +127,9 @@ def _rarities(policy: Policy) -> set[bytes]:
 
 
 class RetryBudget:
-    """The retry budget of an upstream: the core's value, and the requests counted since it was brought up to date."""
+    """The retry budget of an upstream (gRFC A6, Finagle): the core's value, and the requests counted since it was
+    updated.
+    """
 
     __slots__ = ("_budget", "_rule", "earned", "paid", "requests")
 
@@ -136,9 +138,9 @@ class RetryBudget:
         self._budget: Budget = full_floor(rule, now)
         self.requests = 0
         self.paid = 0.0
-        """Tokens, since a shared store was told."""
+        """Tokens paid since a shared store was told."""
         self.earned = 0
-        """Requests, since then."""
+        """Requests counted since a shared store was told."""
 
     def tokens(self, now: float) -> float:
         self._budget = refill(self._budget, self._rule, now, self.requests)
@@ -147,44 +149,44 @@ class RetryBudget:
         return self._budget.tokens
 
     def peek(self, now: float) -> float:
-        """As ``tokens``, changing nothing: for a reader in another thread."""
+        """The tokens, without a change of state: for a reader in another thread."""
         return max(0.0, refill(self._budget, self._rule, now, self.requests).tokens)
 
     def pay(self, cost: float) -> None:
-        """After ``tokens`` has shown that there is enough."""
+        """Spend ``cost`` tokens; call after ``tokens`` has shown that there are enough."""
         paid = withdraw(self._budget, cost)
         if paid is not None:
             self.paid += cost
             self._budget = paid
 
     def give_back(self, cost: float) -> None:
-        """What was paid for a send that was never made."""
+        """Return ``cost`` tokens that were paid for a send that was not made."""
         self.paid -= cost
         self._budget = Budget(min(capacity(self._rule), self._budget.tokens + cost), self._budget.at)
 
     def terms(self) -> tuple[float, float, float, float]:
-        """Floor a second, ratio, capacity, and the tokens of a new one: for a budget that is shared."""
+        """Floor a second, ratio, capacity, and the tokens of a new budget: the terms of a shared one."""
         rule = self._rule
         return rule.floor_per_second, rule.ratio, capacity(rule), full_floor(rule, 0.0).tokens
 
     def settle(self, tokens: float) -> None:
-        """All replicas together have so many left, less what was paid here since they were counted.
+        """Take the balance of all replicas, less what was paid here since it was counted.
 
-        A debt stands here too: forgiven, each replica would earn the whole floor for itself.
+        Keep a negative balance: clearing it would let every replica refill from its own floor.
         """
         if math.isfinite(tokens):
             most = capacity(self._rule)
             self._budget = Budget(max(-most, min(most, tokens - self.paid)), self._budget.at)
 
     def alone(self) -> None:
-        """Nobody needs to be told what was paid and earned until now; no debt of others is paid off."""
+        """Stop sharing: forget what was not yet told, and take on no debt of other replicas."""
         self.paid, self.earned = 0.0, 0
         self._budget = Budget(max(0.0, self._budget.tokens), self._budget.at)
 
 
 @dataclass(slots=True)
 class Destination:
-    """Where an exchange goes."""
+    """The place an exchange is sent to."""
 
     name: str
     """For labels: the upstream's configured name, or ``unknown``."""
@@ -195,15 +197,15 @@ class Destination:
     budget: RetryBudget
     holding: Holding
     host_line: bytes
-    """Empty: the app's own ``Host`` is kept."""
+    """The ``Host`` line; empty: the app's own ``Host`` is kept."""
     base_path: str
     routes: PathIndex[CompiledPolicy] | None = None
     host: str = ""
-    """The host asked for, if it is not a configured one; for the record only."""
+    """The host asked for, if no upstream is configured for it; for the record only."""
     credential: Credential | None = None
-    """Where the upstream has a ``login``."""
+    """The credential of an upstream with a ``login``."""
     durations: dict[str, Durations] = field(default_factory=dict)
-    """How long first sends took, by the name of the policy that hedges them; empty where none does."""
+    """Name of a hedging policy → how long first sends took; empty where no policy hedges."""
 
     def durations_of(self, policy: str) -> Durations:
         known = self.durations.get(policy)

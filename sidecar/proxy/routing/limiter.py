@@ -1,7 +1,7 @@
-"""The waiting room in front of one upstream: who is held, who is woken, and when to look again.
+"""The loop's side of one upstream's limiter: the futures of held exchanges, and the timer that wakes them.
 
-What may go is decided by ``core.flow.limiter``; here are the futures and the timer that it does not know. An upstream
-without trouble is *calm*: then nobody comes here, and the loop pays one test of that attribute.
+``core.flow.limiter`` decides what may be sent. An upstream without trouble is *calm*: then this module is not called,
+and the loop pays one test of that attribute.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from sidecar.wire.heads import RequestMessage, ResponseMessage
 __all__ = ["Holding", "Peer", "Rejected", "Ticker"]
 
 MOST_HOLDS: Final = 100
-"""Scopes that are closed, as far as somebody who looks is told of them."""
+"""Closed scopes that are listed for an operator."""
 SALT_BYTES: Final = 16
 _KEY_SALT: Final = os.urandom(SALT_BYTES)
-"""Gate keys hold values of headers (a tenant's credential, perhaps): only their keyed hash is kept."""
+"""Salt of the keyed hash under which gate keys are kept: they hold values of headers, perhaps credentials."""
 
 
 class Rejected(Exception):
-    """Not admitted. ``retry_after_seconds``: how long the app had better wait."""
+    """Not admitted. ``retry_after_seconds``: the wait that the app is told."""
 
     def __init__(self, reason: Reason, retry_after_seconds: float) -> None:
         super().__init__(str(reason))
@@ -48,20 +48,20 @@ class Rejected(Exception):
 
 
 class Stood(Protocol):
-    """Who is told that an exchange stood still: by what, for how long, and what was held."""
+    """Called when an exchange was held: by what, for how many seconds, and in which scope."""
 
     def __call__(self, by: str, seconds: float, scope: str) -> None: ...
 
 
 class Peer(Protocol):
-    """Who tells other replicas, and asks what they know."""
+    """Tells other replicas what was learnt, and asks what they know."""
 
     def look(self) -> None:
-        """Something may have happened. It returns at once."""
+        """Something may have happened; returns at once."""
 
 
 class Holding:
-    """Of one upstream. ``is_replica``: what it knows can be shared with others, once it has a ``peer``."""
+    """The held exchanges of one upstream. ``is_replica``: what it knows can be shared, once it has a ``peer``."""
 
     __slots__ = (
         "_chance",
@@ -100,7 +100,7 @@ class Holding:
         self.peer: Peer | None = None
         self.limiter = (SharedLimiter if is_replica else Limiter)(policy.breaker, policy.gate, self._load)
         self._told = (self.limiter.closings.copy(), self.limiter.openings.copy())
-        """How often each of them had begun and ceased to hold, when that was last told."""
+        """How often each scope had closed and opened when that was last reported."""
         self._usual = Latency()
         self.tick()
 
@@ -108,12 +108,12 @@ class Holding:
         return Load(self._usual.seconds or self._meters.usual_seconds())
 
     def tick(self) -> None:
-        """Once a second: so that it is known what was usual before trouble began."""
+        """Called once a second: measures what was usual before trouble began."""
         self.limiter.tick(self._clock.monotonic())
         self._usual = self._meters.told(self._usual, calm=self.limiter.calm)
 
     def scopes(self, message: RequestMessage) -> tuple[str, ...]:
-        """What this request is one of, narrow first: endpoint, tenant or credential, upstream."""
+        """The scopes of a request, narrow first: endpoint, tenant or credential, upstream."""
         named = self._policy.gate.key
         values = "\0".join(message.headers.get(name, "") for name in named or CREDENTIALS)
         key = ""
@@ -123,11 +123,11 @@ class Holding:
         return scopes_of(endpoint_of(message.method, _path_of(message.path)), key, is_keyed=bool(named))
 
     def pressure(self, message: RequestMessage, now: float) -> Forecast:
-        """What one more send of this exchange would meet at this moment."""
+        """The pressure that one more send of this exchange would meet now."""
         return Forecast() if self.limiter.calm else self.limiter.forecast(self.scopes(message), now)
 
     def configure(self, policy: Policy) -> None:
-        """Another policy from now on; what was learnt stays."""
+        """Apply another policy; what was learnt stays."""
         self._policy = policy
         self.limiter.configure(policy.breaker, policy.gate)
 
@@ -142,9 +142,9 @@ class Holding:
         size_bytes: int,
         stood: Stood,
     ) -> Ticket:
-        """Wait for a turn to send attempt ``number``. Raises ``Rejected``; a cancelled call leaves its place.
+        """Wait until attempt ``number`` is admitted. Raises ``Rejected``; a cancelled call leaves the queue.
 
-        ``stood`` is told of the time that it took, on every path.
+        ``stood`` is told the time that it took, on every path.
         """
         ticket = Ticket(
             deadline_at - LEAST_ATTEMPT_SECONDS,
@@ -188,9 +188,10 @@ class Holding:
         gated: bool = True,
         number: int = 1,
     ) -> None:
-        """What came of an attempt; None: no answer. In calm, answers that are no sign of trouble need not be told.
+        """Report how an attempt ended; a status of None: no response. In calm, responses that are no sign of trouble
+        need not be reported.
 
-        ``gated``: whether the policy lets this answer hold others; a 429 that may not is no sign of anything.
+        ``gated``: whether the policy lets this response hold other requests; a 429 that may not is no sign of anything.
         """
         kind = kind_of(None if answer is None else answer.code, holds=gated, hinted=opens_at is not None)
         figures = NO_RATELIMIT_HEADERS
@@ -202,7 +203,7 @@ class Holding:
         self._release()
 
     def abandon(self, token: object) -> None:
-        """The attempt was given up: the app has left. ``token``: what stands for it in ``limiter.lent``."""
+        """The attempt was abandoned: the app has left. ``token`` identifies it in ``limiter.lent``."""
         self.limiter.lent.discard(token)
         if self.limiter.calm:
             return
@@ -211,7 +212,7 @@ class Holding:
         self._release()
 
     def _release(self) -> None:
-        """Wake whoever is admitted or rejected now; look again when the limiter says."""
+        """Wake every exchange that is admitted or rejected now; look again when the limiter says."""
         now = self._clock.monotonic()
         for ticket in self.limiter.release(now, self._chance()):
             waiter = ticket.owner
@@ -229,29 +230,29 @@ class Holding:
             self.peer.look()
 
     def look_again(self) -> None:
-        """The time has come for somebody, or something was heard from other replicas."""
+        """Called when a timer fires, or other replicas have told something."""
         self._release()
 
     def open(self) -> int:
-        """Forget everything that was learnt and let go whoever waits; returns how many did."""
+        """Forget what was learnt and release the queue; returns how many exchanges that released."""
         waiting = self.limiter.waiting
         self.limiter.open(self._clock.monotonic())
         self._release()
         return waiting
 
     def holds(self) -> list[Hold]:
-        """What would hold a newcomer of some scope now."""
+        """What would hold a new request of some scope now."""
         if not self.limiter.calm:
             self._release()  # what is over ends here: no exchange may have come since
         return [] if self.limiter.calm else self.limiter.holds(self._clock.monotonic(), MOST_HOLDS)
 
     @property
     def is_probing(self) -> bool:
-        """A probe looks whether the upstream is back."""
+        """Whether a probe is under way."""
         return self.limiter.breaker.state is State.PROBING
 
     def _tell(self) -> None:
-        """Count what began or ceased to hold since the last time, and say so in the log."""
+        """Count and log what closed or opened since the last time."""
         limiter, known = self.limiter, self._told
         self._told = (limiter.closings.copy(), limiter.openings.copy())
         for to, counts, before in zip(("hold", "release"), self._told, known, strict=True):
@@ -282,13 +283,13 @@ class Holding:
 
 
 def _path_of(target: str) -> str:
-    """Of a target in origin form or absolute form (RFC 9112 section 3.2)."""
+    """The path of a target in origin-form or absolute-form (RFC 9112 section 3.2)."""
     path = target.partition("?")[0]
     return path if path.startswith("/") else "/" + "".join(path.split("/", 3)[3:])
 
 
 class Ticker:
-    """Once a second, for every upstream: so that it is known how much it was sent before trouble began.
+    """Calls every upstream once a second, so that its traffic before trouble is known.
 
     ``then`` is called after each round.
     """

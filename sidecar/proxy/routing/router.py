@@ -1,7 +1,7 @@
 """Which upstream is meant: by mount (base URLs) or by host (``HTTP_PROXY``).
 
-Compiled once per configuration: mounts and hosts are dictionaries, so that a look-up costs the same with one
-upstream and with a thousand. It answers with a ``Destination`` and the target to send, or refuses.
+Compiled once per configuration. Mounts and hosts are dictionaries, so a look-up costs the same with one upstream and
+with a thousand. It answers with a ``Destination`` and the target to send, or refuses.
 """
 
 # Compiled in the wheel.
@@ -32,7 +32,7 @@ from sidecar.upstream.pool import Pool, Pools
 __all__ = ["Refused", "Router", "UserInfo", "check_climb", "check_host", "valid_hosts"]
 
 UNKNOWN_HOSTS = 1000
-"""Hosts without an upstream whose budget is remembered; the oldest is forgotten."""
+"""Hosts without an upstream whose budget is remembered; then the oldest is forgotten."""
 
 _ONE_SEGMENT: Final = [1]
 
@@ -92,7 +92,7 @@ class Router:
         self._credentials = credentials
         access = deployment.access
         self.credential = access.credential.encode("utf-8") if access.credential is not None else None
-        """What users of the forward side must show; None: nothing."""
+        """The credential that clients of the forward side must show; None: none."""
         self._admission = Admission(deployment)
         self._way_out = OutboundProxies(deployment.outbound)
         self._bounds: dict[tuple[int, bool, bool], CompiledPolicy] = {}
@@ -111,13 +111,13 @@ class Router:
         self._depths = sorted({mount.count("/") for mount in self._mounts}, reverse=True)
 
     def _bind(self, policy: Policy, *, logs_in: bool = False, store_first: bool = False) -> CompiledPolicy:
-        """Each policy is compiled once, however many upstreams share it; apart for those with a login."""
+        """Compile each policy once, however many upstreams share it; apart for those with a login."""
         key = (id(policy), logs_in, store_first)
         compiled = self._bounds.get(key)
         if compiled is None:
             compiled = self._bounds[key] = CompiledPolicy(policy, self._timers, self.via, store_first=store_first)
             if logs_in:
-                # The credential is put on each send: it may be another one by then.
+                # The login's credential is put on each send: it may have been renewed meanwhile.
                 compiled.creates = compiled.varies = True
         return compiled
 
@@ -162,7 +162,9 @@ class Router:
             self._hosts[host] = destination
 
     def _login(self, upstream: Upstream) -> Login | None:
-        """The login goes out the same way as the requests. (One without TLS goes direct: nobody wants it seen.)"""
+        """The login takes the same way as the requests. A login without TLS goes direct, past an outbound proxy that
+        could read it.
+        """
         login = upstream.login
         if login is None or login.origin.scheme == "http":
             return login
@@ -184,14 +186,14 @@ class Router:
         return self._by_host(target)
 
     def _holding(self, policy: Policy, meters: UpstreamMeters, earlier: Destination | None) -> Holding:
-        """What has been learnt of an upstream, and the exchanges that wait for it, survive every reload."""
+        """What was learnt of an upstream, and its held exchanges, survive every reload."""
         if earlier is not None and earlier.meters is meters:
             earlier.holding.configure(policy)
             return earlier.holding
         return self._hold(policy, meters)
 
     def _budget(self, policy: Policy, earlier: Destination | None) -> RetryBudget:
-        """What has been earned and spent survives a reload, unless the rule itself changed."""
+        """The budget's balance survives a reload, unless the rule itself changed."""
         if earlier is not None and earlier.compiled.policy.budget == policy.budget:
             return earlier.budget
         return RetryBudget(policy.budget, self._loop.time())
@@ -201,7 +203,7 @@ class Router:
             yield destination.holding
 
     def holdings_of(self, name: str) -> Iterator[Holding]:
-        """Of the upstream with this name; there are many of the unknown one."""
+        """The limiters of the upstream with this name; the unknown one has many."""
         if name in self.destinations:
             yield self.destinations[name].holding
         elif name == self._metrics.unknown.name:
@@ -209,7 +211,7 @@ class Router:
                 yield destination.holding
 
     def pools(self) -> Iterator[Pool]:
-        """Of every destination of this map."""
+        """The pools of every destination."""
         for destination in (*self.destinations.values(), *self._unknown.values()):
             yield destination.pool
 
@@ -263,7 +265,7 @@ class Router:
     def tunnel(self, host: str, port: int) -> Destination:
         """Where a CONNECT leads. Raises ``Refused``.
 
-        The hosts of an upstream whose origin is https lead to that origin, as its other requests do.
+        A host of an upstream whose origin is https leads to that origin, as its other requests do.
         """
         self._admission.check_tunnel(host, port)
         authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -291,13 +293,15 @@ class Router:
         return self._add_host(origin, None)
 
     def _forget_host(self) -> None:
-        """The one that was asked longest ago, of those where nothing is under way if there are any."""
+        """Forget the host asked for longest ago, if possible one without an exchange under way."""
         hosts = self._unknown
         oldest = next((origin for origin, known in hosts.items() if not known.pool.is_busy), next(iter(hosts)))
         self._pools.forget(hosts.pop(oldest).origin)
 
     def _add_host(self, plain: Origin, earlier: Destination | None) -> Destination:
-        """``earlier``: of the map before this one. Raises ``Refused``."""
+        """Add a host without an upstream. ``earlier``: its destination in the map before this one. Raises
+        ``Refused``.
+        """
         self._admission.check_host(plain.host, plain.port)
         origin = replace(plain, proxy=self._way_out.of_host(plain.host, plain.port))
         meters, policy = self._metrics.unknown, self.default.policy
@@ -335,7 +339,7 @@ def check_climb(target: str) -> None:
 
 
 def _host_line(origin: Origin) -> bytes:
-    """``Host``, and for an outbound proxy that reads this head our credential there."""
+    """The ``Host`` line, with our credential for an outbound proxy that reads this head."""
     line = b"Host: " + origin.authority.encode("ascii") + b"\r\n"
     if origin.proxy is None or not _asks_proxy(origin) or not origin.proxy.authorization:
         return line
@@ -343,7 +347,9 @@ def _host_line(origin: Origin) -> bytes:
 
 
 def _before_path(origin: Origin) -> str:
-    """What stands before a path in the request line: an outbound proxy is asked in absolute-form (RFC 9112 3.2.2)."""
+    """What precedes a path in the request line: an outbound proxy is asked in absolute-form (RFC 9112 section
+    3.2.2).
+    """
     return f"http://{origin.authority}{origin.base_path}" if _asks_proxy(origin) else origin.base_path
 
 

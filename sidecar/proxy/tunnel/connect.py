@@ -1,8 +1,8 @@
 """CONNECT: a tunnel to an allowed host and port (RFC 9110 section 9.3.6).
 
-Until the 200 it is tried again like anything that was never sent: other addresses within an attempt, the policy's
-attempts and waits between them. What is inside is opaque; so the first tunnel to each host tells the operator, once,
-how its requests could be retried. An ``Interceptor``, if there is one, may take a tunnel over in place of the relay.
+Until the 200 it is retried like anything that was never sent: other addresses within an attempt, then the policy's
+attempts and waits. What is inside is opaque, so the first tunnel to each host logs once how its requests could be
+retried. An ``Interceptor``, if there is one, may take a tunnel over in place of the relay.
 """
 
 # Compiled in the wheel.
@@ -37,7 +37,7 @@ _AUTHORITY: Final = re.compile(r"(?:([A-Za-z0-9._~-]{1,255})|\[([0-9A-Fa-f:.]{2,
 
 
 class _Opened:
-    """A 200 of our own, in place of a response: the way is open."""
+    """Our own 200, in place of an upstream's response: the tunnel is open."""
 
     version = (1, 1)
     code = 200
@@ -65,7 +65,7 @@ class _Way(Prepared):
 
 
 class _Reaching(Send):
-    """The attempts of a tunnel: to reach its host. ``end`` is the upstream's side, once it is there."""
+    """The attempts of a tunnel to reach its host. ``end`` is the upstream's side, once connected."""
 
     may_hedge = False
     end: End | None = None
@@ -115,7 +115,7 @@ class _Reaching(Send):
         self.drop()
 
     def drop(self) -> None:
-        """Nobody wants the way that was opened."""
+        """Close a connection that is not needed any more."""
         end, self.end = self.end, None
         if end is not None:
             end.reset()

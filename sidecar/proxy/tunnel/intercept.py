@@ -1,9 +1,9 @@
-"""Tunnels that do not stay opaque: what is inside becomes requests like any other, with the full engine.
+"""Tunnels that do not stay opaque: the requests inside get the full engine.
 
-Two kinds are opened. To port 80 there is plain HTTP inside (Node's fetch and undici ask for such tunnels even for
-``http://`` URLs), so it is read as it is. To a host that the configuration names under ``intercept``, the app's TLS
-ends here, with a certificate by the local authority. Everything else is left to ``tunnel``. Toward the upstream
-nothing changes. It makes no certificates (``sidecar.intercept``), and trusts nobody on its own.
+Two kinds are intercepted. A tunnel to port 80 holds plain HTTP (Node's fetch and undici ask for such tunnels even for
+``http://`` URLs), so it is read as it is. For a host that the configuration names under ``intercept``, the app's TLS
+ends here, with a certificate of the local authority. Every other tunnel is relayed. Toward the upstream nothing
+changes. It makes no certificates (``sidecar.intercept`` does) and adds no trust.
 """
 
 # Compiled in the wheel.
@@ -27,7 +27,7 @@ __all__ = ["Contexts", "TunnelInterceptor"]
 
 HANDSHAKE_SECONDS: Final = 10.0
 HANDSHAKES: Final = 1000
-"""Under way at once; they are no connections of the listener yet."""
+"""Handshakes under way at once; they are not counted as connections of the server yet."""
 
 Contexts = Callable[[str], ssl.SSLContext]
 """Host → TLS as that host."""
@@ -46,14 +46,16 @@ class TunnelInterceptor:
         self._handshakes: set[asyncio.Task[None]] = set()
 
     def apply(self, deployment: Deployment, contexts: Contexts | None) -> None:
-        """The configuration from now on; ``contexts`` where it has an ``intercept``."""
+        """Apply a configuration; ``contexts`` where it has an ``intercept`` block."""
         rule = deployment.intercept
         self._hosts = frozenset(rule.hosts) if rule is not None and contexts is not None else frozenset()
         self._contexts = contexts
         self._opaque_ports = frozenset(deployment.tunnels.ports)
 
     def opens(self, host: str, port: int) -> str | None:
-        """Port 80 holds plain HTTP, unless ``tunnels.ports`` names it; TLS is opened only where it is configured."""
+        """The scheme of a tunnel to intercept: port 80 is plain HTTP unless ``tunnels.ports`` names it; TLS only where
+        it is configured.
+        """
         if port == 80 and port not in self._opaque_ports:
             return "http"
         hosts = self._hosts
@@ -77,7 +79,7 @@ class TunnelInterceptor:
             if ahead:
                 inside.data_received(ahead)
         elif ahead or len(self._handshakes) >= HANDSHAKES:
-            # TLS that was begun before the 200 cannot be taken over whole.
+            # TLS that began before the 200 cannot be taken over whole.
             app.cut()
         else:
             transport.pause_reading()
@@ -93,7 +95,7 @@ class TunnelInterceptor:
         try:
             context = contexts(host)
         except Exception as exc:
-            # Nothing has been accepted yet: the app sees its CONNECT fail, and is not left waiting.
+            # Nothing has been accepted yet: the app sees its CONNECT fail, and does not wait.
             tunnel.app.cut()
             text = f"no certificate could be made ({type(exc).__name__}): see `sidecar ca` and `sidecar doctor`"
             self._events.limited("intercept_refused", "error", host=host, message=text)
@@ -127,7 +129,7 @@ class TunnelInterceptor:
 
 
 class InterceptedConnection(ClientConnection):
-    """A connection through an opened tunnel: its origin-form targets mean the tunnel's host, and no other."""
+    """A connection through an intercepted tunnel: its origin-form targets mean the tunnel's host, and no other."""
 
     __slots__ = ("_ahead", "_base")
 
@@ -167,7 +169,7 @@ class InterceptedConnection(ClientConnection):
 
 
 def _with_base(message: RequestMessage, base: str) -> RequestMessage:
-    """The message in absolute-form. Raises ``BadHead`` if it is for somebody else (RFC 9110 section 15.5.20)."""
+    """The message in absolute-form. Raises ``BadHead`` if it names another host (RFC 9110 section 15.5.20)."""
     target = message.path
     if message.method == "CONNECT":
         raise BadHead(405, "method", "a tunnel within an opened tunnel")
@@ -183,7 +185,7 @@ def _with_base(message: RequestMessage, base: str) -> RequestMessage:
 
 
 def _same(host: str, authority: str) -> bool:
-    """Whether both name the same place; the default port may be written out."""
+    """Whether both name the same host and port; the default port may be written out."""
     return host == authority or host in (f"{authority}:443", f"{authority}:80")
 
 

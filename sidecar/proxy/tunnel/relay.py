@@ -1,7 +1,7 @@
-"""Two transports joined: bytes go on as they come, both ways, unseen. For tunnels and upgraded connections.
+"""Two transports joined: bytes go on as they come, both ways, unread. For tunnels and upgraded connections.
 
-Back-pressure goes through: who cannot be written to is the reason why the other is not read from. A half-close
-stays one (not through TLS, which has none), a reset stays a reset. One call per read, no task, one timer.
+Back-pressure passes through: while one side cannot be written to, the other is not read from. A half-close stays a
+half-close (except through TLS, which has none), a reset stays a reset. One call per read, no task, one timer.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Final
 __all__ = ["End", "Relay"]
 
 LOOKS: Final = 8
-"""How often within the idle time a relay is looked at: it ends at most an eighth of that time late."""
+"""Checks of a relay within its idle time: it ends at most an eighth of that time late."""
 
 
 class End(asyncio.Protocol):
-    """One side. Until it is joined to the other it keeps what comes."""
+    """One side. Until it is joined to the other, it keeps what arrives."""
 
     __slots__ = ("_write", "early", "has_ended", "is_lost", "other", "received_bytes", "relay", "transport")
 
@@ -32,7 +32,7 @@ class End(asyncio.Protocol):
         self.relay: Relay | None = None
         self.received_bytes = 0
         self.has_ended = False
-        """It sends no more."""
+        """Whether this side sends no more."""
         self.is_lost = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -43,7 +43,7 @@ class End(asyncio.Protocol):
         self._write(data)
 
     def join(self, other: End) -> None:
-        """What has come goes to ``other``, and from now on everything."""
+        """Pass on what has arrived to ``other``, and from now on everything."""
         self.other = other
         if other.transport is None:
             return
@@ -99,7 +99,7 @@ class End(asyncio.Protocol):
             self.transport.close()
 
     def reset(self) -> None:
-        """At once, and so that nobody takes it for a proper end."""
+        """Abort at once with a reset, so that the app does not take it for a proper end."""
         transport = self.transport
         if transport is None or self.is_lost:
             return
@@ -135,7 +135,7 @@ class Relay:
         upstream.join(app)
         self._handle: asyncio.TimerHandle | None = loop.call_later(self._looks, self._look)
         for end in (app, upstream):
-            # What has happened before they were joined happens now.
+            # Replay what happened before the two were joined.
             if end.is_lost:
                 loop.call_soon(self.lost, end, None)
             elif end.has_ended and end.other is not None:
@@ -172,8 +172,9 @@ class Relay:
             self._handle.cancel()
             self._handle = None
             self._on_over()
-            # The two point at each other and back here: what is over must not wait for the garbage collector.
-            self._on_over = _nobody
+            # The two ends point at each other and back here: break the cycle, so that nothing waits for the garbage
+            # collector.
+            self._on_over = _ignore
             for each in (end, other):
                 each.relay = each.other = None
                 each.drop()
@@ -184,5 +185,5 @@ class Relay:
         self.upstream.reset()
 
 
-def _nobody() -> None:
-    """Whom a relay tells that is over."""
+def _ignore() -> None:
+    """Replaces the callback of a relay that is over."""

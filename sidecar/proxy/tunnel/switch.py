@@ -1,7 +1,8 @@
-"""An exchange that may end as a relay: what tunnels (``tunnel``) and upgraded connections (``upgrade``) have in common.
+"""An exchange that may end as a relay: what tunnels (``connect``) and upgraded connections (``upgrade``) have in
+common.
 
 Until both sides are joined it is an exchange like any other, with its attempts and its record. From then on nothing is
-seen, nothing is retried, and no task runs; the record is made when both connections are gone.
+read, nothing is retried, and no task runs; the record is made when both connections are gone.
 """
 
 # Compiled in the wheel.
@@ -55,14 +56,14 @@ class Switching(Exchange):
         self.state = RELAY
         self.relay = Relay(self._services.loop, end, upstream, idle_seconds, self._relayed)
         if stalled:
-            # An earlier answer is still unread: the transport has said so, and will not say it again.
+            # An earlier response is still unread: the transport has said so, and will not say it again.
             end.pause_writing()
 
     def _relayed(self) -> None:
         """Both connections are gone."""
         relay, app = self.relay, self.app
         self._services.metrics.open_tunnels -= 1
-        # None of it was our own time.
+        # The time of the relay is none of our own.
         self.upstream_seconds += self._services.monotonic() - self._switched_at
         if relay is not None:
             app.response_bytes = relay.bytes_down
@@ -75,7 +76,7 @@ class Switching(Exchange):
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if self.relay is None:
-            # Refused or failed: what the app sends next was not meant for us.
+            # Refused or failed: what the app sends next was meant for the other side.
             self.app.keep_alive = False
             super()._ended(task)
             return
