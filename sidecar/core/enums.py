@@ -1,7 +1,7 @@
-"""The closed lists: every word by which an exchange is told, defined once.
+"""The closed lists: every word that names how an exchange went, defined once.
 
-The same words stand in the log, in metric labels, in the ``Sidecar`` response header, in the docs and on
-the page; a test holds them equal. Adding a word here is adding it everywhere. This room decides nothing.
+The same words stand in the log, in metric labels, in the ``Sidecar`` response header, in the docs and on the page; a
+test holds them equal. Adding a word here adds it everywhere. This module decides nothing.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ __all__ = [
 UNKNOWN = "unknown"
 """The name, in logs and metrics, of every host that no upstream claims."""
 IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE", "QUERY"})
-"""RFC 9110 section 9.2.2; QUERY by RFC 10008. Everything else may have an effect each time it is applied."""
+"""RFC 9110 section 9.2.2; QUERY by RFC 10008. Any other method may have an effect each time it is applied."""
 UNSTORED_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "CONNECT", "QUERY"})
-"""A client that sends one of these wants the response, not a receipt: it is never stored."""
+"""Methods that are never stored: their sender wants the response, not a receipt."""
 
 
 class Outcome(StrEnum):
@@ -45,7 +45,7 @@ class Outcome(StrEnum):
     EXHAUSTED = "exhausted"
     """The last response handed over because retrying stopped."""
     FAILED = "failed"
-    """No response to hand over; the sidecar answered."""
+    """No response to hand over; the sidecar answered itself."""
     REJECTED = "rejected"
     """Never sent: gate, breaker, loop, refused host, bad request."""
     STORED = "stored"
@@ -53,7 +53,7 @@ class Outcome(StrEnum):
     TUNNELLED = "tunnelled"
     """Bytes were relayed, unseen."""
     CLIENT_GONE = "client_gone"
-    """The app left before its answer was complete."""
+    """The app left before its response was complete."""
 
 
 class Reason(StrEnum):
@@ -67,16 +67,16 @@ class Reason(StrEnum):
     """May have been applied, and is neither idempotent nor keyed."""
     BODY_TOO_LARGE = "body_too_large"
     SPOOL_FAILED = "spool_failed"
-    """The body was to be held on disk, and the disk refused."""
+    """The body was to be held on disk, but the disk refused a write."""
     BODY_CONSUMED = "body_consumed"
     RESPONSE_STARTED = "response_started"
     BUDGET = "budget"
     BREAKER = "breaker"
     GATE = "gate"
     RATE = "rate"
-    """It takes fewer a second than are waiting."""
+    """A learnt rate limit: more exchanges wait than it admits in time."""
     CONCURRENCY = "concurrency"
-    """It takes fewer at once than are waiting."""
+    """The concurrency limit: more exchanges wait than it admits in time."""
     SERVER_SAYS_NO = "server_says_no"
     LOGIN_FAILED = "login_failed"
     DRAINING = "draining"
@@ -94,12 +94,13 @@ FINAL_REASONS = frozenset(
         Reason.SERVER_SAYS_NO,
     }
 )
-"""Why nothing is sent again, however long one waits. Every other reason is judged after safety and speaks of the
-moment, so that the round may be repeated: a new word of the closed list means a later round, not a dead letter."""
+"""Reasons that forbid another send for ever. Every other reason is checked after safety and speaks of the moment, so a
+delivery from the outbox may be repeated: a new word of the closed list means a later delivery, not a dead letter.
+"""
 
 
 class FailureKind(StrEnum):
-    """An attempt that brought no whole response: in which phase, and how."""
+    """Why an attempt brought no whole response: in which phase, and how."""
 
     RESOLVE = "resolve"
     REFUSED = "refused"
@@ -114,14 +115,14 @@ class FailureKind(StrEnum):
 
 
 class HedgeEnd(StrEnum):
-    """What came of a second send beside a first one that was slow."""
+    """How a race between a first send and its hedge ended."""
 
     WON = "won"
-    """Its answer was the app's."""
+    """The app got the hedge's response."""
     LOST = "lost"
-    """The first one's was, after all."""
+    """The app got the first send's response."""
     FAILED = "failed"
-    """Neither's: it went on as after any failed attempt."""
+    """The app got neither: it went on as after any failed attempt."""
     ABANDONED = "abandoned"
     """The app left while both were under way."""
 
@@ -137,7 +138,7 @@ class Verb(StrEnum):
 
 
 class Safe(StrEnum):
-    """Which of the five permissions allows an attempt to be repeated."""
+    """The permission that allows an attempt to be repeated; one of five."""
 
     NEVER_SENT = "never_sent"
     IDEMPOTENT = "idempotent"

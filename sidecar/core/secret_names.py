@@ -1,8 +1,8 @@
-"""Which names say that a secret stands behind them, and what of a URL may be one: for reports, commands and frames.
+"""Which names stand for a secret, and which part of a URL may be one: for reports, commands and captured requests.
 
 A name is judged by its parts, so that ``Ocp-Apim-Subscription-Key``, ``accessKey`` and ``db_pwd`` are found without
-being listed. Rather one value too many is hidden than one too few. It shows nothing itself: ``observe.redact`` does,
-and ``config``, which refuses a secret that is written out.
+being listed. In doubt a value is hidden. It shows nothing itself. Counterparts: ``observe.redact``, and ``config``,
+which refuses a secret that is written out.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _PARTS: Final = frozenset(
         "xsrf",
     ]
 )
-"""As a whole part of a name."""
+"""Parts of a name that stand for a secret."""
 _ENDS: Final = (
     "cookie",
     "credential",
@@ -67,9 +67,9 @@ _ENDS: Final = (
     "sessionid",
     "token",
 )
-"""At the end of a name in one piece: ``authtoken``, ``phpsessionid``."""
+"""Ends of a name without separators: ``authtoken``, ``phpsessionid``."""
 _HARMLESS: Final = frozenset(["cache", "idempotency", "monkey", "surrogate", "turkey", "websocket"])
-"""With one of these a key is no secret: it tells two sends from two requests, or names what is stored."""
+"""A key with one of these parts is no secret: it distinguishes requests, or names what is stored."""
 
 _PART: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+[0-9]*")
 _QUERY: Final = re.compile(r"(?<=[\w/.~%-])[?#][^\s\"'<>]+")
@@ -86,5 +86,5 @@ def is_secret_name(name: str) -> bool:
 
 
 def bare_urls(text: str) -> str:
-    """The text; URLs in it without user-info, and what follows ``?`` or ``#`` hidden."""
+    """The text with user-info in URLs removed and everything behind ``?`` or ``#`` hidden."""
     return _USER_INFO.sub("", _QUERY.sub(lambda match: match[0][0] + HIDDEN, text))

@@ -31,8 +31,8 @@ __all__ = ["Pool", "Pools"]
 IDLE_SECONDS: Final = 15.0
 """Common servers close after 5 (node, Apache) to 75 s (nginx); what a server announces goes before this."""
 RESTED_SECONDS: Final = 0.5
-"""After that the kernel is asked whether the upstream has closed it, whatever the method: servers close what is idle.
-One that is busy is not asked for each request that could be sent again anyway."""
+"""Seconds of idleness after which the kernel is asked, for every method, whether the upstream has closed the
+connection. Below it only a request that could not be sent again pays for that question."""
 UNKNOWN_HOST_CONNECTIONS: Final = 100
 """At most, to one host that no upstream names."""
 

@@ -1,7 +1,7 @@
-"""The nouns of what happened: one request of the app, and its attempts so far.
+"""What happened, as frozen values: one request of the app, and its attempts so far.
 
-Plain frozen values. They hold no socket, no clock and no body beyond the bounded look that a row of the
-table may ask for. The counterpart is ``policy``: what is allowed.
+They hold no socket, no clock and no body beyond the bounded look that a row of the table may ask for. Counterpart:
+``policy``, what is allowed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["Attempt", "Headers", "Now", "Pressure", "Replay", "Request", "no_hea
 
 
 class Headers:
-    """A read-only, case-insensitive look at header fields, in the order in which they came."""
+    """A read-only, case-insensitive view of header fields, in the order in which they came."""
 
     __slots__ = ("_by_name",)
 
@@ -46,14 +46,14 @@ class Replay(StrEnum):
     TOO_LARGE = "too_large"
     """It outgrew the policy's limits and was streamed through."""
     SPOOL_FAILED = "spool_failed"
-    """It was to be held on disk, which refused, and was streamed through."""
+    """It was to be held on disk, but the disk refused a write: it was streamed through."""
     CONSUMED = "consumed"
-    """It was not wholly sent when the answer came (RFC 9112 section 9.5 …): the exchange ends here."""
+    """It was not wholly sent when the response came (RFC 9112 section 9.5): the exchange ends here."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The app's request, as far as a decision may look at it."""
+    """The app's request, as a decision sees it."""
 
     method: str
     path: str = "/"
@@ -64,32 +64,32 @@ class Request:
     keyed: bool = False
     """True if it carries an idempotency key that this upstream honours."""
     deadline_at: float = float("inf")
-    """Monotonic seconds at which the exchange must have its answer."""
+    """Monotonic seconds at which the exchange must have its response."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One send and what came of it: a response head (``status``) or a ``failure``, never neither."""
+    """One send and its result: a response head (``status``) or a ``failure``, never neither."""
 
     number: int
-    """From 1."""
+    """The number of the send, from 1."""
     status: int | None = None
     headers: Headers = no_headers
     body: bytes | None = None
-    """At most 64 KiB of the response body, decoded from its content coding, if a row had to look; else None."""
+    """At most 64 KiB of the response body, without its content coding, where a row had to look; else None."""
     failure: FailureKind | None = None
     lasting: bool = False
-    """True if the failure cannot heal by itself: the name does not exist, the certificate is refused."""
+    """True if the failure cannot go away by itself: the name does not exist, the certificate is refused."""
     written: bool = True
     """False only if not one byte of the request was handed to a connection."""
     pooled: bool = False
     """True if it went over a connection that an earlier exchange had opened."""
     started_at: float = 0.0
-    """Monotonic seconds."""
+    """When it was sent, in monotonic seconds."""
     ended_at: float = 0.0
-    """Monotonic seconds."""
+    """When its response head or failure came, in monotonic seconds."""
     waited_seconds: float = 0.0
-    """The wait before this attempt."""
+    """Seconds waited before this attempt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,22 +104,22 @@ class Now:
 
 @dataclass(frozen=True, slots=True)
 class Pressure:
-    """What protects the upstream says, at this moment."""
+    """What protects the upstream, at this moment."""
 
     budget_tokens: float = float("inf")
-    """Retries that this upstream's traffic has earned."""
+    """Tokens in the upstream's retry budget."""
     breaker_open: bool = False
-    """… and the policy says to answer at once."""
+    """The breaker is open, and the policy says to answer at once."""
     gate_closed_until: float = 0.0
-    """Monotonic seconds."""
+    """Monotonic seconds at which the gate opens; 0: it is open."""
     rate_ready_at: float = 0.0
-    """Monotonic seconds at which its turn would come, where a rate is limited."""
+    """Monotonic seconds at which a learnt rate limit would admit the attempt; 0: no limit."""
     full: Reason | None = None
-    """No place is left to wait in; and what those who have one wait for."""
+    """The queue is full; the reason is what its exchanges wait for. None: there is a place."""
     draining: bool = False
     """The sidecar is shutting down: no new wait begins."""
     switched_off: bool = False
-    """Somebody has turned retries off at run time."""
+    """An operator has turned retries off at run time."""
     client_gone: bool = False
     replay: Replay = field(default=Replay.HELD)
     response_started: bool = False

@@ -1,10 +1,10 @@
-"""How long to wait when nobody said: exponential backoff with jitter.
+"""How long to wait without a hint: exponential backoff with jitter.
 
-``base · factor^(n-1)``, capped, then spread by chance; n is the number of the retry, from 1. Chance is an
-argument (0 … 1). Everything saturates: retry 10,000 waits as long as the cap says, and nothing overflows.
-**The cap is the longest wait of all**: where jitter reaches above the value (``additive``, ``proportional``,
-``decorrelated``), the sum is cut at the cap, so that "250 ms · 2^n plus up to as much again, capped at
-30 s" never waits 31. What an upstream asked for is not judged here; see ``hints``.
+``base · factor^(n-1)``, capped, then spread by chance (AWS Architecture Blog, *Exponential Backoff And Jitter*, 2015);
+n is the number of the retry, from 1. Chance is an argument (0 … 1). Everything saturates: retry 10,000 waits the cap,
+and nothing overflows. Invariant: **the cap is the longest wait of all**. Where jitter reaches above the value
+(``additive``, ``proportional``, ``decorrelated``), the sum is cut at the cap, so that "250 ms · 2^n plus up to as much
+again, capped at 30 s" never waits 31 s. Counterpart: ``retry_after``, which reads what an upstream asked for.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sidecar.core.enums import Jitter
 __all__ = ["backoff_range", "backoff_seconds", "backoff_value"]
 
 FOREVER_SECONDS: Final = 1e9
-"""Thirty years: where a value without any other bound saturates. Finite, so that nothing becomes NaN."""
+"""Seconds (thirty years) at which a value without any other bound saturates: finite, so that nothing becomes NaN."""
 
 
 def backoff_value(rule: Backoff, retry_number: int) -> float:
@@ -61,11 +61,11 @@ def _wait(rule: Backoff, retry_number: int, chance: float, previous_wait: float)
 
 
 def _decorrelated(base: float, cap: float, chance: float, previous_wait: float) -> float:
-    """Between the base and three times the wait before, capped (after AWS's "decorrelated jitter")."""
+    """Between the base and three times the previous wait, capped (AWS's "decorrelated jitter")."""
     top = min(cap, 3 * max(base, _bounded(previous_wait)))
     return base + (top - base) * chance
 
 
 def _bounded(seconds: float) -> float:
-    """Not negative, not NaN, not endless."""
+    """The value if it is neither negative, NaN nor infinite; else the nearest bound."""
     return min(FOREVER_SECONDS, max(0.0, seconds))

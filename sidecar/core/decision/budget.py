@@ -1,9 +1,9 @@
-"""The retries that an upstream's traffic has earned: a bucket of tokens, as a value.
+"""The retries that an upstream's traffic has earned: a token bucket, as a value (Finagle's and tower's retry budget).
 
-Every first send deposits ``ratio`` tokens, every second ``floor_per_second``; a retry withdraws its cost.
-The bucket holds at most what ten seconds of floor and a hundred requests bring in: a long quiet time earns
-no storm. Over any span, retries are at most ``ratio`` · requests + ``floor`` · seconds + one full bucket.
-Frozen: every step returns a new value; the holder keeps the latest. No clock is read here.
+Every first send deposits ``ratio`` tokens, every second ``floor_per_second``; a retry withdraws its cost. The bucket
+holds at most what ten seconds of floor and a hundred requests bring in, so a long quiet time earns no storm. Invariant:
+over any span, retries are at most ``ratio`` · requests + ``floor`` · seconds + one full bucket. Frozen: every step
+returns a new value; the holder keeps the latest. No clock is read here.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from sidecar.core.decision.policy import BudgetRule
 __all__ = ["Budget", "capacity", "full_floor", "refill", "withdraw"]
 
 FLOOR_SECONDS: Final = 10.0
-"""How much of the floor may be saved up: the window that Finagle's and tower's retry budgets use."""
+"""Seconds of floor that the bucket holds: the window of Finagle's and tower's retry budgets."""
 RATIO_REQUESTS: Final = 100
-"""How many requests' deposits may be saved up."""
+"""Requests whose deposits the bucket holds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
     tokens: float
-    """Negative only where several share one and have paid at the same time more than there was: a debt."""
+    """Negative only where several replicas share one budget and have paid more at the same time than it held."""
     at: float
     """Monotonic seconds of the last refill."""
 
@@ -40,10 +40,10 @@ def full_floor(rule: BudgetRule, now: float) -> Budget:
 
 
 def refill(budget: Budget, rule: BudgetRule, now: float, requests: int = 0) -> Budget:
-    """What the time since the last refill and this many first sends have earned.
+    """The budget with what the time since the last refill and ``requests`` first sends have earned.
 
-    Deposits may be counted in an integer and brought in late, at the next retry: the sum is the same.
-    A clock that went backwards earns nothing, and nothing twice when it catches up.
+    Deposits may be counted in an integer and added later, at the next retry: the sum is the same. A clock that went
+    backwards earns nothing, and nothing twice when it catches up.
     """
     at = max(budget.at, now)
     earned = (at - budget.at) * max(0.0, rule.floor_per_second) + max(0, requests) * max(0.0, rule.ratio)

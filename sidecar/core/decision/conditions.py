@@ -1,8 +1,8 @@
-"""One look at a request and what came of it: whether the conditions of a row hold.
+"""Whether the conditions of a row hold for a request and its result.
 
-A ``Look`` is made per decision and parses the body at most once. Whatever a peer sends, a condition is true
-or false, never an exception: a body that is not JSON, a pointer that leads nowhere, a header that is not
-there make it false (and ``present: false`` true). The counterpart is ``rows``: the conditions themselves.
+A ``Look`` is made per decision and parses the body at most once. Whatever a peer sends, a condition is true or false,
+never an exception: a body that is not JSON, a pointer that leads nowhere, a missing header make it false (and
+``present: false`` true). Counterpart: ``rows``, the conditions themselves.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sidecar.core.decision.rows import Condition
 __all__ = ["LOOK_BYTES", "MISSING", "READABLE_CODINGS", "Look", "NumberText"]
 
 LOOK_BYTES: Final = 64 << 10
-"""No row looks further into a body than this."""
+"""Bytes of a body that a row may look at."""
 READABLE_CODINGS: Final = frozenset({"", "identity", "gzip", "x-gzip", "deflate"})
 """Content codings (RFC 9110 section 8.4.1) of the bodies that can be looked into."""
 
@@ -54,7 +54,7 @@ class Look:
         return all(self.holds(condition) for condition in conditions)
 
     def holds(self, condition: Condition) -> bool:
-        """Whether the condition holds for any of the values that stand at its place."""
+        """Whether the condition holds for any value at its place."""
         if condition.test == "present":
             return self._is_present(condition) is condition.present
         texts = self.texts(condition.place, condition.name)
@@ -89,7 +89,7 @@ class Look:
             return bool(self.body_values(condition.name))
         texts = self.texts(condition.place, condition.name)
         if condition.place in ("header", "request_header"):
-            # A field without a value says nothing; some proxies blank a field in place of removing it.
+            # A field without a value counts as absent; some proxies blank a field instead of removing it.
             return any(text.strip(" \t") for text in texts)
         return bool(texts)
 
@@ -170,7 +170,7 @@ def scalar_texts(value: object) -> list[str]:
 
 
 def body_texts(body: bytes | None) -> list[str]:
-    """The body as text. Not strict: a page in Latin-1, or one cut within a letter, may still be searched."""
+    """The body as text. Not strict: a page in Latin-1, or one cut within a character, can still be searched."""
     return [body[:LOOK_BYTES].decode("utf-8", "replace")] if body else []
 
 

@@ -52,22 +52,23 @@ ORDER: Final[tuple[tuple[str, frozenset[Reason]], ...]] = (
 steps it passed. A test holds it to what ``decide`` does."""
 
 LEAST_ATTEMPT_SECONDS: Final = 0.02
-"""An attempt with less time than this before the deadline is not begun: it could only add load."""
+"""Seconds before the deadline below which no attempt is begun: it could only add load."""
 LONGEST_GATE_SECONDS: Final = 3600.0
-"""A hint closes the gate no longer than this: the next answer after it renews a true one, and an absurd one
-cannot keep an upstream shut."""
+"""Seconds for which one hint may close the gate. The next response renews a true hint, and an absurd one cannot keep an
+upstream shut.
+"""
 
 ANY_FAILURE: Final = frozenset(FailureKind)
-"""What ``failure: any`` stands for."""
+"""The meaning of ``failure: any``."""
 
 NOT_TO_BE_RETRIED: Final = frozenset({Reason.NOT_SAFE, Reason.SERVER_SAYS_NO, Reason.BODY_CONSUMED})
-"""Reasons that lie in the request, or in the upstream's own word: no other send was possible, whatever is left."""
+"""Reasons that lie in the request or in the upstream's own verdict: no other send was possible, whatever is left."""
 
 NOW_IS_NO_MATTER: Final = Now(0.0, 0.0)
-"""Whether a hint is usable does not depend on the time."""
+"""For checks whether a hint is usable, which does not depend on the time."""
 
 NO_WAIT: Final = Wait(WaitFrom.BACKOFF, 0.0, 0.0, 0.0)
-"""Before a login or a reread."""
+"""The wait before a login or a reread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,19 +81,19 @@ class Decision:
     row: Row | None = None
     """The row that matched, if one did."""
     wait: Wait | None = None
-    """Before the next send; with ``retry``, and with ``login`` and ``reread`` where the gate is closed."""
+    """The wait before the next send; with ``retry``, and with ``login`` and ``reread`` where the gate is closed."""
     safe_because: Safe | None = None
     """The permission to send again; None with ``pass``."""
     attempts_left: int = 0
-    """How many more sends the policy (or the row) would allow after this attempt."""
+    """Further sends that the policy (or the row) would allow after this attempt."""
     gate_until: float | None = None
-    """Monotonic seconds until which the upstream asked for quiet from everybody; independent of the verb."""
+    """Monotonic seconds until which the upstream asked all clients to wait; independent of the verb."""
     cost: float = 0.0
     """Budget tokens to withdraw; 0 with ``pass``."""
     reread: Reread | None = None
-    """With the verb ``reread``."""
+    """What to read; with the verb ``reread`` only."""
     hint_seconds: float | None = None
-    """What the upstream (or the policy's constant) asked for, also where that was not followed."""
+    """Seconds that the upstream (or the policy's constant) asked for, also where that was not followed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,7 @@ class Case:
 
     @property
     def _will_be_the_same(self) -> bool:
-        """Whether another attempt would fail alike: an answer that is not HTTP, or a failure that lasts.
+        """Whether another attempt would fail in the same way: a response that is not HTTP, or a failure that lasts.
 
         A row that says ``failure: any`` does not ask for such an attempt; one that names the failure does.
         """
@@ -126,7 +127,9 @@ class Case:
 
     @property
     def cost(self) -> float:
-        """Nothing for a pooled connection that was dead before a byte was written: that is no sign of load."""
+        """Budget tokens; 0 for a pooled connection that was closed before a byte was written: that is no sign of
+        load.
+        """
         if self.attempt.pooled and not self.attempt.written and self.attempt.status is None:
             return 0.0
         return 1.0 if self.row is None else self.row.cost
@@ -159,9 +162,9 @@ def decide(
 
 
 def needs_body(policy: Policy, request: Request, attempt: Attempt) -> bool:
-    """Whether the decision about an answer, of which only the head has been read, can depend on its body.
+    """Whether the decision about a response, of which only the head has been read, can depend on its body.
 
-    Method, path, header fields and the hints in them are asked first: what they settle needs no look, and an answer
+    Method, path, header fields and the hints in them are checked first: what they settle needs no body, and a response
     that is merely handed over is not held back. ``decide`` says the same of it with its body and without.
     """
     look = Look(request, attempt)
@@ -183,7 +186,7 @@ def needs_body(policy: Policy, request: Request, attempt: Attempt) -> bool:
 def wanted(policy: Policy, row: Row | None, attempt: Attempt) -> tuple[Verb, Reason | None]:
     """What the table asks for, overruled by the upstream's own verdict on an error.
 
-    A verdict beside a success that the table hands over says nothing: a success is never sent again for it.
+    A verdict beside a success that the table hands over is ignored: a success is never sent again.
     """
     verb = Verb.PASS if row is None else row.verb
     succeeded = verb is Verb.PASS and attempt.failure is None and attempt.status is not None and attempt.status < 400
@@ -196,7 +199,7 @@ def wanted(policy: Policy, row: Row | None, attempt: Attempt) -> tuple[Verb, Rea
 
 
 def _verdict(policy: Policy, attempt: Attempt) -> bool | None:
-    """The upstream's own word on whether to retry, to the letter: None if it gave another, or several that differ."""
+    """The upstream's own verdict on a retry, to the letter: None if it is another word, or several that differ."""
     if policy.verdict is None:
         return None
     words = {word.strip(" \t") for word in attempt.headers.all(policy.verdict.header)}
@@ -223,18 +226,19 @@ def _sources(policy: Policy, row: Row | None, verb: Verb) -> tuple[HintSource, .
 
 
 def holds_others(row: Row | None) -> bool:
-    """Whether an answer that this row matched may hold exchanges other than its own: not where it says ``gate: false``,
-    and by default not where it just hands over."""
+    """Whether a response that this row matched may hold other exchanges: not where it says ``gate: false``, and by
+    default not where it just hands over.
+    """
     if row is None:
         return False
     return row.verb is not Verb.PASS if row.gate is None else row.gate
 
 
 def _gate_until(case: Case) -> float | None:
-    """When the quiet ends that this answer asked for; None if it asked nobody else to wait.
+    """When the wait ends that this response asks of all clients; None: it asks that of no other exchange.
 
-    By default for 429, and for 503, with a hint of the upstream's own on a row that does not just hand over;
-    ``gate: true`` also takes the policy's constant for one.
+    By default for 429, and for 503, with the upstream's own hint on a row that does not just hand over; ``gate: true``
+    also takes the policy's constant for one.
     """
     row, hint = case.row, case.hint
     if hint is None or hint.seconds <= 0 or case.attempt.status is None:
@@ -246,7 +250,7 @@ def _gate_until(case: Case) -> float | None:
         return None
     max_wait, over_max = limits_of(case.policy, row)
     if hint.seconds > max_wait and over_max is not OverMax.PASS:
-        # Who asks to come back sooner than told must not be held here for what was told.
+        # The app asked for an earlier answer than the hint allows, so the hint does not hold it here.
         return case.now.monotonic + max_wait if over_max is OverMax.CLAMP else None
     return case.now.monotonic + min(hint.seconds, LONGEST_GATE_SECONDS)
 
@@ -275,7 +279,7 @@ def _follow(case: Case, verb: Verb, draft: Decision) -> Decision:
 
 
 def _unrepeatable(pressure: Pressure, safe: Safe | None) -> Reason | None:
-    """Section 3 of the design: what forbids another send, whoever asks for it."""
+    """Section 3 of the design: what forbids another send, whatever asks for it."""
     if pressure.response_started:
         return Reason.RESPONSE_STARTED
     if pressure.replay is Replay.CONSUMED:
@@ -344,16 +348,16 @@ def _behind_gate(case: Case, wait: Wait) -> Wait | Reason:
 
 
 def _room_seconds(case: Case) -> float:
-    """How long a wait may last and still leave time for an attempt."""
+    """The longest wait in seconds that leaves time for an attempt."""
     return case.request.deadline_at - case.now.monotonic - LEAST_ATTEMPT_SECONDS
 
 
 def outcome_of(history: tuple[Attempt, ...], decision: Decision) -> Outcome:
     """How an exchange ended whose last decision was to hand over what there is.
 
-    One of ``ok recovered passed exhausted failed``; the other outcomes are the loop's to know. ``passed`` is an
-    error that the table hands over, whichever attempt brought it; so is one that was sent once and could not have
-    been retried at all (``NOT_TO_BE_RETRIED``). An error whose retrying something else stopped is ``exhausted``.
+    One of ``ok recovered passed exhausted failed``; only the loop knows the other outcomes. ``passed`` is an error that
+    the table hands over, whichever attempt brought it; so is one that was sent once and could not have been retried at
+    all (``NOT_TO_BE_RETRIED``). An error whose retries stopped for another reason is ``exhausted``.
     """
     attempt = history[-1]
     if attempt.failure is not None or attempt.status is None:

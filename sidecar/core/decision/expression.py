@@ -20,13 +20,13 @@ from typing import Any, Final
 __all__ = ["MOST_NODES", "MOST_STEPS", "Expression", "NotRegular"]
 
 MOST_NODES: Final = 2000
-"""Of one automaton: a counted repetition is written out."""
+"""Nodes of one automaton; a counted repetition is written out."""
 MOST_STEPS: Final = 500_000
-"""Spent on new sets of positions in one search, about 0.1 s; a search that needs more finds nothing."""
+"""Steps spent on new sets of positions in one search, about 0.1 s; a search that needs more finds nothing."""
 MOST_LINKS: Final = 20_000
-"""Remembered between sets of positions, some 2 MB; then it begins anew."""
+"""Links remembered between sets of positions, about 2 MB; beyond that the memory starts afresh."""
 FEW_STEPS: Final = 512
-"""Ways to match at one place, times their length: so much is left to ``re``, 0.1 s for 64 KiB at worst."""
+"""Ways to match at one place, times their length, up to which ``re`` searches: 0.1 s for 64 KiB at worst."""
 
 _NOT_REGULAR: Final = {
     _constants.GROUPREF: "a backreference",
@@ -41,7 +41,7 @@ _BEGINNINGS: Final = (_constants.AT_BEGINNING, _constants.AT_BEGINNING_STRING)
 
 
 class NotRegular(ValueError):
-    """The expression can take very long, and cannot be searched otherwise. The message says what stands in the way."""
+    """The expression can take very long, and cannot be searched otherwise. The message names the construct."""
 
 
 class Node:
@@ -51,7 +51,7 @@ class Node:
 
     def __init__(self, judge: re.Pattern[str] | None, *, is_assertion: bool = False) -> None:
         self.judge = judge
-        """Of the character to read, or of the place between two; None: a fork, or the end."""
+        """The test of the character to read, or of the place between two; None: a fork, or the end."""
         self.is_assertion = is_assertion
         self.next: list[Node] = []
 
@@ -64,7 +64,7 @@ class Places:
     def __init__(self, nodes: frozenset[Node], before: str) -> None:
         self.nodes = nodes
         self.before = before
-        """The character before, where an assertion may ask for it."""
+        """The character before, where an assertion may depend on it."""
         self.following: dict[str, Places | None] = {}
         """None: the expression is found."""
 
@@ -110,7 +110,9 @@ class Expression:
         return Expression, (self.pattern,)
 
     def search(self, text: str) -> bool:
-        """Whether it is found anywhere in the text, as ``re.search`` says; False if that would take too long."""
+        """Whether it is found anywhere in the text, as ``re.search`` says; False if that takes more than
+        ``MOST_STEPS``.
+        """
         if self._plain is not None:
             return self._plain.search(text) is not None
         places: Places | None = self._begin
@@ -132,7 +134,7 @@ class Expression:
         return places is None or self._end in self._reached(places, "", "")[0]
 
     def _follow(self, places: Places, character: str, link: str) -> tuple[Places | None, int]:
-        """Where the character leads, and how many steps it took to see that. ``link``: how it is remembered."""
+        """Where the character leads, and the steps that this took. ``link``: the key under which it is remembered."""
         if link in places.following:
             return places.following[link], 0
         reached, cost = self._reached(places, character, "x" if link == character else "")
@@ -225,7 +227,7 @@ def _judge(item: Any, flags: int) -> re.Pattern[str]:
 
 
 def _ways(items: Any) -> tuple[float, float]:
-    """In how many ways these items can match at one place, and how long the longest of them is: what ``re`` may try."""
+    """In how many ways these items can match at one place, and the length of the longest: what ``re`` may try."""
     ways, length = 1.0, 0.0
     for kind, value in items.data:
         each, long = 1.0, 1.0

@@ -1,9 +1,10 @@
-"""Hedging: a second send when the first is slower than nearly all others; the first answer wins.
+"""Hedged requests (Dean and Barroso, *The Tail at Scale*, 2013): a second send when the first is slower than nearly all
+others.
 
-What "slow" means is learnt: a histogram of durations with logarithmic steps, whose old half fades. ``hedge_after`` says
-how long to wait for the first attempt before the second is sent, or None for never; ``may_hedge``, when that time has
-come, whether it may go; ``settles``, which of two answers ends the race. Asked only where a policy switches hedging on.
-The loop (``proxy.hedging``) sends, cancels the loser, and pays from the budget; here nothing acts.
+What "slow" means is learnt: a histogram of durations with logarithmic buckets, halved as it fills. ``hedge_after``: how
+long to wait before the second send, or None; ``may_hedge``: whether it may go at that time; ``settles``: which of two
+responses ends the race. Asked only where a policy has a ``hedge``. Nothing acts here. Counterpart:
+``proxy.exchange.hedge``, which sends and cuts the loser.
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ from sidecar.core.enums import IDEMPOTENT_METHODS, Reason, Verb, WaitFrom
 __all__ = ["COST", "Durations", "can_be_hedged", "hedge_after", "may_hedge", "outlast", "settles"]
 
 STEP: Final = 1.1
-"""Each bucket reaches a tenth further than the one before: the error of a quantile."""
+"""Ratio of one bucket's bound to the one before: the relative error of a quantile."""
 BOUNDS: Final = tuple(0.0005 * STEP**n for n in range(130))
-"""Seconds: from half a millisecond to about two minutes."""
+"""Upper bounds of the buckets in seconds: from half a millisecond to about two minutes."""
 FADE_AT: Final = 2000
-"""When so many are counted, all counts are halved: what was long ago matters less and less."""
+"""Durations at which all counts are halved, so that old ones matter less."""
 FEWEST_KNOWN: Final = 50
-"""Durations, before anything counts as slow."""
+"""Durations needed before any send counts as slow."""
 LEAST_SECONDS: Final = 0.002
 COST: Final = 1.0
-"""Budget tokens of a second send."""
+"""Budget tokens that a second send costs."""
 
 
 class Durations:
-    """How long answers took. Counting one costs a search among 130 numbers."""
+    """A histogram of the durations of first sends. Adding one costs a search among 130 numbers."""
 
     __slots__ = ("_counts", "total")
 
@@ -43,7 +44,7 @@ class Durations:
         self.total = 0
 
     def add(self, seconds: float) -> None:
-        """One answer took so long."""
+        """Count one duration."""
         self._counts[bisect_left(BOUNDS, seconds)] += 1
         self.total += 1
         if self.total >= FADE_AT:
@@ -51,7 +52,9 @@ class Durations:
             self.total = sum(self._counts)
 
     def quantile(self, share: float) -> float | None:
-        """Seconds that this share (0 … 1) of the answers did not exceed; None while too few are known."""
+        """Seconds that this share (0 … 1) of the sends did not exceed; None while fewer than ``FEWEST_KNOWN`` are
+        counted.
+        """
         if self.total < FEWEST_KNOWN:
             return None
         wanted = min(1.0, max(0.0, share)) * self.total
@@ -60,14 +63,16 @@ class Durations:
 
 
 def can_be_hedged(request: Request) -> bool:
-    """Only what is idempotent or keyed: the first may have been applied. ``resend_methods`` is no leave for this."""
+    """Only an idempotent or keyed request: the first send may have been applied. ``resend_methods`` does not allow
+    this.
+    """
     return request.method in IDEMPOTENT_METHODS or request.keyed
 
 
 def hedge_after(rule: HedgeRule | None, durations: Durations, request: Request, now: float) -> float | None:
-    """Seconds after which a second send may go beside the first; None: not for this one.
+    """Seconds after which a second send may go beside the first; None: not for this exchange.
 
-    Never so late that the deadline leaves the second one no chance.
+    Never so late that the deadline leaves the second send no time.
     """
     if rule is None or not can_be_hedged(request):
         return None
@@ -79,8 +84,9 @@ def hedge_after(rule: HedgeRule | None, durations: Durations, request: Request, 
 
 
 def may_hedge(pressure: Pressure, left_seconds: float, *, calm: bool) -> bool:
-    """Whether a second send may go at this moment: inside the budget, with a body that is held whole, with some of the
-    deadline left, and never toward an upstream in trouble (``calm``: no gate, breaker or pace holds anybody)."""
+    """Whether a second send may go at this moment: within the budget, with a body that is held whole, with some of the
+    deadline left, and never toward an upstream in trouble (``calm``: no gate, breaker or limit holds any exchange).
+    """
     if left_seconds < LEAST_ATTEMPT_SECONDS:
         return False
     if not calm or pressure.breaker_open or not pressure.budget_tokens >= COST:  # so that NaN does not pay
@@ -91,24 +97,25 @@ def may_hedge(pressure: Pressure, left_seconds: float, *, calm: bool) -> bool:
 
 
 def settles(decision: Decision, attempt: Attempt) -> bool:
-    """Whether this answer is taken while another send is still under way: one that the table hands over, or of which
-    the upstream itself says that no other will come. A failure never is, nor an answer that would be sent again."""
+    """Whether this response is taken while another send is under way: one that the table hands over, or for which the
+    upstream's verdict forbids a retry. A failure never is, nor a response that would be retried.
+    """
     if attempt.status is None or attempt.failure is not None or decision.verb is not Verb.PASS:
         return False
     return decision.reason in (None, Reason.NOT_RETRYABLE, Reason.SERVER_SAYS_NO)
 
 
 def outlast(decision: Decision, earlier: Decision, elapsed_seconds: float, room_seconds: float) -> Decision:
-    """The judgement of the second answer of a race, held to what the first one asked for: a hint is a minimum for the
+    """The decision about the second response of a race, bound by the first one's hint: a hint is a minimum for the
     exchange, whichever of its two sends got it.
 
-    ``elapsed_seconds``: since the first was judged. ``room_seconds``: how long a wait may last before the deadline.
+    ``elapsed_seconds``: since the first was judged. ``room_seconds``: the longest wait that the deadline allows.
     """
     hint = earlier.hint_seconds
     if hint is None or decision.verb in (Verb.PASS, Verb.STORE):
         return decision
     if earlier.verb is Verb.PASS:
-        # The hint is too long to be followed, or something else forbids to send again; it forbids that still.
+        # The hint is too long to be followed, or another objection stands; it still does.
         return earlier
     if earlier.wait is None or earlier.wait.source is WaitFrom.BACKOFF:
         return decision

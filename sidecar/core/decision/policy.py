@@ -1,8 +1,7 @@
-"""The nouns of what is allowed: one policy, as the engine reads it.
+"""What is allowed, as frozen values: one policy, as the engine reads it.
 
-Frozen values, validated once by ``sidecar.config``; nothing here parses text. Durations are float seconds
-and end in ``_seconds``, sizes are ints and end in ``_bytes``. The lines of its table are in ``core.rows``,
-compiled in ``core.table``.
+Validated once by ``sidecar.config``; nothing here parses text. Durations are float seconds and end in ``_seconds``,
+sizes are ints and end in ``_bytes``. The lines of its table are in ``rows``, compiled in ``table``.
 """
 
 from __future__ import annotations
@@ -33,13 +32,13 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Of one attempt."""
+    """The timeouts of one attempt."""
 
     connect_seconds: float = 5.0
     head_seconds: float = 15.0
-    """From the last byte of the request to the response head."""
+    """Seconds from the last byte of the request to the response head."""
     idle_seconds: float = 60.0
-    """Between two bytes of a body, either way. Does not apply to server-sent events."""
+    """Seconds between two bytes of a body, either way; not for server-sent events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +76,7 @@ class Ids:
 
 @dataclass(frozen=True, slots=True)
 class Errors:
-    """Where this upstream's error code and message stand, and the shape of our own answers."""
+    """Where this upstream's error code and message are, and the shape of our own responses."""
 
     code: tuple[str, ...] = ()
     message: tuple[str, ...] = ()
@@ -95,7 +94,7 @@ class BodyLimits:
 
 @dataclass(frozen=True, slots=True)
 class BudgetRule:
-    """Retries earned by an upstream's traffic."""
+    """The rule of an upstream's retry budget."""
 
     ratio: float = 0.25
     floor_per_second: float = 10.0
@@ -112,7 +111,7 @@ class BreakerRule:
 @dataclass(frozen=True, slots=True)
 class GateRule:
     key: tuple[str, ...] = ()
-    """Request headers whose values split the gate (one tenant's quota does not stop another's)."""
+    """Request headers whose values split the gate: one tenant's quota does not stop another's."""
     queue: int = 1000
 
 
@@ -121,9 +120,9 @@ class HedgeRule:
     """When a second send goes beside a first one that is slow."""
 
     quantile: float = 0.95
-    """When the first has taken longer than this share of all."""
+    """The share of durations that the first send must have exceeded."""
     after_seconds: float | None = None
-    """A fixed time instead of a learnt one."""
+    """Fixed seconds instead of a learnt duration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +143,7 @@ class Policy:
     table: Table
     deadline_seconds: float = 60.0
     attempts: int = 5
-    """Sends in all: the first and its retries."""
+    """Sends in all: the first one and its retries."""
     timeouts: Timeouts = Timeouts()
     backoff: Backoff = Backoff()
     wait: tuple[HintSource, ...] = (HintSource("header", "retry-after"),)
@@ -161,11 +160,13 @@ class Policy:
     breaker: BreakerRule = BreakerRule()
     gate: GateRule = GateRule()
     attempt_header: str | None = None
-    """Tells the upstream the number of the send."""
+    """Request header with the number of the send; None: not sent."""
     deadline_header: str | None = None
-    """Tells the upstream the whole milliseconds that are left."""
+    """Request header with the whole milliseconds left until the deadline; None: not sent."""
     stored_shape: object = None
-    """A JSON template over ``{stored} {request_id} …`` for the answer to a stored request; None: the receipt alone."""
+    """A JSON template over ``{stored} {request_id} …`` for the response to a stored request; None: the receipt
+    alone.
+    """
     report: ReportRule | None = None
     hedge: HedgeRule | None = None
-    """None: never two sends at a time."""
+    """The rule of a second send; None: never two sends at a time."""

@@ -1,10 +1,10 @@
-"""How long the upstream itself asks us to wait.
+"""How long the upstream itself asks us to wait: ``Retry-After`` (RFC 9110 section 10.2.3) and every other hint.
 
-An ordered list of sources; the first usable one wins. A source has a place and a unit; a name never implies
-a unit, except ``Retry-After``. What is garbage or negative is ignored and the next source asked: never an exception,
-never an instant retry. Of a field that is repeated with different values the longest counts, since a hint is a
-minimum. A date that is past, or zero, is usable and means 0 seconds. What a hint leads to (jitter on top,
-``max_wait``, the deadline, the gate) is judged by ``decide``.
+An ordered list of sources; the first usable one wins. A source has a place and a unit; a name never implies a unit,
+except ``Retry-After``. Garbage and negative amounts are ignored and the next source is read: never an exception, never
+an instant retry. Of a field repeated with different values the longest counts, since a hint is a minimum. A past date,
+or zero, is usable and means 0 seconds. Counterpart: ``decide``, which judges what the hint leads to (jitter,
+``max_wait``, the deadline, the gate).
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from sidecar.core.enums import Unit, WaitFrom
 __all__ = ["Hint", "Reading", "SourceState", "members_of", "read_hint", "read_sources"]
 
 LONGEST_FIELD: Final = 8 << 10
-"""Characters of a field with parameters; a longer one is garbage."""
+"""Characters of a field with parameters; a longer field is ignored."""
 FIRST_EPOCH_S: Final = 1e9
-"""``auto``: a smaller number counts seconds from now, this and more are epoch seconds (this is 2001) …"""
+"""Unit ``auto``: a number below this counts seconds from now, from this on it is epoch seconds (1e9 is in 2001)."""
 FIRST_EPOCH_MS: Final = 1e11
-"""… and this and more epoch milliseconds (this is 1973; as epoch seconds it would be the year 5138)."""
+"""Unit ``auto``: from this on a number is epoch milliseconds (1e11 is in 1973; as epoch seconds, in the year 5138)."""
 
 MEMBERS: Final = re.compile(r'(?:[^,"]|"[^"]*")+')
 PARAMETERS: Final = re.compile(r'(?:[^;"]|"[^"]*")+')
@@ -36,39 +36,39 @@ PARAMETERS: Final = re.compile(r'(?:[^;"]|"[^"]*")+')
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """A usable wish of the upstream, or the policy's constant in its place."""
+    """A usable hint of the upstream, or the policy's constant in its place."""
 
     seconds: float
-    """From now; never negative, infinite for a number beyond all reason."""
+    """Seconds from now; never negative, infinite for a number too large to count."""
     source: WaitFrom
     """``hint`` or ``constant``."""
 
 
 class SourceState(StrEnum):
-    """What one source of a wait came to."""
+    """The result of one source of a wait."""
 
     USED = "used"
     """The first usable one: it is the hint."""
     GUARD_FAILED = "guard_failed"
     """A condition of its ``when`` does not hold."""
     ABSENT = "absent"
-    """Nothing stands at its place."""
+    """There is nothing at its place."""
     UNREADABLE = "unreadable"
-    """What stands there is no amount in its unit, or a negative one."""
+    """The text at its place is no amount in its unit, or a negative one."""
     NOT_ASKED = "not_asked"
-    """A source before it was usable."""
+    """An earlier source was usable."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One source, and what it came to."""
+    """One source, and its result."""
 
     source: HintSource
     state: SourceState
     hint: Hint | None = None
-    """With ``used``."""
+    """The hint; with ``used`` only."""
     found: tuple[str, ...] = ()
-    """The texts that stand at its place, as the upstream sent them: not cleaned, not cut."""
+    """The texts at its place, as the upstream sent them: not cleaned, not cut."""
     failed: Condition | None = None
     """With ``guard_failed``: the first condition that does not hold."""
 
@@ -76,7 +76,7 @@ class Reading:
 def read_hint(
     sources: tuple[HintSource, ...], request: Request, attempt: Attempt, now: Now, look: Look | None = None
 ) -> Hint | None:
-    """What the first usable source says, or None. ``look`` shares one parsed body with the table."""
+    """The hint of the first usable source, or None. ``look`` shares one parsed body with the table."""
     look = look or Look(request, attempt)
     for source in sources:
         if source.when and not look.all_hold(source.when):
@@ -88,9 +88,9 @@ def read_hint(
 
 
 def read_sources(sources: tuple[HintSource, ...], request: Request, attempt: Attempt, now: Now) -> tuple[Reading, ...]:
-    """What each source came to, in order. The one that is ``used``, if any, is what ``read_hint`` returns.
+    """The result of each source, in order. The one that is ``used``, if any, is what ``read_hint`` returns.
 
-    For a person who asks why; the path of a request calls ``read_hint``.
+    For ``explain``; the path of a request calls ``read_hint``.
     """
     look = Look(request, attempt)
     readings: list[Reading] = []
@@ -120,7 +120,7 @@ def _found(source: HintSource, look: Look) -> tuple[str, ...]:
 
 
 def _hint(source: HintSource, look: Look, now: Now) -> Hint | None:
-    """What one source says, if that is usable; its guard is not asked."""
+    """The hint of one source, if usable; its guard is not checked."""
     seconds = _seconds(source, look, now)
     if seconds is None or not seconds >= 0:  # also for NaN
         return None
@@ -129,7 +129,7 @@ def _hint(source: HintSource, look: Look, now: Now) -> Hint | None:
 
 
 def _seconds(source: HintSource, look: Look, now: Now) -> float | None:
-    """Seconds from now by one source; 0 for a past moment; None if it says nothing usable."""
+    """Seconds from now by one source; 0 for a past moment; None if it is not usable."""
     if source.place == "constant":
         return source.constant_seconds
     wall = _wall(source, look, now)
@@ -152,7 +152,7 @@ def _read_line(text: str, unit: Unit, wall: float) -> float | None:
 
 
 def _wall(source: HintSource, look: Look, now: Now) -> float:
-    """The clock that moments are measured against: ours, or the one that the response was dated by."""
+    """The clock that moments are measured against: ours, or that of the response's ``Date``."""
     if source.clock == "server":
         dates = set(look.attempt.headers.all("date"))
         date = http_date(dates.pop().strip(" \t"), now.wall) if len(dates) == 1 else None
@@ -199,12 +199,12 @@ def _duration(text: str, amount: float | None, wall: float) -> float | None:
 
 
 def _retry_after(text: str, amount: float | None, wall: float) -> float | None:
-    """RFC 9110 section 10.2.3, and a decimal point, which some servers send."""
+    """RFC 9110 section 10.2.3, with a decimal point, which some servers send."""
     return _date(text, amount, wall) if amount is None else amount
 
 
 def _auto(text: str, amount: float | None, wall: float) -> float | None:
-    """A guess by size and form, for APIs that are not consistent; a unit that is named is always better."""
+    """A guess by size and form, for APIs that are inconsistent; a named unit is always better."""
     if amount is None:
         guesses = (http_date(text, wall), iso8601(text))
         moment = next((guess for guess in guesses if guess is not None), None)
@@ -235,8 +235,8 @@ def _until(moment: float | None, wall: float) -> float | None:
 def _field_texts(source: HintSource, look: Look) -> list[str]:
     """The values of one parameter inside a field, as ``"default";r=0;t=5`` or ``limit=100, reset=5``.
 
-    Of several members, those that say by ``r`` (the IETF draft's units left) that quota remains did not
-    refuse us and are left out. The caller takes the longest of the rest.
+    Members with quota left (``r`` above 0, draft-ietf-httpapi-ratelimit-headers) did not refuse us and are left out.
+    The caller takes the longest of the rest.
     """
     members = [
         member
@@ -252,7 +252,7 @@ def _field_texts(source: HintSource, look: Look) -> list[str]:
 def members_of(line: str) -> list[dict[str, str]]:
     """The parameters of each comma-separated member, by lower-case name, without their quotes."""
     if len(line) > LONGEST_FIELD or line.count('"') % 2:
-        # A quote that is never closed: nobody can tell where a member ends (RFC 9651 section 4.2: ignore the field).
+        # A quote is never closed, so no member's end is known (RFC 9651 section 4.2: ignore the field).
         return []
     return [
         {name.strip().lower(): value.strip().strip('"') for name, value in _pairs(member)}

@@ -1,6 +1,6 @@
-"""The nouns of one line of the policy table: what it matches, what it asks for, how long to wait.
+"""One line of the policy table, as frozen values: what it matches, what it asks for, how long to wait.
 
-Frozen values; text is parsed by ``sidecar.config``. ``core.table`` compiles the lines of a policy.
+Text is parsed by ``sidecar.config``. Counterpart: ``table``, which compiles the lines of a policy.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class HintSource:
-    """Where an upstream says how long to wait."""
+    """A place where an upstream says how long to wait."""
 
     place: Literal["header", "field", "body", "constant"]
     name: str = ""
@@ -66,15 +66,15 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True)
 class Reread:
-    """What to look at after a refusal, and what follows from it; where nothing holds, the refusal is handed over."""
+    """What to read after a refusal, and what follows from it; where no condition holds, the refusal is handed over."""
 
     path: str = "same"
     resend_when: tuple[Condition, ...] = ()
-    """All of it holds of what was read: send again. Empty: never."""
+    """Send again if all of these hold of what was read. Empty: never."""
     answer_when: tuple[Condition, ...] = ()
-    """All of it holds: what was read is the answer. Empty: never."""
+    """What was read is the response if all of these hold. Empty: never."""
     times: int = 1
-    """At most so often in one exchange."""
+    """Reads in one exchange, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Row:
     max_wait_seconds: float | None = None
     over_max: OverMax | None = None
     processed: bool | None = None
-    """False: with this answer the upstream states that it did not act. None: False for 429, else True."""
+    """False: with this response the upstream states that it did not act. None: False for 429, else True."""
     gate: bool | None = None
     """None: true for 429, and for 503 with a hint."""
     cost: float = 1.0

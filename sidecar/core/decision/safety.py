@@ -1,7 +1,7 @@
-"""Whether sending an attempt again can do harm: the five permissions.
+"""Whether sending an attempt again can do harm: the five permissions (section 3 of the design; RFC 9110 section 9.2.2).
 
-This room asks nothing but that. Whether a retry is wanted, how long to wait and who pays are judged by
-``decide``; whether bytes were written is known to the upstream's side, which says so in ``Attempt.written``.
+It decides nothing else. ``decide`` judges whether a retry is wanted, how long to wait and what it costs;
+``upstream.connection`` knows whether bytes were written (``Attempt.written``).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The policy table, compiled: which row decides about a finished attempt.
 
-Rows stand top-down and the first that matches decides. Compiled, each status and each kind of failure has
-its own short list of candidates, cut after the first row that asks no condition, so that deciding costs
-the same with 5 rows and with 500. This room never decides what a row's verb leads to; ``decide`` does.
+Rows stand top-down and the first that matches decides. Each status and each kind of failure has its own list of
+candidates, cut after the first row without a condition, so that a decision costs the same with 5 rows and with 500. It
+never decides what a row's verb leads to. Counterpart: ``decide``.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from sidecar.core.enums import FailureKind, Verb
 __all__ = ["BODY_PLACES", "Table", "policy_looks_into_body", "policy_passes", "source_looks_into_body"]
 
 STATUSES: Final = range(100, 1000)
-"""What an HTTP/1.1 status line can carry (three digits, RFC 9112 section 4)."""
+"""The status codes that an HTTP/1.1 status line can carry (three digits, RFC 9112 section 4)."""
 INDEX_FROM: Final = 4
-"""Rows in succession that ask the same question become one look-up from this many on."""
+"""Consecutive rows with the same question from which on they become one look-up."""
 
 BODY_PLACES: Final = ("body", "body_text")
 
 
 class Lookup(NamedTuple):
-    """Rows in succession whose first condition compares the same place: found by its value, not one by one."""
+    """Consecutive rows whose first condition compares the same place: found by its value, not one by one."""
 
     place: str
     name: str
@@ -63,10 +63,10 @@ class Table:
         return f"Table({len(self.rows)} rows)"
 
     def match(self, request: Request, attempt: Attempt, look: Look | None = None) -> Row | None:
-        """The first row that matches the attempt; None if none does, which means: hand it over.
+        """The first row that matches the attempt; None: none does, so the response is handed over.
 
-        A failure is matched as a failure, even if a status line was read before it (``body_cut``).
-        ``look`` shares one parsed body between the table and the hints.
+        A failure is matched as a failure, even if a status line was read before it (``body_cut``). ``look`` shares one
+        parsed body between the table and the hints.
         """
         if attempt.failure is not None:
             steps = self._by_failure[attempt.failure]
@@ -82,7 +82,7 @@ class Table:
         return None
 
     def match_by_head(self, attempt: Attempt, look: Look) -> tuple[Row | None, bool]:
-        """What ``match`` can say of an answer whose body has not been read: the row, and whether that is still open.
+        """What ``match`` can say of a response whose body has not been read: the row, and whether that is still open.
 
         Open: the first row that may match depends on the body, and everything else that it asks for holds.
         """
@@ -99,7 +99,7 @@ class Table:
         return None, False
 
     def passes(self, status: int) -> bool:
-        """Whether an answer of this status is handed over, whatever else it says."""
+        """Whether a response of this status is handed over, whatever else it says."""
         return status not in self._judged
 
     def looks_into_body(self, status: int) -> bool:
@@ -116,7 +116,7 @@ class Table:
 
 
 class Judge(Protocol):
-    """The parts of ``core.policy.Policy`` that say what must be looked at; ``policy`` imports this room."""
+    """The parts of ``policy.Policy`` that say what must be read; a protocol, because ``policy`` imports this module."""
 
     @property
     def table(self) -> Table: ...
@@ -127,7 +127,7 @@ class Judge(Protocol):
 
 
 def policy_passes(policy: Judge, status: int) -> bool:
-    """Whether an answer of this status is handed over without a question: the fast path of the loop.
+    """Whether a response of this status is handed over without a decision: the fast path of the loop.
 
     Then ``decide`` says ``pass``: for an error with the reason ``not_retryable``, else with none.
     """
@@ -135,9 +135,9 @@ def policy_passes(policy: Judge, status: int) -> bool:
 
 
 def policy_looks_into_body(policy: Judge, status: int) -> bool:
-    """Whether deciding about an answer of this status needs (at most 64 KiB of) its body, decoded.
+    """Whether deciding about a response of this status needs (at most 64 KiB of) its body, decoded.
 
-    True if the table looks into it, or if the policy's own hint sources do and a row may come to use them.
+    True if the table looks into it, or if the policy's own hint sources do and a row may use them.
     """
     if policy.table.looks_into_body(status):
         return True
@@ -169,7 +169,7 @@ def _conditions_look(conditions: tuple[Condition, ...]) -> bool:
 
 
 def _is_plain_pass(row: Row) -> bool:
-    """Handed over without a question, and without a hint to read for the gate."""
+    """Handed over without a decision, and without a hint to read for the gate."""
     return row.verb is Verb.PASS and not row.when and not row.gate
 
 

@@ -1,9 +1,8 @@
 """Text to seconds: numbers, dates and durations as real APIs write them.
 
-Every function takes text and returns float seconds (or Unix seconds, where it says so), or None for anything that
-does not keep to the grammar. None of them raises, whatever the text, and none is slow: what is longer than
-any date is not looked at, and a number of endless digits is infinite. The counterpart is ``hints``: which
-text is read, and what becomes of the number.
+Every function takes text and returns float seconds (or Unix seconds, where it says so), or None for anything outside
+the grammar. None of them raises, whatever the text, and none is slow: text longer than any date is ignored, and a
+number with endless digits is infinite. Counterpart: ``retry_after``, which chooses the text and uses the number.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ from typing import Final
 __all__ = ["duration", "http_date", "iso8601", "json_number", "number"]
 
 LONGEST_TEXT: Final = 64
-"""Characters. The longest HTTP-date has 33, the longest timestamp with nanoseconds 35."""
+"""Characters; the longest HTTP-date has 33, the longest timestamp with nanoseconds 35."""
 MOST_DIGITS: Final = 20
-"""Of a whole number. 10^20 milliseconds are three billion years: more digits mean infinity."""
+"""Digits of a whole number; 10^20 milliseconds are three billion years, so more digits mean infinity."""
 
 MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 TIME: Final = r"(?P<hour>\d\d):(?P<minute>\d\d):(?P<second>\d\d)"

@@ -1,9 +1,9 @@
 """The pause before a retry: a hint or backoff, its jitter, and the bound that the policy sets.
 
-A hint is a **minimum**: chance only adds to it. What it adds, so that all who heard the same hint do not come back
-at the same moment, is small against the hint (``hint_spread``); a rule without jitter adds nothing.
-``max_wait`` judges the hint itself, without what chance adds. Backoff is our own and never longer than
-``max_wait``. Deadlines and gates are judged by ``decide``.
+A hint is a **minimum**: chance only adds to it. It adds a share that is small against the hint (``hint_spread``), so
+that clients with the same hint do not come back at the same moment; a rule without jitter adds nothing. ``max_wait``
+bounds the hint itself, without that addition. Backoff is our own and never longer than ``max_wait``. Counterpart:
+``decide``, which judges deadlines and gates.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from sidecar.core.enums import Jitter, OverMax, WaitFrom
 __all__ = ["Wait", "hint_spread", "limits_of", "plan_wait"]
 
 SPREAD_SHARE: Final = 0.1
-"""Of a hint: 20 s become 20 … 22 s."""
+"""Share of a hint that is added at most: 20 s become 20 … 22 s."""
 LONGEST_SPREAD_SECONDS: Final = 5.0
 BACKOFF_SPREAD_SECONDS: Final = 1.0
-"""How much of the backoff's own range may be added to a hint, a zero one in particular."""
+"""Seconds of the backoff's range that may be added to a hint, a zero one in particular."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +81,8 @@ def limits_of(policy: Policy, row: Row | None) -> tuple[float, OverMax]:
 def hint_spread(rule: Backoff, hint_seconds: float, retry_number: int) -> tuple[float, float]:
     """The least and the most that chance adds to a hint, in seconds.
 
-    To zero: the backoff's own range at this retry, at most a second, so that "at once" is still a small
-    jittered pause. To more: from nothing up to a tenth of the hint (at most 5 s), or up to the backoff's upper
+    To a hint of zero: the backoff's own range at this retry, at most a second, so that "at once" is still a small
+    jittered pause. To a longer one: from nothing up to a tenth of the hint (at most 5 s), or up to the backoff's upper
     end (at most a second) where that is more.
     """
     least, most = (min(end, BACKOFF_SPREAD_SECONDS) for end in backoff_range(rule, retry_number))

@@ -1,8 +1,8 @@
-"""What must come of an answer, held against what the engine does: the judgement of ``sidecar test``.
+"""What a policy test expects, compared with what the engine does: the judgement of ``sidecar test``.
 
-A case is played twice, with every wait as short and as long as chance can make it, and what is expected must hold of
-both: an expected wait is about the whole range, never about one roll of the dice. The names of expectations are those
-of the object of ``explain``. It reads no file and prints nothing; its counterpart is ``config.cases``.
+A case is played twice, with every wait as short and as long as chance allows, and an expectation must hold of both: it
+is about the whole range, never about one random number. The names of expectations are those of ``explain``'s object. It
+reads no file and prints nothing. Counterpart: ``config.policy_tests``.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from sidecar.core.dryrun.replay import Step, rehearse
 __all__ = ["Case", "Expected", "Failed", "Unmet", "judge"]
 
 SHORTEST, LONGEST = 0.0, 1.0
-"""Of chance."""
+"""The two ends of chance."""
 TOLERANCE_SECONDS: Final = 1e-6
-"""Binary fractions: 0.1 + 0.2 is not 0.3."""
+"""Seconds; binary fractions: 0.1 + 0.2 is not 0.3."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """One thing that must be so of one answer."""
+    """One expectation about one response."""
 
     name: str
     """``decision``, ``wait``, ``wait.at_least``, ``row.file`` …"""
     value: object
-    """A word, a number, a truth value, float seconds; None: there must be none."""
+    """A word, a number, a truth value or float seconds; None: there must be none."""
     line: int
-    """Where it is written, from 1."""
+    """The line of the file where it is written, from 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +47,11 @@ class Case:
     policy: Policy
     request: Request
     answers: tuple[Attempt, ...]
-    """Their ``ended_at`` is how long each took, in seconds."""
+    """The responses; ``ended_at`` is how many seconds each took."""
     lines: tuple[int, ...]
-    """Of the file: where each answer stands."""
+    """The line of the file where each response is written."""
     expected: tuple[tuple[Expected, ...], ...]
-    """Of each answer; empty for one that only has to lead to the next."""
+    """The expectations of each response; empty for one that only leads to the next."""
     wall: float
     """Unix seconds at the first send."""
 
@@ -67,18 +67,18 @@ class Unmet:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A case that did not go as expected: at the first answer of which that is so."""
+    """A case that failed, at its first response with an unmet expectation."""
 
     case: Case
     line: int
     attempt: int
     unmet: tuple[Unmet, ...]
     decision: Decision
-    """What was done instead, for the explanation."""
+    """What was decided instead, for the explanation."""
 
 
 Objects = Sequence[dict[str, Any]]
-"""What ``explain`` says of one answer, for each roll of the dice."""
+"""What ``explain`` says of one response, for each value of chance."""
 
 
 def judge(case: Case) -> Failed | None:
@@ -95,7 +95,7 @@ def judge(case: Case) -> Failed | None:
 
 
 def _never_came(case: Case, index: int, last: Step) -> Failed:
-    """An answer is written to a send that would not have been made."""
+    """The case has a response to a send that would not be made."""
     decision = last.decision
     reason = f" ({decision.reason})" if decision.reason is not None else ""
     unmet = Unmet("decision", "another send", f"{decision.verb}{reason}")
@@ -139,7 +139,7 @@ def _of_row(wanted: Expected, key: str, rows: list[Any]) -> Unmet | None:
 
 
 def _is_same_file(wanted: str, file: str) -> bool:
-    """The name of a file, or as much of its path as the author cares to write."""
+    """Whether both name the same file; ``wanted`` may be any tail of its path."""
     return f"/{file}".endswith(f"/{wanted}")
 
 
@@ -160,7 +160,7 @@ ENDS: Final[dict[str, Callable[[float, float, float], bool]]] = {
     "at_least": lambda least, _most, wanted: least >= wanted - TOLERANCE_SECONDS,
     "at_most": lambda _least, most, wanted: most <= wanted + TOLERANCE_SECONDS,
 }
-"""Of an expected wait: whether the range from ``least`` to ``most`` seconds is as wanted."""
+"""Checks of an expected wait: whether the range from ``least`` to ``most`` seconds is as wanted."""
 
 
 def _text(wanted: Expected) -> str:
@@ -168,7 +168,7 @@ def _text(wanted: Expected) -> str:
 
 
 def _shown(value: Any) -> str:
-    """As its author would write it."""
+    """The value as its author would write it."""
     if value is None:
         return "null"
     if isinstance(value, bool):

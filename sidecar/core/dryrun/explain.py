@@ -1,6 +1,6 @@
-"""A decision, told: as the one JSON object of ``sidecar explain``, and as lines for a person.
+"""A decision in words: as the one JSON object of ``sidecar explain``, and as lines for a person.
 
-It words what ``decide`` decided and judges nothing itself; the command that prints it is ``sidecar.cli.explain``.
+It words what ``decide`` decided and judges nothing itself. Counterpart: ``sidecar.cli.explain``, which prints it.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _wait_object(wait: Wait) -> dict[str, object]:
 
 
 def explain_text(upstream: str, policy: str, decision: Decision, hedge: HedgeRule | None = None) -> str:
-    """The same, for a person: several lines, without an end of line after the last.
+    """The decision for a person: several lines, without an end of line after the last.
 
     ``hedge``: the policy's, if this send is one that may be hedged.
     """
@@ -120,7 +120,7 @@ def hedge_text(rule: HedgeRule) -> str:
 
 
 def _asked_text(decision: Decision) -> str | None:
-    """What was asked for, where the wait does not already say it."""
+    """The hint in words, where the wait does not already say it."""
     if decision.hint_seconds is None or decision.wait is not None:
         return None
     return f"{decision.hint_seconds:.6g} s"

@@ -1,8 +1,8 @@
-"""An exchange played through without sending: each answer is judged by ``decide`` on a clock of its own.
+"""An exchange played through without sending: each response is judged by ``decide`` on a clock of its own.
 
-What comes back is given; waits pass at once and count toward the deadline. Nothing else is under way: no gate, breaker
-or empty budget stands in the way, and a login or a look at the state leads to another send. Used by ``sidecar test``
-and ``sidecar explain``; the counterpart that acts is the loop (``sidecar.proxy.exchange.retry_loop``).
+The responses are given; waits pass at once and count toward the deadline. Nothing else is under way: no gate, breaker
+or empty budget objects, and a login or a reread leads to another send. Used by ``sidecar test`` and ``sidecar
+explain``. Counterpart: ``proxy.exchange.retry_loop``, which acts.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SENDS_AGAIN: Final = frozenset({Verb.RETRY, Verb.LOGIN, Verb.REREAD})
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One send that came back, and what is done about it."""
+    """One send that came back, and the decision about it."""
 
     attempt: Attempt
     decision: Decision
@@ -48,7 +48,7 @@ def request_of(policy: Policy, method: str, path: str, query: str, headers: Head
 
 
 def _is_keyed(policy: Policy, method: str) -> bool:
-    """By the app's own key, or by the one that it would be given."""
+    """Whether the request carries the app's own key, or would be given one."""
     rule = policy.idempotency
     return rule is not None and method in rule.methods
 
@@ -56,11 +56,11 @@ def _is_keyed(policy: Policy, method: str) -> bool:
 def rehearse(
     policy: Policy, request: Request, answers: tuple[Attempt, ...], wall: float, chance: float
 ) -> tuple[Step, ...]:
-    """What is done about each answer, in order; it ends with the first after which nothing is sent again.
+    """The decision about each response, in order; it ends with the first after which nothing is sent again.
 
-    Of an answer, ``ended_at`` says how many seconds it took; its number, times and the wait before it are filled in.
-    ``wall`` is Unix time at the first send; ``chance`` (0 … 1) is the same for every wait: 0 makes all of them as short
-    as they can be, 1 as long.
+    ``ended_at`` of a response says how many seconds it took; its number, times and the wait before it are filled in.
+    ``wall`` is Unix time at the first send; ``chance`` (0 … 1) is the same for every wait: 0 makes them as short as
+    they can be, 1 as long.
     """
     steps: list[Step] = []
     clock = waited = 0.0
@@ -79,7 +79,9 @@ def rehearse(
 
 
 def _once(decision: Decision, done: Counter[Verb]) -> Decision:
-    """A login serves an exchange once, a reread as often as it says; then, as by the loop, it is handed over."""
+    """A login happens once in an exchange, a reread as often as its rule says; then the response is handed over, as by
+    the loop.
+    """
     if decision.verb not in (Verb.LOGIN, Verb.REREAD):
         return decision
     done[decision.verb] += 1

@@ -1,7 +1,7 @@
-"""What would become of one exchange, told in full: each step of each judgement, each source of a wait, the time line.
+"""One exchange played through, in full: each step of each judgement, each source of a wait, the time line.
 
-It plays the exchange (``rehearsal``) with every wait as short and as long as chance can make it, and tells what came
-of it; it judges nothing itself. ``sidecar explain`` prints it (``story_text``); ``explain`` words one decision.
+It plays the exchange (``replay``) with every wait as short and as long as chance allows, and judges nothing itself.
+Counterparts: ``story_text``, which ``sidecar explain`` prints, and ``explain``, which words one decision.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from sidecar.core.enums import Verb
 __all__ = ["ExchangeView", "Moment", "Point", "Told", "judged", "story_object", "tell"]
 
 SHORTEST, LONGEST = 0.0, 1.0
-"""Of chance."""
+"""The two ends of chance."""
 MOST_ATTEMPTS: Final = 100
-"""As many as a policy may allow: the last answer is repeated so often for the worst case."""
+"""Attempts that a policy may allow at most: for the worst case the last response is repeated as often."""
 
 
 class Point(NamedTuple):
@@ -38,15 +38,15 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """One answer: what is done about it, and why."""
+    """One response: the decision about it, and its reasons."""
 
     attempt: Attempt
     decision: Decision
     points: tuple[Point, ...]
     readings: tuple[Reading, ...]
-    """Of each source of a wait that was asked about; empty where no hint is asked for."""
+    """The result of each source of a wait; empty where no hint is read."""
     backoff: str
-    """What stands in where no source is usable, in words."""
+    """The wait used where no source is usable, in words."""
 
 
 class Moment(NamedTuple):
@@ -60,29 +60,29 @@ class Moment(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ExchangeView:
-    """One exchange, played through offline. Answers come at once, unless said otherwise."""
+    """One exchange, played through offline. Responses come at once, unless said otherwise."""
 
     upstream: str
     policy: Policy
     told: tuple[Told, ...]
-    """Of each answer that was given, in order; it ends with the first after which nothing is sent again."""
+    """Each given response, in order; it ends with the first after which nothing is sent again."""
     unheard: int
-    """Answers that were given and that no send would have brought."""
+    """Given responses that no send would have brought."""
     line: tuple[Moment, ...]
-    """All attempts, where the last answer keeps coming."""
+    """All attempts, if the last response is repeated."""
     fewest: int
-    """Sends of that, if every wait is as long as chance can make it: a deadline may then end it sooner."""
+    """Sends in ``line`` with the longest waits: a deadline may end it sooner."""
     waits: tuple[float, float]
-    """Seconds from the first send to the end of that: the least and the most."""
+    """Seconds from the first send to the end of ``line``: the least and the most."""
     worst_seconds: float
-    """The same with answers that take as long as ``attempt.head`` allows."""
+    """As ``waits``, with responses that take the whole of ``attempt.head``."""
     deadline_seconds: float
 
 
 def tell(upstream: str, policy: Policy, request: Request, answers: Sequence[Attempt], wall: float) -> ExchangeView:
-    """``answers``: at least one; ``wall``: Unix time at the first send.
+    """Play an exchange. ``responses``: at least one; ``wall``: Unix time at the first send.
 
-    The last of the answers is taken to be repeated for ever, for the time line and the worst case.
+    The last response is taken to be repeated for ever, for the time line and the worst case.
     """
     given = tuple(answers)
     endless = (*given, *(given[-1:] * MOST_ATTEMPTS))
@@ -143,7 +143,7 @@ def _points(policy: Policy, request: Request, attempt: Attempt, decision: Decisi
 
 
 def _stop(decision: Decision) -> int:
-    """The step at which it stopped; behind the last one if it did not."""
+    """The index of the step at which it stopped; one behind the last if it did not."""
     if decision.verb is Verb.PASS and decision.reason is None:
         return 0
     return next((index for index, (_, reasons) in enumerate(ORDER) if decision.reason in reasons), len(ORDER))
@@ -156,7 +156,7 @@ def _last_asked(decision: Decision) -> int:
 
 
 def story_object(story: ExchangeView) -> dict[str, object]:
-    """What the object of ``explain --format json`` gains. Seconds are floats; null for a number beyond all reason."""
+    """The members that ``explain --format json`` adds. Seconds are floats; null for a number too large to count."""
     last = story.told[-1]
     return {
         "steps": [point._asdict() for point in last.points],

@@ -1,4 +1,4 @@
-"""The story of an exchange as lines for a person at a terminal. It decides nothing; ``story`` knows what happened."""
+"""The story of an exchange as lines for a terminal. It decides nothing. Counterpart: ``story``."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["Paint", "story_text"]
 Paint = Callable[[str, str], str]
 """(text, colour name) -> text."""
 LINES_SHOWN: Final = 10
-"""Attempts of the time line."""
+"""Attempts shown of the time line."""
 
 MARKS: Final[dict[str, tuple[str, str]]] = {
     "passed": ("✓", "green"),
@@ -143,7 +143,9 @@ def _moment_text(moment: Moment, paint: Paint) -> str:
 
 
 def _amplification(story: ExchangeView) -> str:
-    """Of one request by the table; of all by the budget, of which a retry takes its row's cost."""
+    """The amplification of one request by the table, and of all by the budget, of which a retry takes its row's
+    cost.
+    """
     rule = story.policy.budget
     costs = [moment.decision.cost for moment in story.line if moment.decision.verb in SENDS_AGAIN]
     text = f"amplification: {len(story.line)} × for one request"

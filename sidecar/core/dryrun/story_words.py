@@ -1,4 +1,4 @@
-"""The parts of a decision in words: what each step of it found, where a wait came from, and why a source was skipped.
+"""The parts of a decision in words: the result of each step, where a wait came from, and why a source was skipped.
 
 It words what was decided and judges nothing. ``story`` puts the words together; ``explain`` has those of the closed
 lists.
@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 TEXT_LIMIT: Final = 60
-"""Characters of what an upstream sent."""
+"""Characters shown of a text that an upstream sent."""
 
 UNITS: Final[dict[Unit, str]] = {
     Unit.S: "seconds",
@@ -109,7 +109,7 @@ OFFLINE: Final = {
     "draining": "not draining",
     "switch": "retries on",
 }
-"""What is taken for granted where nothing is sent."""
+"""The assumptions of a play without a network."""
 
 
 def _table_text(policy: Policy, attempt: Attempt, row: Row | None) -> str:
@@ -205,7 +205,7 @@ def shown(texts: Sequence[str]) -> str:
 
 
 def cut(text: str) -> str:
-    """A stranger's text, in one line that steers no terminal."""
+    """Untrusted text in one line, without control characters for the terminal."""
     short = text if len(text) <= TEXT_LIMIT else text[: TEXT_LIMIT - 1] + "…"
     return short if short.isprintable() else repr(short)[1:-1]
 

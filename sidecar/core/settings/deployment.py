@@ -1,4 +1,4 @@
-"""The nouns of what is deployed: listeners, upstreams, routes. Frozen; made by ``sidecar.config``.
+"""What is deployed, as frozen values: listeners, upstreams, routes. Made by ``sidecar.config``.
 
 A reload makes a new ``Deployment``; running exchanges keep the one that they began with.
 """
@@ -37,7 +37,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The real place of an upstream."""
+    """The real scheme, host and port of an upstream."""
 
     scheme: Literal["http", "https"]
     host: str
@@ -48,13 +48,13 @@ class Origin:
     ca_file: str | None = None
     """PEM file of certificates to trust in place of the system's. Verification cannot be turned off."""
     trust: str | None = field(default=None, repr=False)
-    """What stood in ``ca_file`` when the configuration was read: part of the identity, for files rotated in place."""
+    """The content of ``ca_file`` when the configuration was read: part of the identity, for files rotated in place."""
     proxy: OutboundProxy | None = None
-    """What it is reached through; None: direct."""
+    """The proxy that it is reached through; None: direct."""
 
     @property
     def authority(self) -> str:
-        """For ``Host``: the port only where it is not the scheme's own (RFC 9110 section 7.2)."""
+        """The value of ``Host``: with the port only where it is not the scheme's own (RFC 9110 section 7.2)."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         default = 443 if self.scheme == "https" else 80
         return host if self.port == default else f"{host}:{self.port}"
@@ -62,28 +62,28 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A secret by where it stands; the secret itself is read at each use and kept nowhere."""
+    """A reference to a secret; the secret itself is read at each use and kept nowhere."""
 
     kind: Literal["env", "file"]
     name: str
-    """Of the variable, or the path of the file."""
+    """Name of the variable, or path of the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """How a token is had, and put on requests: for rows that say ``then: login``."""
+    """How a token is obtained, and put on requests: for rows that say ``then: login``."""
 
     origin: Origin
     target: str
-    """The request target there; the origin's base path is not prefixed."""
+    """The request target of the login; the origin's base path is not prefixed."""
     method: str
     body: object = field(hash=False)
     """A JSON template; every ``Reference`` in it stands for a secret."""
     encoding: Literal["json", "form"]
     token: str
-    """JSON pointer (RFC 6901) into the answer."""
+    """JSON pointer (RFC 6901) to the token in the response."""
     expires_in: str | None = None
-    """JSON pointer to the token's life in seconds; None: not known, renewed only when it is refused."""
+    """JSON pointer to the token's life in seconds; None: unknown, renewed only when it is refused."""
     header: str = "Authorization"
     scheme: str = "Bearer"
     replace: bool = False
@@ -97,13 +97,13 @@ class Route:
 
     policy: Policy
     methods: frozenset[str] = frozenset()
-    """Empty: any."""
+    """Methods of the route; empty: any."""
     path: str = "/**"
     """As written: ``*`` is one segment, ``**`` any number."""
     pattern: re.Pattern[str] = re.compile("")
     """``path`` compiled; matched in full against the path after the mount."""
     store_first: bool = False
-    """Its requests go into the outbox in place of being sent while the app waits."""
+    """Whether its requests are stored instead of sent while the app waits (``store: always``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +117,9 @@ class Upstream:
     """Lower case, for absolute-form requests (``HTTP_PROXY``)."""
     routes: tuple[Route, ...] = ()
     host: Literal["origin", "keep"] = "origin"
-    """What ``Host`` says toward the upstream."""
+    """The ``Host`` sent to the upstream: the origin's, or the app's own."""
     connections: int = 1000
-    """At most this many at once; further attempts wait for one."""
+    """Connections at once, at most; further attempts wait for one."""
     login: Login | None = None
 
     def route_of(self, method: str, path: str) -> Route | None:
@@ -129,13 +129,13 @@ class Upstream:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Of the app's side: what one connection may cost us."""
+    """Limits of the app's side: what one connection may cost us."""
 
     head_bytes: int = 64 << 10
     headers: int = 200
     head_seconds: float = 30.0
     idle_seconds: float = 3600.0
-    """Between two requests on one connection: longer than any app's own, so that the app closes first."""
+    """Seconds between two requests on one connection: longer than any app's own limit, so that the app closes first."""
     drain_seconds: float = 25.0
     connections: int = 20_000
 
@@ -150,24 +150,24 @@ class Logging:
 
 @dataclass(frozen=True, slots=True)
 class OutboxRule:
-    """Where requests are kept that are delivered later, and how many."""
+    """The outbox: where stored requests are kept, and how many."""
 
     file: str
     max_bytes: int = 256 << 20
-    """Of everything in it, dead letters included."""
+    """Bytes of everything in it, dead letters included."""
     max_count: int = 100_000
     max_age_seconds: float = 72 * 3600.0
-    """What could not be delivered for so long becomes a dead letter."""
+    """Seconds after which an undelivered request becomes a dead letter."""
 
 
 @dataclass(frozen=True, slots=True)
 class Intercept:
-    """Which tunnels are opened, so that what is in them is retried as well."""
+    """Which tunnels are intercepted, so that the requests inside are retried as well."""
 
     hosts: tuple[str, ...]
-    """Lower case; with a port where it is not 443."""
+    """Hosts in lower case; with a port where it is not 443."""
     folder: str
-    """Where the authority's certificate and key are."""
+    """The folder of the authority's certificate and key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,13 +178,13 @@ class SharedRule:
     port: int = 6379
     database: int = 0
     tls: bool = False
-    """Verified, as everywhere."""
+    """Whether TLS is used; certificates are always verified."""
     username: str = field(default="", repr=False)
     password: str = field(default="", repr=False)
 
     @property
     def place(self) -> str:
-        """For the log: nothing of it is secret."""
+        """The address for the log, without secrets."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"redis{'s' if self.tls else ''}://{host}:{self.port}/{self.database}"
 
@@ -195,7 +195,7 @@ class Deployment:
     admin: Address
     upstreams: tuple[Upstream, ...]
     default_policy: Policy
-    """For unknown hosts, where they are let through."""
+    """The policy of unknown hosts, where they are passed on."""
     unknown_hosts: Literal["pass", "refuse"] = "pass"
     limits: Limits = Limits()
     logging: Logging = Logging()
@@ -206,4 +206,4 @@ class Deployment:
     tunnels: TunnelRule = TunnelRule()
     outbound: Outbound = Outbound()
     source: str = ""
-    """The file that it was read from, or empty for the built-in one."""
+    """The file that it was read from; empty for the built-in configuration."""

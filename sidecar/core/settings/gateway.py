@@ -1,7 +1,7 @@
-"""The nouns of the sidecar as a proxy: who may use it, where tunnels may lead, and its own way out.
+"""The sidecar as a proxy, as frozen values: which clients may use it, where tunnels may lead, and its outbound proxies.
 
-Frozen; made by ``sidecar.config``, judged by ``proxy.admission`` and ``upstream.wayout``. Secrets in them are never
-shown.
+Made by ``sidecar.config``, applied by ``proxy.routing.access`` and ``upstream.outbound_proxy``. Secrets in them are
+never shown.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ __all__ = ["Access", "Outbound", "OutboundProxy", "TunnelRule"]
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who may use the forward side (absolute-form and CONNECT), and for which hosts that no upstream names."""
+    """Which clients may use the forward side (absolute-form and CONNECT), and for which hosts that no upstream
+    names.
+    """
 
     credential: str | None = field(default=None, repr=False)
-    """``user:password``, as ``Proxy-Authorization: Basic`` must carry it; None: nobody is asked."""
+    """``user:password``, as ``Proxy-Authorization: Basic`` must carry it; None: no credential is required."""
     destinations: tuple[str, ...] | None = None
     """``name``, ``*.name`` (and everything below), each with an optional port; None: every host."""
 
@@ -27,14 +29,14 @@ class TunnelRule:
 
     ports: frozenset[int] = frozenset({443})
     hosts: tuple[str, ...] | None = None
-    """As ``Access.destinations``; None: wherever other requests may go. Empty: no tunnels."""
+    """As ``Access.destinations``; None: the same hosts as other requests. Empty: no tunnels."""
     idle_seconds: float = 3600.0
-    """Without a byte either way, after which a tunnel, or an upgraded connection, is ended."""
+    """Seconds without a byte either way, after which a tunnel, or an upgraded connection, is ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class OutboundProxy:
-    """A proxy that the sidecar itself goes out through."""
+    """A proxy that the sidecar itself uses toward upstreams."""
 
     host: str
     port: int
@@ -44,10 +46,10 @@ class OutboundProxy:
 
 @dataclass(frozen=True, slots=True)
 class Outbound:
-    """The ways out."""
+    """The outbound proxies of a deployment."""
 
     default: OutboundProxy | None = None
     no_proxy: tuple[str, ...] = ()
-    """Hosts that the default does not hold for: names (with everything below), addresses, networks, ``*``."""
+    """Hosts that the default proxy is not used for: names (with everything below), addresses, networks, ``*``."""
     by_upstream: tuple[tuple[str, OutboundProxy | None], ...] = ()
-    """An upstream's own way, by its name; None: direct."""
+    """Name of an upstream → its own outbound proxy; None: direct."""

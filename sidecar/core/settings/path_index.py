@@ -1,4 +1,4 @@
-"""The first of many patterns that takes a request: found by the literal segments that patterns begin with.
+"""The first of many patterns that matches a request, found by the literal segments that patterns begin with.
 
 A request pays for the patterns that begin as its path does, not for all that there are.
 """
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class PathIndex(Generic[T]):
-    """Values by methods (none: any) and pattern (``*`` is one segment, ``**`` any number), in the order that counts.
+    """Values by methods (none: any) and pattern (``*`` is one segment, ``**`` any number); the first match wins.
 
     Made from ``(methods, pattern as written, pattern compiled, value)``.
     """
@@ -29,14 +29,14 @@ class PathIndex(Generic[T]):
         self._depth = max((prefix.count("/") for prefix in self._by_prefix), default=0)
 
     def first(self, method: str, path: str) -> T | None:
-        """The value of the first row that takes such a request; None: none does."""
+        """The value of the first row that matches; None: none does."""
         for _, methods, pattern, value in self._candidates(path):
             if (not methods or method in methods) and pattern.fullmatch(path):
                 return value
         return None
 
     def _candidates(self, path: str) -> list[tuple[int, frozenset[str], re.Pattern[str], T]]:
-        """All rows whose pattern may match, in their order."""
+        """All rows whose pattern may match, in order."""
         found = self._by_prefix.get("", [])
         at = 0
         for _ in range(self._depth):
