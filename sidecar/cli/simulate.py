@@ -41,11 +41,13 @@ STAND_INS: dict[str, tuple[str, Team]] = {
     help="Storm, or a JSON file; several: one after another. Default: all.",
 )
 @click.option(
+    "--replicas",
     "--clients",
+    "clients",
     type=click.IntRange(1, 100_000),
     default=1,
     show_default=True,
-    help="Sidecars, among which the load is dealt out.",
+    help="Sidecars, among which the load is dealt out (--clients is its old name).",
 )
 @click.option("--rate", type=click.FloatRange(0.01, 1e5), help="Requests per second in all.")
 @click.option("--seconds", type=click.FloatRange(0.1, 600), help="How long they are offered.")

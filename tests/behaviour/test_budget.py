@@ -8,12 +8,12 @@ from tests.support.upstream import Upstream, close, say
 
 AT_ONCE = QUICK.replace("base: 100ms, factor: 2, cap: 10s", "base: 1ms, factor: 1, cap: 1ms")
 
-NEVER = "breaker: {of_at_least: 1000000}"
+NEVER = "breaker: {min_requests: 1000000}"
 """It would hold everybody, and there would be nothing to count."""
 
 
 async def test_retries_of_a_dead_upstream_stay_within_the_budget(make: Make, upstream: Upstream) -> None:
-    sidecar = await make(upstream, f"attempts: 5\nbudget: {{ratio: 0.1, floor: 1/s}}\n{NEVER}", quick=AT_ONCE)
+    sidecar = await make(upstream, f"attempts: 5\nbudget: {{ratio: 0.1, min_per_second: 1}}\n{NEVER}", quick=AT_ONCE)
     upstream.otherwise = lambda _: say(503, b"down")
     async with sidecar.client() as client:
         answers = [await client.ask("GET", f"/api/{number}") for number in range(300)]
@@ -26,7 +26,7 @@ async def test_retries_of_a_dead_upstream_stay_within_the_budget(make: Make, ups
 
 
 async def test_an_empty_budget_hands_over_at_once(make: Make, upstream: Upstream) -> None:
-    sidecar = await make(upstream, "budget: {ratio: 0.01, floor: 1/s}\nattempts: 100", quick=AT_ONCE)
+    sidecar = await make(upstream, "budget: {ratio: 0.01, min_per_second: 1}\nattempts: 100", quick=AT_ONCE)
     upstream.otherwise = lambda _: say(503, b"down")
     for _ in range(20):
         answer = await sidecar.ask("GET", "/api/x")
@@ -36,7 +36,7 @@ async def test_an_empty_budget_hands_over_at_once(make: Make, upstream: Upstream
 
 
 async def test_a_dead_pooled_connection_costs_nothing(make: Make, upstream: Upstream) -> None:
-    sidecar = await make(upstream, "budget: {ratio: 0.01, floor: 1/s}", quick=AT_ONCE)
+    sidecar = await make(upstream, "budget: {ratio: 0.01, min_per_second: 1}", quick=AT_ONCE)
     upstream.otherwise = lambda _: say(200)
     for number in range(30):
         await sidecar.ask("GET", "/api/x")
@@ -54,7 +54,7 @@ upstreams:
   - {{name: down, origin: "http://127.0.0.1:{other.port}", mount: /down, policy: test}}
   - {{name: up, origin: "http://127.0.0.1:{upstream.port}", mount: /up, policy: test}}
 """
-        sidecar = await make(upstream, "budget: {ratio: 0.01, floor: 1/s}", quick=AT_ONCE, text=text)
+        sidecar = await make(upstream, "budget: {ratio: 0.01, min_per_second: 1}", quick=AT_ONCE, text=text)
         other.otherwise = lambda _: close()
         for _ in range(20):
             await sidecar.ask("GET", "/down/x")

@@ -148,7 +148,7 @@ async def test_nothing_is_sent_when_the_wait_has_outlasted_the_deadline(
 
 
 async def test_a_send_that_is_not_made_is_neither_paid_nor_counted(make: Make, upstream: Upstream) -> None:
-    sidecar = await make(upstream, "budget: {ratio: 0, floor: 0.1/s}")
+    sidecar = await make(upstream, "budget: {ratio: 0, min_per_second: 0.1}")
     budget, now = api(sidecar).budget, asyncio.get_running_loop().time
     assert budget.peek(now()) == pytest.approx(1.0)
     upstream.script(say(503))

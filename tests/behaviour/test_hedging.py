@@ -216,7 +216,7 @@ async def test_an_upload_that_is_still_arriving_is_never_hedged(make: Make, upst
 
 
 async def test_a_hedge_is_paid_from_the_budget(make: Make, upstream: Upstream) -> None:
-    sidecar = await make(upstream, f"{SOON}\nbudget: {{ratio: 0.5, floor: 0/s}}\nattempts: 2")
+    sidecar = await make(upstream, f"{SOON}\nbudget: {{ratio: 0.5, min_per_second: 0}}\nattempts: 2")
     upstream.script(hang(), hang(), say(200))
     assert (await sidecar.ask("GET", "/api/x")).status == 504  # half a token: neither a hedge nor a retry
     assert len(upstream.requests) == 1
@@ -438,7 +438,7 @@ async def test_no_hedge_while_the_gate_is_closed(make: Make, upstream: Upstream)
 
 
 async def test_no_hedge_while_the_breaker_is_open(make: Make, upstream: Upstream) -> None:
-    policy = "hedge: {after: 300ms}\nbreaker: {of_at_least: 2, when_open: fail}\ndeadline: 5s"
+    policy = "hedge: {after: 300ms}\nbreaker: {min_requests: 2, when_open: fail}\ndeadline: 5s"
     sidecar = await make(upstream, policy)
     first = Live()
     upstream.script(first, say(500), say(500))
@@ -569,7 +569,7 @@ async def test_a_429_of_the_loser_still_closes_the_gate(make: Make, upstream: Up
 
 
 async def test_a_thousand_races_leave_nothing(make: Make, upstream: Upstream) -> None:
-    policy = "hedge: {after: 2ms}\nbudget: {ratio: 1, floor: 1000/s}\nattempt_header: X-Attempt"
+    policy = "hedge: {after: 2ms}\nbudget: {ratio: 1, min_per_second: 1000}\nattempt_header: X-Attempt"
     sidecar = await make(upstream, policy, quick=PATIENT)
 
     async def every_third_hangs(connection: Connection) -> None:

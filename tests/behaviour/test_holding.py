@@ -54,7 +54,9 @@ async def test_whoever_cannot_wait_so_long_is_told_at_once_and_how_long(make: Ma
     assert len(upstream.requests) == FEWEST
 
 
-@pytest.mark.parametrize("change", ["breaker: {of_at_least: 30}", "gate: {queue: 999}", "budget: {floor: 11/s}"])
+@pytest.mark.parametrize(
+    "change", ["breaker: {min_requests: 30}", "gate: {queue: 999}", "budget: {min_per_second: 11}"]
+)
 async def test_a_reload_keeps_a_closed_gate_closed(make: Make, upstream: Upstream, change: str) -> None:
     """Whatever it changes of the policy: what the upstream asked for holds on."""
     sidecar = await make(upstream, "deadline: 5s\nmax_wait: 100s")
@@ -124,7 +126,7 @@ async def test_an_app_that_leaves_while_it_is_held_frees_its_place(make: Make, u
 
 
 async def test_an_upstream_that_is_down_is_asked_by_one_at_a_time(make: Make, upstream: Upstream) -> None:
-    sidecar = await make(upstream, "attempts: 1\nbreaker: {of_at_least: 5, when_open: fail}")
+    sidecar = await make(upstream, "attempts: 1\nbreaker: {min_requests: 5, when_open: fail}")
     upstream.otherwise = lambda _: say(500, b"down")
     statuses = [(await sidecar.ask("GET", "/api/x")).status for _ in range(30)]
     assert statuses[:5] == [500] * 5

@@ -413,7 +413,7 @@ async def test_a_login_that_serves_many_pays_for_no_more_retries_than_the_budget
         await connection.send(head_bytes(200 if is_known else 401, [("Content-Length", "0")]))
 
     upstream.otherwise = lambda _: answer
-    policy = f"{POLICY[:-2]}, cost: 1}}]\nbudget: {{ratio: 0, floor: 1/s}}"
+    policy = f"{POLICY[:-2]}, cost: 1}}]\nbudget: {{ratio: 0, min_per_second: 1}}"
     sidecar = await make(upstream, policy, more=LOGIN, quick="attempt: {head: 10s}")
     answers = await asyncio.gather(*(sidecar.ask("POST", "/api/x", body=b"%d" % number) for number in range(40)))
     statuses = [answer.status for answer in answers]

@@ -104,7 +104,7 @@ async def test_open_lets_go_whoever_is_held_and_forgets_why(make: Make, upstream
 
 
 async def test_open_closes_a_breaker(make: Make, upstream: Upstream) -> None:
-    sidecar = await make(upstream, "attempts: 1\nbreaker: {of_at_least: 5, when_open: fail}")
+    sidecar = await make(upstream, "attempts: 1\nbreaker: {min_requests: 5, when_open: fail}")
     upstream.otherwise = lambda _: say(500)
     while (await sidecar.ask("GET", "/api/x")).status == 500:
         pass

@@ -167,7 +167,7 @@ async def test_together_they_meet_one_quota_once(make: Make, upstream: Upstream,
 
 
 async def test_one_replicas_breaker_is_everybodys(make: Make, upstream: Upstream, store: StoreServer) -> None:
-    first, second = await replicas(make, upstream, store, 2, "attempts: 1\nbreaker: {of_at_least: 5}")
+    first, second = await replicas(make, upstream, store, 2, "attempts: 1\nbreaker: {min_requests: 5}")
     upstream.otherwise = lambda _: say(500)
     for _ in range(5):
         await first.ask("GET", "/api/x")
@@ -184,7 +184,7 @@ async def test_one_replicas_breaker_is_everybodys(make: Make, upstream: Upstream
 async def test_what_is_broken_on_one_replicas_way_does_not_stop_the_others(
     make: Make, upstream: Upstream, store: StoreServer
 ) -> None:
-    first, second = await replicas(make, upstream, store, 2, "attempts: 1\nbreaker: {of_at_least: 5}")
+    first, second = await replicas(make, upstream, store, 2, "attempts: 1\nbreaker: {min_requests: 5}")
     for _ in range(3):
         assert (await second.ask("GET", "/api/x")).status == 200
     upstream.otherwise = lambda _: say(500)
@@ -199,7 +199,7 @@ async def test_what_is_broken_on_one_replicas_way_does_not_stop_the_others(
 
 
 async def test_retries_are_paid_from_one_budget(make: Make, upstream: Upstream, store: StoreServer) -> None:
-    policy = "attempts: 2\nbudget: {ratio: 0, floor: 1/s}\nbreaker: {of_at_least: 1000}"
+    policy = "attempts: 2\nbudget: {ratio: 0, min_per_second: 1}\nbreaker: {min_requests: 1000}"
     first, second = await replicas(make, upstream, store, 2, policy)
     upstream.otherwise = lambda _: say(500)
     for _ in range(10):
@@ -213,7 +213,7 @@ async def test_retries_are_paid_from_one_budget(make: Make, upstream: Upstream, 
 
 
 async def test_every_key_has_a_time_to_live(make: Make, upstream: Upstream, store: StoreServer) -> None:
-    policy = "attempts: 2\nbreaker: {of_at_least: 5}\ngate: {key: [X-Tenant]}"
+    policy = "attempts: 2\nbreaker: {min_requests: 5}\ngate: {key: [X-Tenant]}"
     first, second = await replicas(make, upstream, store, 2, policy)
     async with refused(first, upstream, 0.01, headers=[("X-Tenant", "a")]) as waiting:
         assert (await waiting.first()).status == 200

@@ -218,7 +218,7 @@ async def test_the_store_holds_so_many_tenants_and_no_more(
 
 async def test_a_store_a_few_milliseconds_away_is_near_enough(make: Make, upstream: Upstream, way: Between) -> None:
     way.delay_seconds = 0.03
-    one = await over(make, upstream, way.port, "attempts: 1\nbreaker: {of_at_least: 5}")
+    one = await over(make, upstream, way.port, "attempts: 1\nbreaker: {min_requests: 5}")
     await one.until(lambda: is_up(one))
     refusals = [say(429, headers=[("Retry-After", "0.05")]) for _ in range(FEWEST)]
     upstream.script(*refusals, *[say(500) for _ in range(6)])
@@ -280,7 +280,7 @@ async def test_a_stop_does_not_wait_for_a_store_that_hangs(make: Make, upstream:
 async def test_payments_while_it_is_lost_are_nobodys_business(
     make: Make, upstream: Upstream, store: StoreServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    policy = "attempts: 2\nbudget: {ratio: 0, floor: 1000/s}\nbreaker: {of_at_least: 1000}"
+    policy = "attempts: 2\nbudget: {ratio: 0, min_per_second: 1000}\nbreaker: {min_requests: 1000}"
     (one,) = await replicas(make, upstream, store, 1, policy)
     budget = member(one).budget
     store.freeze()
@@ -348,7 +348,7 @@ async def test_through_tls_the_store_is_verified(
 
 
 async def test_a_debt_is_everybodys_until_it_is_earned(make: Make, upstream: Upstream, store: StoreServer) -> None:
-    policy = "attempts: 2\nbudget: {ratio: 0, floor: 1/s}\nbreaker: {of_at_least: 1000}"
+    policy = "attempts: 2\nbudget: {ratio: 0, min_per_second: 1}\nbreaker: {min_requests: 1000}"
     first, second = await replicas(make, upstream, store, 2, policy)
     upstream.otherwise = lambda _: say(500)
     for _ in range(10):  # what both have saved up, paid before either knows of the other

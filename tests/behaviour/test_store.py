@@ -401,7 +401,7 @@ async def test_who_reads_gets_the_answer_and_not_a_receipt(make: Make, upstream:
 
 
 async def test_what_the_breaker_holds_back_is_stored_too(make: Make) -> None:
-    breaker = "breaker: {failures: 0.5, of_at_least: 2, within: 60s, when_open: fail}"
+    breaker = "breaker: {failure_ratio: 0.5, min_requests: 2, window: 60s, when_open: fail}"
     sidecar = await make(refused_port(), f"{WHEN_DOWN}\n{breaker}", top=OUTBOX)
     sidecar.clock.hold()
     answers = [await sidecar.ask("POST", "/api/x", body=str(number).encode()) for number in range(6)]
@@ -411,7 +411,7 @@ async def test_what_the_breaker_holds_back_is_stored_too(make: Make) -> None:
 
 
 async def test_a_breaker_that_closes_again_lets_the_outbox_drain(make: Make, upstream: Upstream) -> None:
-    breaker = "breaker: {failures: 0.5, of_at_least: 2, within: 60s, when_open: fail}"
+    breaker = "breaker: {failure_ratio: 0.5, min_requests: 2, window: 60s, when_open: fail}"
     sidecar = await make(upstream, f"{WHEN_DOWN}\n{breaker}", top=OUTBOX)
     upstream.script(*(say(503) for _ in range(8)))
     sidecar.clock.hold()

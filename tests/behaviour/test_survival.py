@@ -24,7 +24,7 @@ deadline: 20s
 attempts: 4
 attempt: {connect: 5s, head: 5s, idle: 5s}
 backoff: {base: 1ms, factor: 1, cap: 2ms, jitter: full}
-budget: {ratio: 1, floor: 100000/s}
+budget: {ratio: 1, min_per_second: 100000}
 body: {memory: 16KiB, disk: 64KiB}
 """
 SIZES = (0, 1, 100, 5000, 65_535, 65_537, 200_000)

@@ -11,7 +11,6 @@ from sidecar.config.schema.units import (
     parse_rate,
     parse_size,
     write_duration,
-    write_rate,
     write_size,
 )
 
@@ -44,4 +43,3 @@ def test_anything_else_is_no_duration(text: str) -> None:
 def test_what_is_written_reads_back(milliseconds: int) -> None:
     assert parse_duration(write_duration(milliseconds / 1000)) == pytest.approx(milliseconds / 1000, rel=1e-9)
     assert parse_size(write_size(milliseconds)) == milliseconds
-    assert parse_rate(write_rate(milliseconds / 1000)) == pytest.approx(milliseconds / 1000, rel=1e-9)

@@ -36,8 +36,8 @@ deadline: 3s
 attempts: {attempts}
 attempt: {{connect: 1s, head: 700ms, idle: 700ms}}
 backoff: {{base: 3ms, cap: 20ms}}
-budget: {{ratio: 1, floor: 10000/s}}
-breaker: {{of_at_least: 100000}}
+budget: {{ratio: 1, min_per_second: 10000}}
+breaker: {{min_requests: 100000}}
 table:
   - {{status: 503, then: retry, processed: false, gate: false}}
   - {{failure: any, then: retry}}

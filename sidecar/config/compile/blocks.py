@@ -48,9 +48,12 @@ def compile_policy(chain: Chain) -> core.Policy:
         trace=block.trace,
         errors=_errors(block, rows),
         body=core.BodyLimits(block.body.memory, block.body.disk),
-        budget=core.BudgetRule(block.budget.ratio, block.budget.floor),
+        budget=core.BudgetRule(block.budget.ratio, block.budget.min_per_second),
         breaker=core.BreakerRule(
-            block.breaker.failures, block.breaker.of_at_least, block.breaker.within, block.breaker.when_open
+            block.breaker.failure_ratio,
+            block.breaker.min_requests,
+            block.breaker.window,
+            block.breaker.when_open,
         ),
         gate=core.GateRule(tuple(block.gate.key), block.gate.queue),
         attempt_header=block.attempt_header,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import (
@@ -38,9 +38,9 @@ __all__ = [
     "LongDuration",
     "Method",
     "Pattern",
+    "PerSecond",
     "Pointer",
     "PolicyName",
-    "Rate",
     "ScalarText",
     "Share",
     "Size",
@@ -87,6 +87,8 @@ class Block(BaseModel):
     """How an error names it."""
     nullable: ClassVar[frozenset[str]] = frozenset()
     """Keys for which `null` says something."""
+    old_keys: ClassVar[Mapping[str, str]] = {}
+    """What a key was called before -> its name. Still read; `check` names the new one (W208)."""
     whole: ClassVar[bool] = False
     """A policy that writes this block takes none of its keys from the policy that it extends."""
     _source: LocatedTable | None = PrivateAttr(None)
@@ -197,11 +199,22 @@ Size = Annotated[
     PlainSerializer(quantities.write_size, return_type=str),
     WithJsonSchema({"type": "string", "pattern": quantities.SIZE_PATTERN, "title": "size"}),
 ]
-Rate = Annotated[
+
+
+def _read_per_second(value: object) -> float:
+    """A number, as the key says of what; or a rate in words, as this key once was written."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if not 0 <= value <= MAX_RATE:
+            raise refuse(Code.OUT_OF_RANGE, f"{value} is not between 0 and {MAX_RATE:g}", "retries in one second")
+        return float(value)
+    rate: float = _read_rate(value)
+    return rate
+
+
+PerSecond = Annotated[
     float,
-    BeforeValidator(_read_rate),
-    PlainSerializer(quantities.write_rate, return_type=str),
-    WithJsonSchema({"type": "string", "pattern": quantities.RATE_PATTERN, "title": "rate"}),
+    BeforeValidator(_read_per_second),
+    WithJsonSchema({"type": "number", "minimum": 0, "maximum": MAX_RATE, "title": "per second"}),
 ]
 
 

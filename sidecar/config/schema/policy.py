@@ -7,7 +7,7 @@ are those of its keys here, unless ``extends`` names another policy to inherit f
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -17,9 +17,9 @@ from sidecar.config.schema.fields import (
     Duration,
     HeaderName,
     Method,
+    PerSecond,
     Pointer,
     PolicyName,
-    Rate,
     ScalarText,
     Share,
     Size,
@@ -221,19 +221,25 @@ class BudgetBlock(Block):
     """How many retries an upstream's traffic earns."""
 
     noun: ClassVar[str] = "the block `budget`"
+    old_keys: ClassVar[Mapping[str, str]] = {"floor": "min_per_second"}
 
     ratio: float = Field(0.25, ge=0, le=100, description="Retries per request.")
-    floor: Rate = Field(10.0, description="Retries that are always allowed.")
+    min_per_second: PerSecond = Field(10.0, description="Retries a second that are always allowed.")
 
 
 class BreakerBlock(Block):
     """When an upstream counts as down."""
 
     noun: ClassVar[str] = "the block `breaker`"
+    old_keys: ClassVar[Mapping[str, str]] = {
+        "failures": "failure_ratio",
+        "of_at_least": "min_requests",
+        "within": "window",
+    }
 
-    failures: Share = Field(0.5, description="It opens at this share of failed attempts …")
-    of_at_least: int = Field(20, ge=1, le=1_000_000, description="… of at least so many …")
-    within: Duration = Field(10.0, description="… within this time.")
+    failure_ratio: Share = Field(0.5, description="It opens when this share of recent attempts has failed.")
+    min_requests: int = Field(20, ge=1, le=1_000_000, description="With fewer attempts in the window it stays closed.")
+    window: Duration = Field(10.0, description="How long an attempt counts as recent.")
     when_open: Literal["hold", "fail"] = Field(
         "hold", description="`hold` exchanges until it is back, within their deadlines; `fail` them at once."
     )

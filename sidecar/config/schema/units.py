@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["parse_duration", "parse_rate", "parse_size", "write_duration", "write_rate", "write_size"]
+__all__ = ["parse_duration", "parse_rate", "parse_size", "write_duration", "write_size"]
 
 _NUMBER = r"(?P<number>[0-9]{1,15}(\.[0-9]{1,9})?)"
 _DURATION = re.compile(_NUMBER + r"(?P<unit>ms|s|m|h)", re.ASCII)
@@ -20,7 +20,6 @@ BYTES = {"B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1 << 10, "MiB"
 
 DURATION_PATTERN = r"^[0-9]+(\.[0-9]+)?(ms|s|m|h)$"
 SIZE_PATTERN = r"^[0-9]+(\.[0-9]+)?(B|KB|MB|GB|KiB|MiB|GiB)$"
-RATE_PATTERN = r"^[0-9]+(\.[0-9]+)?/(s|m|h)$"
 
 
 def parse_duration(text: str) -> float | None:
@@ -60,7 +59,3 @@ def write_size(size_bytes: int) -> str:
         if size_bytes and size_bytes % BYTES[unit] == 0:
             return f"{size_bytes // BYTES[unit]}{unit}"
     return f"{size_bytes}B"
-
-
-def write_rate(per_second: float) -> str:
-    return f"{per_second:.10g}/s"

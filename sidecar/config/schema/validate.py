@@ -89,7 +89,7 @@ def read_block(model: type[AnyBlock], document: Document) -> tuple[AnyBlock | No
     if not isinstance(root, Table):
         text = f"{model.noun} is a block of keys, not {kind_of(root)}"
         return None, [document.mark().problem(Code.WRONG_TYPE, text, "begin with `key: value` lines")]
-    problems = _refuse_empty(model, root)
+    problems = _respell(model, root) + _refuse_empty(model, root)
     for _ in range(MAX_PASSES):
         try:
             return model.model_validate(root), problems
@@ -190,6 +190,30 @@ def _take_out(spots: list[_Spot]) -> bool:
             done = spot.holder.is_tainted = True
             spot.holder.without(spot.index)
     return done
+
+
+def _respell(model: type[Block], table: Table) -> list[Problem]:
+    """Keys by their present names, each with a warning; one that stands under both names is an error."""
+    problems = []
+    for old, new in model.old_keys.items():
+        if old not in table:
+            continue
+        mark = table.keys_at[old]
+        if new in table:
+            text = f"`{old}` is the old name of `{new}`, which stands here too"
+            problems.append(mark.problem(Code.REPEATED_KEY, text, "keep the one that you mean"))
+        else:
+            table.put(new, mark, table[old], table.values_at[old])
+            text = f"`{old}` is called `{new}` now"
+            problems.append(mark.problem(Code.OLD_KEY, text, "rename it; it means the same"))
+        del table[old]
+    for key, field in fields_by_key(model).items():
+        inner, value = block_in(field.annotation), table.get(key)
+        if inner is not None:
+            for item in value if isinstance(value, list) else [value]:
+                if isinstance(item, Table):
+                    problems += _respell(inner, item)
+    return problems
 
 
 def _refuse_empty(model: type[Block], table: Table) -> list[Problem]:

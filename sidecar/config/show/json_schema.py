@@ -15,7 +15,7 @@ from sidecar.config.schema.fields import Block
 from sidecar.config.schema.policy import PolicyBlock
 from sidecar.config.schema.site import SiteBlock
 from sidecar.config.schema.tests import TestsBlock
-from sidecar.config.schema.units import write_duration, write_rate, write_size
+from sidecar.config.schema.units import write_duration, write_size
 from sidecar.config.schema.validate import block_in
 from sidecar.core.settings.deployment import Address
 
@@ -29,7 +29,7 @@ TITLES = {
 }
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
-_WRITERS: dict[str, Any] = {"duration": write_duration, "size": write_size, "rate": write_rate}
+_WRITERS: dict[str, Any] = {"duration": write_duration, "size": write_size}
 
 
 class _Schema(GenerateJsonSchema):

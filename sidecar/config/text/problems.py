@@ -55,6 +55,7 @@ class Code(Enum):
     NO_EFFECT = ("W202", "no-effect")
     RETRIES_SUCCESS = ("W203", "retries-success")
     CLEAR_LOGIN = ("W207", "clear-login")
+    OLD_KEY = ("W208", "old-key")
 
 
 def page_of(code: Code) -> str:
