@@ -1,7 +1,7 @@
 """Every metric family, named once: its type, labels, meaning and the question that it answers.
 
-Names and labels are a contract with other people's dashboards. The table in ``docs/metrics.md`` is made from this
-list and held equal by a test. It counts nothing. The counterpart is ``metrics``, which does.
+Names and labels are a contract with users' dashboards. The table in ``docs/metrics.md`` is made from this list and held
+equal by a test. It counts nothing. Counterpart: ``metrics``, which does.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", 
 HELD_BY = ("gate", "breaker", "rate", "concurrency", "wait", "login", "connection")
 FLOW_PARTS = ("gate", "rate", "concurrency", "breaker")
 WAITED_FROM = (*map(str, WaitFrom), *FLOW_PARTS, "login", "reread", "connection")
-"""Why an exchange stood still: before a retry by where the length of the wait came from, else by what held it."""
+"""The values of the label of waits: where the length of a wait before a retry came from, else what held the
+exchange.
+"""
 FLOW_CHANGES = ("hold", "release")
 PROTOCOL_ERRORS = (
     "request_line",
@@ -58,15 +60,15 @@ PROTOCOL_ERRORS = (
     "timeout",
     OTHER,
 )
-"""Kinds of requests refused for their form: the words of ``wire`` and of the app's door."""
+"""Kinds of malformed requests: the words of ``wire`` and of ``proxy.client``."""
 STORE_FAULTS = ("timeout", "connection", "full", "refused", "foreign", OTHER)
 """Why a shared store was not used."""
 
 Edges = tuple[float, ...]
 """Upper edges of the buckets of a histogram, in seconds."""
-# From a loopback answer to a long poll; dense around one second, where objectives usually stand.
+# Seconds, from a loopback response to a long poll; dense around one second, where objectives usually are.
 DURATION_BUCKETS: Edges = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
-# Our own share of a request: tens of microseconds when all is well; a millisecond is a finding.
+# Seconds of our own share of a request: tens of microseconds in calm; a millisecond is a finding.
 OVERHEAD_BUCKETS: Edges = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.01, 0.1)
 
 _PREFIX = "sidecar_"
@@ -77,7 +79,7 @@ class Family:
     """One metric family, as users see it."""
 
     name: str
-    """With prefix and suffix, as in the classic text format."""
+    """With prefix and suffix, as in the Prometheus text format."""
     kind: Literal["counter", "gauge", "histogram", "info"]
     labels: tuple[str, ...]
     meaning: str

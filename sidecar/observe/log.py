@@ -1,8 +1,8 @@
-"""The log: one line per exchange that is worth one, and one per event in the sidecar's own life.
+"""The log: one line per logged exchange, and one per event in the sidecar's own life.
 
-Pretty for a person at a terminal, JSON lines (one object each; fields in docs/metrics.md) otherwise. Retried, failed
-and slow exchanges are always told, of the others a sample. Never in a line: bodies, query strings, credentials,
-cookies, a traceback. It never blocks and never raises, whatever the output does. The counterpart is ``lines``.
+Pretty for a person at a terminal, else JSON lines (one object each; fields in docs/metrics.md). Retried, failed and
+slow exchanges are always logged, the others by a sample. Never in a line: bodies, query strings, credentials, cookies,
+a traceback. It never blocks and never raises, whatever the output does. Counterpart: ``log_writer``.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class ExchangeLog:
         return self._writer.dropped
 
     def wants(self, outcome: Outcome, attempts: int, duration_seconds: float, chance: float, status: int = 0) -> bool:
-        """Whether to tell of an exchange: cheap, so that the record of one that nobody wants is never made.
+        """Whether to log an exchange: cheap, so that no record is made for one that is not logged.
 
         Always: more than one attempt, slow (a long tunnel is not), any outcome but ``ok``, ``passed`` and
         ``tunnelled``, a ``status`` of 500 and above. Of the rest a share: ``chance`` (0 … 1) below ``log.sample``.
@@ -87,7 +87,7 @@ class ExchangeLog:
 
 @dataclass(slots=True)
 class _Window:
-    """How many lines of one name were written since ``opened_at``, and how many kept back."""
+    """Lines of one name since ``opened_at`` (monotonic seconds): written, and suppressed."""
 
     opened_at: float
     written: int = 0
@@ -122,7 +122,7 @@ class EventLog:
     def limited(self, name: str, level: Level = "warning", **fields: object) -> None:
         """``event`` for what a client can provoke: at most 5 lines per name in 10 s.
 
-        The next line of that name says in ``suppressed`` how many were kept back; ``close`` tells the remainder.
+        The next line of that name says in ``suppressed`` how many were left out; ``close`` logs the remainder.
         """
         now = self._clock.monotonic()
         window = self._windows.setdefault(name, _Window(now))
@@ -136,7 +136,7 @@ class EventLog:
         self.event(name, level, **fields, suppressed=suppressed)
 
     def close(self, timeout_seconds: float = 1.0) -> None:
-        """Tells what was kept back, and writes out what is queued."""
+        """Log what was suppressed, and write out what is queued."""
         for name, window in self._windows.items():
             if window.suppressed:
                 self.event(name, "warning", suppressed=window.suppressed)
@@ -153,7 +153,7 @@ def _is_pretty(settings: Logging, writer: LineWriter) -> bool:
 
 
 def _paint(writer: LineWriter) -> Paint:
-    """Colour only at a terminal that can, and only if nobody objects (https://no-color.org)."""
+    """Colour only at a terminal that supports it, and not with NO_COLOR (https://no-color.org)."""
     wanted = writer.is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     return coloured if wanted else plain
 
@@ -173,7 +173,7 @@ def _shown(name: str, value: object) -> object:
 
 
 def _message(text: str) -> str:
-    """Our own words keep their lines: a configuration error is a drawing."""
+    """Our own texts keep their lines: a configuration error shows a frame with a caret."""
     return "\n".join(clean(line, _VALUE_LIMIT) for line in text[:_TEXT_LIMIT].split("\n"))
 
 

@@ -1,9 +1,9 @@
 """Lines out of the process, without ever holding up the loop.
 
-A log that nobody reads must not stop a proxy. ``O_NONBLOCK`` would not do: it belongs to the open file, which a
-terminal or a pipe shares with other processes. So a real file is written to by a thread of its own, from a queue
-bounded in bytes; when the queue is full, or the output is closed or full, lines are dropped and counted. A stream
-that lives in memory is written to directly. It formats nothing. The counterpart is ``log``.
+A log without a reader must not stop a proxy. ``O_NONBLOCK`` would not do: it belongs to the open file, which a terminal
+or a pipe shares with other processes. So a real file is written by a thread of its own, from a queue bounded in bytes;
+when the queue is full, or the output is closed or full, lines are dropped and counted. A stream in memory is written
+directly. It formats nothing. Counterpart: ``log``.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class LineWriter:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._hurry = threading.Event()
-        """Set when the end has come: nobody waits for further lines."""
+        """Set on close: the thread waits for no further lines."""
         self._torn = False
-        """The last write broke off, perhaps within a line: the next begins a new one."""
+        """The last write broke off, perhaps within a line: the next one begins a new line."""
         # Each of these four is written by one thread only, so that no increment is lost.
         self._queued_bytes = 0
         self._taken_bytes = 0
@@ -106,7 +106,7 @@ class LineWriter:
         lines: list[bytes] = []
         size = 0
         line = self._queue.get()
-        # Each wake of this thread costs the loop its lock and its caches: a hundred times the line itself.
+        # Each wake of this thread costs the loop its lock and its caches: a hundred times the cost of the line.
         self._hurry.wait(GATHER_SECONDS)
         while line is not None:
             lines.append(line)
@@ -126,7 +126,7 @@ class LineWriter:
             self._torn = False
         except (OSError, ValueError):
             self._torn = True
-            # Which of them got through before the fault is unknown; counting all of them is the honest side.
+            # It is unknown which of them were written before the fault, so all of them count as lost.
             self._dropped_there += len(lines)
         self._taken_bytes += sum(map(len, lines))
 
@@ -139,7 +139,7 @@ class LineWriter:
             try:
                 view = view[os.write(descriptor, view) :]
             except BlockingIOError:
-                # Somebody else has made the shared file non-blocking: wait here, in this thread.
+                # Another process has made the shared file non-blocking: wait here, in this thread.
                 poll = select.poll()
                 poll.register(descriptor, select.POLLOUT)
                 poll.poll()

@@ -1,7 +1,7 @@
-"""What is counted: plain numbers in plain lists and dicts, one object for each upstream, bound once.
+"""The counters: plain numbers in plain lists and dicts, one object for each upstream, bound once.
 
 Nothing here takes a lock, looks up a label or makes an object per request. What a client or an upstream sends becomes a
-word of a closed list before it is counted. The counterpart is ``metrics``, which shows them to Prometheus.
+word of a closed list before it is counted. Counterpart: ``metrics``, which shows them to Prometheus.
 """
 
 # Compiled in the wheel.
@@ -33,7 +33,7 @@ from sidecar.observe.families import (
 __all__ = ["DURATION_SUM", "OVERHEAD_SUM", "Cells", "SharedMeters", "UpstreamMeters", "cells_of"]
 
 EXEMPLAR_CHARACTERS: Final = 100
-"""Of a request id: OpenMetrics allows 128 for names and values of an exemplar's labels together."""
+"""Characters of a request id in an exemplar: OpenMetrics allows 128 for the names and values of its labels together."""
 
 _FAILURES = frozenset(str(word) for word in FailureKind)
 
@@ -49,23 +49,23 @@ def cells_of(buckets: Sequence[float]) -> Cells:
 
 
 class OutboxMeters:
-    """What the outbox has of one upstream."""
+    """The outbox's figures of one upstream."""
 
     __slots__ = ("dead", "delivered", "died", "oldest_age_seconds", "waiting")
 
     def __init__(self) -> None:
         self.waiting = 0
         self.dead = 0
-        """Dead letters that are there now …"""
+        """Dead letters at this moment."""
         self.died = 0
-        """… and those that came to be since the start."""
+        """Dead letters since the start."""
         self.delivered = 0
         self.oldest_age_seconds = 0.0
-        """Of those that wait."""
+        """Seconds since the oldest waiting request was stored; 0: none waits."""
 
 
 class UpstreamMeters:
-    """What is counted for one upstream. Bound once, when the configuration is read."""
+    """The counters of one upstream. Bound once, when the configuration is read."""
 
     __slots__ = (
         "attempt_durations",
@@ -99,39 +99,39 @@ class UpstreamMeters:
         self.requests = {outcome: dict.fromkeys((*METHODS, OTHER_METHOD), 0) for outcome in Outcome}
         self.durations = {outcome: cells_of(DURATION_BUCKETS) for outcome in Outcome}
         self.exemplars: dict[Outcome, dict[int, Exemplar]] = {}
-        """By bucket of ``durations``: the last exchange in it that is to be found in the log."""
+        """Bucket of ``durations`` → the last logged exchange in it."""
         self.attempts: dict[str, int] = {}
         self.attempt_durations = cells_of(DURATION_BUCKETS)
         self.retries: dict[str, int] = {}
         self.hedges = dict.fromkeys(HedgeEnd, 0)
         self.suppressions = dict.fromkeys(Reason, 0)
         self.errors: dict[str, int] = {}
-        """Error answers by the upstream's own code."""
+        """Error code of the upstream's own → error responses with it."""
         self.logins = 0
         self.login_failures = 0
         self.outbox = OutboxMeters()
         self.waits = {source: cells_of(DURATION_BUCKETS) for source in WAITED_FROM}
         self.held = dict.fromkeys(HELD_BY, 0)
-        """Exchanges standing still, by what holds them; the loop adds and subtracts."""
+        """What holds → the exchanges that it holds now; the loop adds and subtracts."""
         self.flow_changes: dict[tuple[str, str], int] = {}
-        """How often each part of flow control began to hold, and let go again."""
-        # What is in force: brought up to date when somebody looks.
+        """How often each part of flow control began to hold, and released."""
+        # What is in force; updated when it is read.
         self.gates_closed = dict.fromkeys(SCOPE_KINDS, 0)
         self.rate_limit_per_second: float | None = None
-        """The lowest that was learnt; None: there is none."""
+        """The lowest rate learnt, per second; None: none was learnt."""
         self.concurrency_limit: int | None = None
         self.breaker_state = 0
         """0 closed, 1 probing, 2 open."""
         self.budget_tokens = 0.0
         self.opened = 0
-        """How often an operator let go what was held."""
+        """How often an operator released the queue."""
         self.retries_off = False
-        """An operator has turned retries off."""
+        """Whether an operator has turned retries off."""
         self.read_budget: Callable[[], float] | None = None
-        """If set, asked at every scrape in place of ``budget_tokens``; runs in the scraping thread."""
+        """If set, called at every scrape in place of ``budget_tokens``, in the scraping thread."""
 
     def finished(self, method: str, outcome: Outcome, duration_seconds: float) -> None:
-        """One exchange is over. Methods outside the closed list count as ``_OTHER``."""
+        """Count an exchange that is over. Methods outside the closed list count as ``_OTHER``."""
         counts = self.requests[outcome]
         try:
             counts[method] += 1
@@ -142,13 +142,13 @@ class UpstreamMeters:
         cells[DURATION_SUM] += duration_seconds
 
     def is_logged(self, outcome: Outcome, duration_seconds: float, request_id: str, at: float) -> None:
-        """This exchange can be looked up by its id; ``at``: unix seconds."""
+        """Note that this exchange can be found in the log by its id; ``at``: Unix seconds."""
         if len(request_id) <= EXEMPLAR_CHARACTERS:
             found = Exemplar({"request_id": request_id}, duration_seconds, at)
             self.exemplars.setdefault(outcome, {})[bisect_left(DURATION_BUCKETS, duration_seconds)] = found
 
     def attempted(self, result: str, duration_seconds: float) -> None:
-        """One send is over: its status code as text, or the word of its failure."""
+        """Count a send that is over: its status code as text, or the word of its failure."""
         counts = self.attempts
         try:
             counts[result] += 1
@@ -159,42 +159,42 @@ class UpstreamMeters:
         cells[DURATION_SUM] += duration_seconds
 
     def usual_seconds(self) -> float:
-        """How long an attempt takes at the median, as finely as the buckets and the mean tell; 0 before the first."""
+        """The median seconds of an attempt, as finely as buckets and mean tell; 0 before the first."""
         *counts, total_seconds = self.attempt_durations
         return latency.median(DURATION_BUCKETS, counts, total_seconds)
 
     def told(self, known: Latency, *, calm: bool) -> Latency:
-        """The same of late, once a second."""
+        """The recent latency; called once a second."""
         *counts, total_seconds = self.attempt_durations
         return latency.update(known, DURATION_BUCKETS, counts, total_seconds, calm=calm)
 
     def retried(self, cause: str) -> None:
-        """A send after the first has begun, because of this status code or failure."""
+        """Count a retry, by the status code or failure that caused it."""
         _admit(self.retries, cause)
 
     def hedged(self, end: HedgeEnd) -> None:
-        """What came of a second send beside the first."""
+        """Count the end of a hedge."""
         self.hedges[end] += 1
 
     def cancelled(self) -> None:
-        """One send was cut, because the one beside it was quicker: how long it would have taken is not known."""
+        """Count a send that was cut because the other one was quicker; its duration is unknown."""
         self.attempts[HEDGE_CANCELLED] = self.attempts.get(HEDGE_CANCELLED, 0) + 1
 
     def suppressed(self, reason: Reason) -> None:
-        """An error was not retried (again)."""
+        """Count an error that was not retried (again), by its reason."""
         self.suppressions[reason] += 1
 
     def erred(self, code: str | None, known: frozenset[str]) -> None:
-        """One error answer with this code of the upstream's own; one that the policy does not name is ``other``."""
+        """Count an error response by the upstream's own code; one that the policy does not name is ``other``."""
         word = code if code is not None and code in known else OTHER
         self.errors[word] = self.errors.get(word, 0) + 1
 
     def flow_changed(self, by: str, to: str, times: int) -> None:
-        """A part of flow control began to ``hold``, or to ``release``."""
+        """Count that a part of flow control began to ``hold``, or to ``release``."""
         self.flow_changes[by, to] = self.flow_changes.get((by, to), 0) + times
 
     def waited(self, source: str, seconds: float) -> None:
-        """An exchange stood still for ``seconds``; ``source``: a word of ``WAITED_FROM``."""
+        """Count ``seconds`` of waiting; ``source``: a word of ``WAITED_FROM``."""
         cells = self.waits[source]
         cells[bisect_left(DURATION_BUCKETS, seconds)] += 1
         cells[-1] += seconds
@@ -204,7 +204,7 @@ class UpstreamMeters:
 
 
 class SharedMeters:
-    """Of the store that replicas share."""
+    """The counters of the store that replicas share."""
 
     __slots__ = ("errors", "up")
 
@@ -213,12 +213,12 @@ class SharedMeters:
         self.errors = dict.fromkeys(STORE_FAULTS, 0)
 
     def failed(self, fault: str) -> None:
-        """One operation failed; a fault outside the closed list counts as ``other``."""
+        """Count a failed operation; a fault outside the closed list counts as ``other``."""
         self.errors[fault if fault in self.errors else OTHER] += 1
 
 
 def _admit(counts: dict[str, int], result: str) -> None:
-    """Counts a result that may be new; whatever is no status or failure counts as ``other``."""
+    """Count a result that may be new; one that is neither a status nor a failure counts as ``other``."""
     word = str(result)
     if word not in _FAILURES and not _is_status(word):
         word = OTHER

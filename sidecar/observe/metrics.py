@@ -1,9 +1,9 @@
-"""The counters of the loop, and how Prometheus reads them.
+"""The metrics of one process, as Prometheus reads them.
 
-Counting is a few increments in plain lists and dicts: no lock, no label look-up, no object per request. Everything
-that ``prometheus_client`` needs is made when somebody scrapes. All of it belongs to the loop's thread; a scrape may
-read from another, since it only copies. Labels come from the configuration and the closed lists alone: nothing that
-a client or an upstream sends can add a series (docs/metrics.md). The counterpart is ``families``: the names.
+Counting is a few increments in plain lists and dicts: no lock, no label look-up, no object per request. Everything that
+``prometheus_client`` needs is made at a scrape. All of it belongs to the loop's thread; a scrape may read from another,
+since it only copies. Labels come from the configuration and the closed lists alone: nothing that a client or an
+upstream sends can add a series (docs/metrics.md). Counterpart: ``families``, the names.
 """
 
 # Compiled in the wheel.
@@ -45,22 +45,22 @@ __all__ = ["Metrics", "SharedMeters", "UpstreamMeters"]
 class Metrics(Collector):
     """Everything that is counted in one process, registered as one collector.
 
-    ``registry`` is the caller's or a new one with the process's own figures (``process_*``) beside ours.
+    ``registry`` is the caller's, or a new one with the process's own metrics (``process_*``) beside ours.
     """
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.read_inflight: Callable[[], int] | None = None
-        """If set, asked at every scrape: exchanges that have begun and are not over."""
+        """If set, called at every scrape: exchanges that have begun and are not over."""
         self.buffered_bytes = 0
         self.tunnels = 0
         self.open_tunnels = 0
         self.protocol_errors = dict.fromkeys(PROTOCOL_ERRORS, 0)
         self.read_log_dropped: Callable[[], int] | None = None
-        """If set, asked at every scrape."""
+        """If set, called at every scrape: lines that the log has lost."""
         self.has_outbox = False
-        """Whether the outbox's figures are told."""
+        """Whether the outbox's metrics are shown."""
         self.shared: SharedMeters | None = None
-        """Where a store is configured."""
+        """The counters of a shared store, where one is configured."""
         self.config_ok = True
         self.config_loaded_at = 0.0
         """Unix seconds of the last successful load."""
@@ -68,7 +68,7 @@ class Metrics(Collector):
         self._overhead = cells_of(OVERHEAD_BUCKETS)
         self._upstreams: dict[str, UpstreamMeters] = {}
         self.unknown = self.upstream(UNKNOWN)
-        """For every host that the configuration does not name."""
+        """The counters of every host that the configuration does not name."""
         self.registry = registry if registry is not None else CollectorRegistry()
         if registry is None:
             ProcessCollector(registry=self.registry)
@@ -92,17 +92,17 @@ class Metrics(Collector):
         return list(self._upstreams.values())
 
     def overhead(self, seconds: float) -> None:
-        """The sidecar's own share of one exchange."""
+        """Count the sidecar's own share of one exchange, in seconds."""
         cells = self._overhead
         cells[bisect_left(OVERHEAD_BUCKETS, seconds)] += 1
         cells[OVERHEAD_SUM] += seconds
 
     def protocol_error(self, kind: str) -> None:
-        """One malformed request was refused; a kind outside the closed list counts as ``other``."""
+        """Count a malformed request; a kind outside the closed list counts as ``other``."""
         self.protocol_errors[kind if kind in self.protocol_errors else OTHER] += 1
 
     def reloaded(self, success: bool, at: float) -> None:
-        """The configuration was read (also at the start); ``at`` is unix seconds."""
+        """Count a read of the configuration (also at the start); ``at`` is Unix seconds."""
         self.config_ok = success
         if success:
             self.config_loaded_at = at
@@ -259,7 +259,7 @@ def _histogram(
     cells: Cells,
     exemplars: dict[int, Exemplar] | None = None,
 ) -> None:
-    """Turns counts per bucket into Prometheus's running totals (``le``); OpenMetrics shows the exemplars."""
+    """Counts per bucket as Prometheus's running totals (``le``); OpenMetrics shows the exemplars."""
     *counts, total = list(cells)
     running = 0.0
     buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = []

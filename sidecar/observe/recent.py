@@ -25,7 +25,7 @@ class Recent:
         self.maxlen = maxlen
         self._records: deque[ExchangeRecord] = deque(maxlen=maxlen)
         self.add = self._records.append
-        """Takes one record; the oldest falls out."""
+        """Add one record; the oldest is dropped."""
 
     def __len__(self) -> int:
         return len(self._records)
@@ -38,7 +38,7 @@ class Recent:
         request_id: str | None = None,
         limit: int | None = None,
     ) -> list[ExchangeRecord]:
-        """The records that agree with everything asked, newest first, at most ``limit``.
+        """The records that match every given argument, newest first, at most ``limit``.
 
         ``request_id`` is compared with every id of a record, so that an id from an upstream's ticket finds it too.
         """

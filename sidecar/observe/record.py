@@ -1,7 +1,7 @@
-"""One frozen record per exchange, with all its attempts: what the log, the ring and the page are told.
+"""One frozen record per exchange, with all its attempts: for the log, the recent list and the page.
 
-The loop makes it once, when the exchange is over, and never touches it again. It holds no body, no query string,
-no header and no credential, so no window can leak one. The counterpart is ``fields``: the record as plain data.
+The loop makes it once, when the exchange is over, and never changes it. It holds no body, no query string, no header
+and no credential, so no view of it can leak one. Counterpart: ``fields``, the record as plain data.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ class AttemptRecord:
     """One send: a ``status`` or a ``failure``, or neither if it was ``cancelled``."""
 
     number: int
-    """From 1."""
+    """The number of the send, from 1."""
     status: int | None = None
     failure: FailureKind | None = None
     waited_seconds: float = 0.0
-    """The wait before this attempt; 0 before the first."""
+    """Seconds waited before this attempt; 0 before the first."""
     wait_from: WaitFrom | None = None
     """Where the length of that wait came from; None before the first."""
     duration_seconds: float = 0.0
@@ -32,55 +32,55 @@ class AttemptRecord:
     then: Verb | None = None
     """``login`` or ``reread``, where one was carried out after it."""
     hedge: bool = False
-    """Sent beside the first, which was slow."""
+    """Whether it was sent beside a slow first send."""
     body_unread: str = ""
-    """The content coding because of which its body could not be looked into, though the policy asks for that."""
+    """The content coding because of which its body could not be read, though the policy asks for that."""
     cancelled: bool = False
-    """Cut, because the one beside it was quicker."""
+    """Cut, because the other send was quicker."""
     decision: Decision | None = None
-    """What was judged about it; None where its answer went to the app without a judgement."""
+    """The decision about it; None where its response went to the app without one."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeldRecord:
-    """One time in which an exchange stood still, other than a wait before an attempt that was made."""
+    """One wait of an exchange, other than before an attempt that was made."""
 
     by: str
     """A word of ``WAITED_FROM``."""
     seconds: float
     before: int
-    """The number of the attempt that was to come."""
+    """The number of the attempt that was due."""
     scope: str = ""
-    """What was held, in words; empty: this exchange alone."""
+    """The scope that was held, in words; empty: this exchange alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExchangeRecord:
-    """One request of the app, with all its sends, until its answer."""
+    """One request of the app, with all its sends, until its response."""
 
     request_id: str
     upstream: str
-    """Its configured name, or ``unknown``."""
+    """The upstream's configured name, or ``unknown``."""
     policy: str
     method: str
     path: str
-    """As it came, without the query."""
+    """The path as it came, without the query."""
     outcome: Outcome
     status: int | None
-    """What the app got; None if it left before."""
+    """The status that the app got; None if it left before."""
     attempts: tuple[AttemptRecord, ...]
     started_at: float
     """Unix seconds."""
     duration_seconds: float
     reason: Reason | None = None
     waited_seconds: float = 0.0
-    """Of all waits together: those of the attempts and those in ``held``."""
+    """Seconds of all waits together: those of the attempts and those in ``held``."""
     held: tuple[HeldRecord, ...] = ()
     correlation_id: str = ""
     trace_id: str = ""
     """32 hexadecimal digits, or empty."""
     host: str = ""
-    """The host that was asked for, if it is not a configured one. Never a metric label."""
+    """The host asked for, if it is not a configured one. Never a metric label."""
     error_code: str | None = None
     error_message: str | None = None
     """Code and message of the last error, read where the policy says."""
@@ -88,10 +88,12 @@ class ExchangeRecord:
     upstream_correlation_id: str | None = None
     request_bytes: int = 0
     response_bytes: int = 0
-    """Of the bodies, as they travelled."""
+    """Bytes of the body, as it travelled."""
     own_code: str | None = None
-    """Of an answer that the sidecar made itself: why, in a word."""
+    """The error code of a response that the sidecar made itself."""
     body_cut: bool = False
     """The response broke off, and so did our connection to the app."""
     judged_path: str = ""
-    """As the policy's rows see it: without the mount and the origin's base path. Not told; for policy tests."""
+    """The path as the policy's rows see it: without the mount and the origin's base path. Not logged; for policy
+    tests.
+    """

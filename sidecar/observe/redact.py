@@ -1,7 +1,7 @@
-"""What must never be kept or shown of a request or an answer: credentials, cookies, and what the policy names.
+"""What must never be kept or shown of a request or a response: credentials, cookies, and what the policy names.
 
-Redaction comes before keeping, so that nothing has to be trusted with a secret. A body that cannot be searched is
-not kept. It keeps nothing itself; the counterpart is ``reports``.
+Redaction comes before keeping. A body that cannot be searched is not kept. It keeps nothing itself. Counterpart:
+``reports``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sidecar.core.secret_names import HIDDEN, bare_urls, is_secret_name
 __all__ = ["HIDDEN", "redacted_body", "redacted_field", "redacted_fields"]
 
 BODY_BYTES: Final = 256 << 10
-"""A larger body is not kept."""
+"""Bytes; a larger body is not kept."""
 
 _BEARER: Final = re.compile(r"\b(Bearer|Basic|Token)\s+[A-Za-z0-9._~+/=-]{4,}", re.I)
 _URL_FIELDS: Final = frozenset(
@@ -35,7 +35,9 @@ def redacted_field(name: str, value: str) -> str:
 
 
 def _shown(text: str, *, holds_url: bool = False) -> str:
-    """Without what is a secret by its form: credentials of a scheme, and what a URL carries besides its path."""
+    """The text without secrets that show by their form: credentials of a scheme, and what a URL carries besides its
+    path.
+    """
     text = _BEARER.sub(lambda match: f"{match[1]} {HIDDEN}", text)
     return bare_urls(text) if holds_url or "://" in text else text
 
@@ -98,7 +100,7 @@ def _without(value: object, steps: tuple[str, ...]) -> object:
 
 
 def _named(value: object, depth: int) -> object:
-    """Whatever stands under a telling name, at any depth."""
+    """Hides every value under a name that stands for a secret, at any depth."""
     if depth > _DEEPEST:
         return HIDDEN
     if isinstance(value, dict):

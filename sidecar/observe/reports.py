@@ -1,7 +1,7 @@
-"""Reports of failed exchanges: the last few of each policy that asks for them, and how one reads as Markdown.
+"""Reports of failed exchanges: the last few of each policy that asks for them, and their Markdown form.
 
-In memory only, bounded by number; what arrives here has been redacted already, and is plain data. The counterparts are
-``redact``, which comes before, and ``sidecar report``, which asks.
+In memory only, bounded by number; what arrives here has been redacted, and is plain data. Counterparts: ``redact``,
+which comes before, and ``sidecar report``, which asks.
 """
 
 from __future__ import annotations
@@ -45,20 +45,20 @@ _NOT_KEPT: Final = "not kept: the policy does not switch it on (`report: {bodies
 
 
 class Reports:
-    """Those of one process."""
+    """The reports of one process."""
 
     def __init__(self) -> None:
         self._rings: dict[str, deque[Report]] = {}
 
     def add(self, policy: str, keep: int, report: Report) -> None:
-        """The oldest of that policy falls out after ``keep``."""
+        """Add a report; beyond ``keep`` the oldest of that policy is dropped."""
         ring = self._rings.get(policy)
         if ring is None or ring.maxlen != keep:
             ring = self._rings[policy] = deque(ring or (), maxlen=keep)
         ring.append(report)
 
     def find(self, wanted: str, recent: Recent) -> Report | None:
-        """The newest with this id, whichever of its ids that is; without bodies, if only the log has it."""
+        """The newest report with this id, whichever of its ids that is; without bodies, if only the log has it."""
         for ring in self._rings.values():
             for report in reversed(ring):
                 if wanted in [report.get(name) for name in _IDS]:
@@ -69,7 +69,7 @@ class Reports:
 
 
 def bare(record: ExchangeRecord) -> Report:
-    """What there is without bodies."""
+    """A report without bodies, from the record alone."""
     nothing: dict[str, object] = {"fields": [], "body": None, "remark": _NOT_KEPT}
     return {**fields_of(record), "request": nothing, "answer": nothing}
 
@@ -101,7 +101,7 @@ def _message(title: str, message: dict[str, Any]) -> list[str]:
 
 
 def _fenced(text: str, language: str = "") -> list[str]:
-    """A block that nothing in it can end."""
+    """A code block whose fence is longer than any in its text."""
     shown = "\n".join(clean(line, 1 << 20) for line in text.split("\n"))
     fence = "```"
     while fence in shown:
@@ -110,6 +110,6 @@ def _fenced(text: str, language: str = "") -> list[str]:
 
 
 def _word(value: object) -> str:
-    """On one line of a table, as it is: no Markdown of a stranger's."""
+    """Foreign text as one cell of a table, without Markdown."""
     text = clean(str(value), 2048).replace("`", "'").replace("|", "\\|")
     return f"`{text}`" if text else ""

@@ -1,7 +1,7 @@
 """Foreign text made fit to be shown: one line, no control character, bounded, no credential in a URL.
 
-Every text that came over a network passes here before it reaches a log line, the ring or the page (CWE-117,
-CWE-532). It never raises, whatever the text. The counterpart is ``fields``, which knows the bound of each field.
+Every text that came over a network passes here before it is logged or shown (CWE-117, CWE-532). It never raises,
+whatever the text. Counterpart: ``fields``, which knows the bound of each field.
 """
 
 from __future__ import annotations

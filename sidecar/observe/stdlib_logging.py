@@ -1,8 +1,8 @@
-"""What the libraries below us log through the standard library's ``logging``, told our way.
+"""What libraries log through the standard library's ``logging``, as events of our own log.
 
-Their tracebacks carry raw bytes of requests, and a hostile client can provoke one per request (CWE-400, CWE-532).
-So each record becomes one rate-limited event that says which library complained and of what kind, with the fixed
-part of the message only. The counterpart is ``log.EventLog``.
+Their tracebacks carry raw bytes of requests, and a hostile client can provoke one per request (CWE-400, CWE-532). So
+each record becomes one rate-limited event that names the library and the kind of fault, with the fixed part of the
+message only. Counterpart: ``log.EventLog``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class LibraryHandler(logging.Handler):
 
 
 def listen_to_libraries(events: EventLog) -> LibraryHandler:
-    """Makes ``events`` the only place where the libraries' warnings go; returns the handler, to be removed."""
+    """Make ``events`` the only receiver of the libraries' warnings; returns the handler, to be removed."""
     handler = LibraryHandler(events)
     root = logging.getLogger()
     root.handlers[:] = [handler]

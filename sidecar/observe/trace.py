@@ -1,7 +1,7 @@
 """W3C Trace Context: reading and making the header ``traceparent`` (https://www.w3.org/TR/trace-context/ section 3.2).
 
-It keeps a trace and gives every attempt a span id of its own. It exports nothing and rolls no dice: chance is an
-argument. ``tracestate`` is not touched at all. The counterpart is the loop, which sends what this makes.
+It keeps a trace and gives every attempt a span id of its own. It exports nothing; random bits are an argument.
+``tracestate`` is passed on as it is. Counterpart: ``proxy.exchange.prepare``, which sends what this makes.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """The last minutes of each upstream, in slots of five seconds: what the page draws along its time axis.
 
-Sampled once a second from the counters that are there anyway, so that a request pays nothing for it; a slot without
-traffic and trouble is one shared value. Nothing is averaged: a slot holds what was counted in it, and the worst that a
-sample in it has seen. A state that begins and ends between two samples leaves no trace here, only in its counters.
-The counterpart is ``snapshot``, which tells it.
+Sampled once a second from the counters, so that a request pays nothing for it; a slot without traffic and trouble is
+one shared value. Nothing is averaged: a slot holds what was counted in it, and the worst value of its samples. A state
+that begins and ends between two samples shows only in its counters. Counterpart: ``snapshot``.
 """
 
 from __future__ import annotations
@@ -18,30 +17,32 @@ from sidecar.observe.metrics import Metrics
 __all__ = ["SLOTS", "SLOT_SAMPLES", "Slot", "Trend"]
 
 SLOT_SAMPLES: Final = 5
-"""One sample a second: five seconds."""
+"""Samples in one slot, one a second: five seconds."""
 SLOTS: Final = 60
-"""Five minutes: an outage that is noticed late is still in sight."""
+"""Slots kept: five minutes, so that an outage that is noticed late is still shown."""
 _GAVE_UP: Final = (Outcome.EXHAUSTED, Outcome.FAILED, Outcome.REJECTED)
 
 
 class Slot(NamedTuple):
-    """Counts of five seconds; the last three are the worst that was seen in them."""
+    """Counts of five seconds; the last three are the worst values sampled."""
 
     requests: int = 0
-    """That ended."""
+    """Requests that ended."""
     saved: int = 0
-    """Of them, recovered."""
+    """Requests that recovered."""
     gave_up: int = 0
-    """Of them, exhausted, failed or rejected."""
+    """Requests that were exhausted, failed or rejected."""
     sends: int = 0
     extra: int = 0
-    """Of the sends, retries and hedges."""
+    """Sends that were retries or hedges."""
     waited_seconds: float = 0.0
-    """Of pauses before a retry that ended."""
+    """Seconds of waits before a retry that ended."""
     held: int = 0
-    """Without those that only pause before their own retry: they hold nobody else, and are told as waited."""
+    """Exchanges held, without those that only wait before their own retry: these hold no other exchange, and count in
+    ``waited_seconds``.
+    """
     gates: int = 0
-    """Closed."""
+    """Gates that are closed."""
     breaker: int = 0
     """0 closed, 1 probing, 2 open."""
 
@@ -50,7 +51,7 @@ _QUIET: Final = Slot()
 
 
 class _Line:
-    """Of one upstream."""
+    """The slots of one upstream."""
 
     __slots__ = ("before", "breaker", "gates", "held", "slots")
 
@@ -74,7 +75,7 @@ class _Line:
         self.held = self.gates = self.breaker = 0
 
     def present(self, meters: UpstreamMeters) -> Slot:
-        """What has been counted in the slot that is not over yet."""
+        """The counts of the slot that is not over yet."""
         now, before = _counts(meters), self.before
         requests, saved, gave_up, sends, extra = (max(0, int(n - b)) for n, b in zip(now[:5], before, strict=False))
         waited = round(max(0.0, now[5] - before[5]), 3)
@@ -82,7 +83,7 @@ class _Line:
 
 
 class Trend:
-    """Of all upstreams of one process."""
+    """The slots of all upstreams of one process."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -90,7 +91,7 @@ class Trend:
         self._samples = 0
 
     def sample(self) -> None:
-        """Once a second."""
+        """Take a sample; called once a second."""
         self._samples += 1
         ends = self._samples >= SLOT_SAMPLES
         for meters in self._metrics.upstreams():
@@ -105,11 +106,11 @@ class Trend:
 
     @property
     def present_seconds(self) -> int:
-        """How long the slot that is not over yet has lasted."""
+        """Seconds for which the current slot has lasted."""
         return self._samples
 
     def of(self, meters: UpstreamMeters) -> list[Slot]:
-        """Its slots, oldest first; the last one is not over yet."""
+        """The slots of an upstream, oldest first; the last one is not over yet."""
         line = self._lines.get(meters.name)
         if line is None:
             return []

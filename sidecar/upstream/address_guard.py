@@ -1,9 +1,10 @@
-"""Which addresses may be dialled: judged after name resolution, on the very addresses that the dialling gets.
+"""Which addresses may be dialled: checked after name resolution, on the very addresses that are dialled (against DNS
+rebinding).
 
-Always refused: link-local and cloud metadata addresses, and this sidecar's own ports. Where the data plane can be
-reached from elsewhere (``listen`` is not loopback), loopback and the machine's own addresses are refused as well,
-unless they are a configured upstream's. IPv4 addresses that travel inside of IPv6 ones are unwrapped and judged too.
-It resolves nothing and dials nothing; the counterpart is ``dialling``.
+Always refused: link-local and cloud metadata addresses, and this sidecar's own ports. Where other machines can reach
+the data plane (``listen`` is not loopback), loopback and the machine's own addresses are refused as well, unless they
+are a configured upstream's. IPv4 addresses inside IPv6 ones are unwrapped and checked too. It resolves nothing and
+dials nothing. Counterpart: ``dialer``.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ METADATA = frozenset(
 )
 """Metadata services outside of the link-local ranges (169.254.169.254 is inside)."""
 METADATA_NAMES = frozenset({"metadata", "metadata.google.internal", "instance-data.ec2.internal"})
-"""Judged by name only where somebody else resolves it: an outbound proxy."""
+"""Names that are refused where an outbound proxy resolves them."""
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 """RFC 6052 section 2.1."""
@@ -69,12 +70,12 @@ def is_own(address: str) -> bool:
 
 
 class AddressGuard:
-    """The judge of one sidecar. ``open_door`` and ``own_ports`` are set once the ports are bound."""
+    """The address rules of one sidecar. ``open_door`` and ``own_ports`` are set once the ports are bound."""
 
     def __init__(self, has_address: Callable[[str], bool] = is_own) -> None:
         self.has_address = has_address
         self.open_door = False
-        """Whether others than this machine can reach the data plane."""
+        """Whether other machines can reach the data plane."""
         self.own_ports: set[int] = set()
         """Ports that this process listens on itself."""
 
@@ -97,7 +98,9 @@ class AddressGuard:
             raise Forbidden("this machine's own addresses are not dialled for others")
 
     def check_name(self, host: str, port: int, *, configured: bool) -> None:
-        """As ``check`` for a host that an outbound proxy will resolve: all that can be told without asking."""
+        """As ``check``, for a host that an outbound proxy resolves: only its name and a literal address can be
+        checked.
+        """
         name = host.rstrip(".").lower()
         if name in METADATA_NAMES:
             raise Forbidden("link-local and metadata addresses are never dialled")
@@ -152,5 +155,5 @@ def _forms(ip: IpAddress) -> Iterator[IpAddress]:
         yield ipaddress.IPv4Address(last)
     if ip in _LOCAL_NAT64:
         around = (int(ip) >> 48 & 0xFFFF0000) | (int(ip) >> 40 & 0xFFFF)
-        # One of the two places is all zeros, unless the address is made up; then both are judged.
+        # One of the two places is all zeros, unless the address is forged; then both are checked.
         yield from (ipaddress.IPv4Address(number) for number in {last, around} - {0} or {0})

@@ -49,9 +49,9 @@ __all__ = [
 ]
 
 HELD_BYTES: Final = 64 << 10
-"""How much of a body that nobody has asked for yet may pile up before reading pauses."""
+"""Bytes of a body held before ``relay`` or ``whole`` is called; then reading pauses."""
 LAST_BYTES: Final = 256 << 10
-"""Of an answer that lay unread when the connection was reset."""
+"""Bytes read of a response that lay unread when the connection was reset."""
 MAX_INTERIM: Final = 32
 """1xx heads before the final one; more is an attack (RFC 9110 section 15.2 sets no limit)."""
 
@@ -65,7 +65,7 @@ CLOSED: Final = 4
 
 
 class Sink(Protocol):
-    """Where a response body goes."""
+    """Where a response body goes: the app's connection, or a buffer."""
 
     def take(self, data: bytes) -> None: ...
     def end(self) -> None: ...
@@ -73,14 +73,14 @@ class Sink(Protocol):
 
 
 class Owner(Protocol):
-    """The pool."""
+    """The pool, as its connections see it."""
 
     def put(self, connection: Any) -> None: ...
     def gone(self, connection: Any) -> None: ...
 
 
 class Connection(asyncio.Protocol):
-    """One socket, one request at a time. ``_state`` says where that stands; the table of its changes is above."""
+    """One socket, one request at a time. ``_state`` is its state; the table of transitions is above."""
 
     __slots__ = (
         "_ask",
@@ -131,24 +131,26 @@ class Connection(asyncio.Protocol):
         self._idle_handle: asyncio.TimerHandle | None = None
         self._paused_reading = False
         self._ask: Callable[[int], list[tuple[int, int]]] | None = None
-        """poll(2) on this socket alone."""
+        """poll(2) on this socket alone; made at first use."""
         self._careful = False
-        """Whether what waits in ``unwritten`` must not go out on a connection that may be dead."""
+        """Whether ``unwritten`` must not be sent on a connection that may be closed."""
         self._said_end = False
-        """Whether the upstream itself has ended: over TLS anybody on the way can cut, only it can say close_notify."""
+        """Whether the upstream itself has ended: over TLS anyone on the path can cut, only the upstream can send
+        close_notify.
+        """
         self.writing_paused = False
         self.on_head: Callable[[], None] | None = None
-        """Called once, when a final head or a failure has come; then nobody need wait in ``head``."""
+        """Called once, when a final head or a failure has come; then ``head`` need not be awaited."""
         self.on_writable: Callable[[], None] | None = None
         self.on_interim: Callable[[ResponseMessage], None] | None = None
         self.may_switch_to: frozenset[str] = frozenset()
-        """What the request that is under way asks to upgrade to, in lower case; whoever sets it takes it back."""
+        """Protocols (lower case) that the current request asks to upgrade to; its sender resets it."""
         self.reused = False
         self.has_rested = False
-        """Whether it was idle for so long, before it was taken, that it may have been closed unnoticed."""
+        """Whether it was idle for ``RESTED_SECONDS`` before it was taken: it may have been closed unnoticed."""
         self.idle_since = 0.0
         self.expired = 0.0
-        """Seconds after which the upstream said it would close an idle connection; 0: it did not say."""
+        """Seconds after which the upstream announced to close an idle connection; 0: not announced."""
         self._method = ""
         self._head = b""
         self._left = 0
@@ -164,7 +166,7 @@ class Connection(asyncio.Protocol):
         self.tainted = False
         self.request_sent = False
         self.unwritten = b""
-        """A request that waits for the end of the turn of the loop. After a failure: not a byte of it was written."""
+        """A request that waits for the end of the loop's iteration. After a failure: not a byte of it was written."""
         self.failure: FailureKind | None = None
         self.detail = ""
         self.idle_seconds = 0.0
@@ -174,7 +176,7 @@ class Connection(asyncio.Protocol):
     def send(self, head: bytes, method: str, *, whole: bool) -> bool:
         """Begin an attempt. ``head`` may carry the body behind it; ``whole`` says that nothing more follows.
 
-        False: the connection had died; not one byte was written.
+        False: the connection was closed; not one byte was written.
         """
         transport = self.transport
         if transport is None or transport.is_closing():
@@ -184,10 +186,11 @@ class Connection(asyncio.Protocol):
         return True
 
     def send_in_batch(self, request: bytes, method: str, write_batch: WriteBatch, *, careful: bool) -> bool:
-        """As ``send``, of a whole request, at the end of this turn of the loop.
+        """As ``send``, for a whole request, at the end of this iteration of the loop.
 
-        ``careful``: only if there is no news then (``has_news``). A connection that turns out to have died, before a
-        byte was written, fails with its request ``unwritten``; False, as of ``send``, if that is known already.
+        ``careful``: only if the kernel holds nothing for it then (``has_news``). A connection that turns out to be
+        closed before a byte was written fails with its request ``unwritten``; False, as of ``send``, if that is known
+        already.
         """
         transport = self.transport
         if transport is None or transport.is_closing():
@@ -199,7 +202,7 @@ class Connection(asyncio.Protocol):
         return self._state == HEAD
 
     def write_out(self) -> None:
-        """The request that waits for the end of the turn, unless it has failed already."""
+        """Write the request that waits for the end of the iteration, unless it has failed already."""
         transport = self.transport
         if self._state != HEAD or transport is None:
             return
@@ -211,7 +214,7 @@ class Connection(asyncio.Protocol):
 
     def _begin(self, method: str, *, whole: bool) -> None:
         if self.message is not None:
-            # Of the request before. A connection that has failed or is tainted never sees another one.
+            # The previous request's head. A connection that has failed or is tainted never gets another request.
             self.message = None
             self.interim = 0
             self.held_bytes = 0
@@ -234,20 +237,20 @@ class Connection(asyncio.Protocol):
         if self.on_writable is not None:
             self.on_writable()
 
-    def hand_on(self, heir: asyncio.Protocol) -> None:
-        """After a 101 the connection is no longer ours: ``heir`` gets its transport, and what came behind the head."""
+    def hand_on(self, successor: asyncio.Protocol) -> None:
+        """Give the transport to ``successor`` after a 101, with the bytes that came behind the head."""
         transport, self.transport = self.transport, None
         held, self.held = self.held, []
         self._state = CLOSED
         self._stop_idle()
         self._owner.gone(self)
         for data in held:
-            heir.data_received(data)
+            successor.data_received(data)
         if transport is None:
-            heir.connection_lost(None)
+            successor.connection_lost(None)
             return
-        transport.set_protocol(heir)
-        heir.connection_made(transport)
+        transport.set_protocol(successor)
+        successor.connection_made(transport)
         if self._paused_reading:
             transport.resume_reading()
 
@@ -260,7 +263,7 @@ class Connection(asyncio.Protocol):
         return self.message
 
     async def whole(self, limit_bytes: int) -> bool:
-        """Wait until the body is complete (True), or larger than ``limit_bytes``, or cut (False)."""
+        """Wait until the body is complete (True), or is larger than ``limit_bytes``, or broke off (False)."""
         while not self.complete and self.failure is None and self.held_bytes <= limit_bytes:
             await self._wait()
         return self.complete
@@ -273,7 +276,7 @@ class Connection(asyncio.Protocol):
             self._waiter = None
 
     def _wake(self) -> None:
-        """Last thing in a call: whoever is woken may give the connection back and use it again at once."""
+        """Last in a call: the woken task may return the connection and use it again at once."""
         on_head = self.on_head
         if on_head is not None:
             self.on_head = None
@@ -305,7 +308,7 @@ class Connection(asyncio.Protocol):
                 self._idle_handle = self._loop.call_later(idle_seconds, self._check_idle)
 
     def pause_reading(self) -> None:
-        """The sink is full."""
+        """Pause reading: the sink is full."""
         if not self._paused_reading and self.transport is not None and self._state == BODY:
             self._paused_reading = True
             self.transport.pause_reading()
@@ -318,13 +321,13 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_paused(self) -> bool:
-        """Whether reading stands still because the sink is full."""
+        """Whether reading is paused because the sink is full."""
         return self._paused_reading
 
     def _check_idle(self) -> None:
         left = self.idle_since + self.idle_seconds - self._loop.time()
         if self._paused_reading:
-            # The app is the slow one; the pause is not the upstream's.
+            # The app is slow, not the upstream: start the idle time anew.
             left = self.idle_seconds
         if left > 0.001:
             self._idle_handle = self._loop.call_later(left, self._check_idle)
@@ -343,7 +346,7 @@ class Connection(asyncio.Protocol):
             self.idle_since = self._loop.time()
             self._take_body(data)
         elif self._state != CLOSED:
-            # An answer that nobody asked for, or more than the answer (RFC 9112 section 9.2): never reuse.
+            # A response without a request, or bytes behind the response (RFC 9112 section 9.2): never reuse.
             self.abort()
 
     def _take_head(self, data: bytes) -> None:
@@ -370,7 +373,7 @@ class Connection(asyncio.Protocol):
         self.length = length
         rest = data[end:]
         if length > 0 and len(rest) == length and self._sink is None:
-            # Whole at once, as most answers are.
+            # The body came whole with its head, as most bodies do.
             self.held = [rest]
             self.received_bytes = self.held_bytes = length
             self.complete = True
@@ -401,7 +404,7 @@ class Connection(asyncio.Protocol):
             self._wake()
 
     def _read_head(self, data: bytes) -> tuple[ResponseMessage, int, bytes] | None:
-        """A head that came in pieces, or is not plain: with where it ends, and all that has come; None: not whole yet.
+        """A head that came in pieces, or is not plain: with where it ends, and all bytes so far; None: incomplete.
 
         Raises ``BadHead``.
         """
@@ -430,7 +433,7 @@ class Connection(asyncio.Protocol):
             self._take_head(rest)
 
     def _switch(self, message: ResponseMessage, rest: bytes) -> None:
-        """A 101 (RFC 9110 section 15.2.2): final, if it names what this very request has asked for."""
+        """A 101 (RFC 9110 section 15.2.2): final, if it names what this request asked for."""
         named = {token.strip().lower() for token in ",".join(message.headers.getall("Upgrade", ())).split(",")}
         if not named <= self.may_switch_to:
             raise BadHead(502, "upstream", "the upstream switched protocols, which nobody asked for")
@@ -517,7 +520,7 @@ class Connection(asyncio.Protocol):
         self._stop_idle()
         self._owner.gone(self)
         if state == HEAD and self.failure is None:
-            # RFC 9112 section 9.6: without a head nobody can tell whether the request was acted upon.
+            # RFC 9112 section 9.6: without a head it is unknown whether the request was acted upon.
             self._failed(FailureKind.RESET if exc is not None else FailureKind.CLOSED, "no response head")
         elif state == BODY and self.failure is None:
             if self.length == UNTIL_CLOSE and exc is None and self._said_end:
@@ -530,9 +533,9 @@ class Connection(asyncio.Protocol):
             self.on_writable()
 
     def _hear_last_words(self) -> None:
-        """Writing failed, and the loop ends the connection for it; what the upstream said before may lie unread.
+        """Read what the upstream sent before a write failed, since the loop now closes the connection.
 
-        Who answers early and closes with our bytes unread resets the connection (RFC 9112 section 9.6).
+        An upstream that answers early and closes with our bytes unread resets the connection (RFC 9112 section 9.6).
         """
         transport = self.transport
         if transport is None or transport.get_extra_info("ssl_object") is not None or self._paused_reading:
@@ -543,7 +546,7 @@ class Connection(asyncio.Protocol):
                 self.data_received(data)
 
     def fail(self, kind: FailureKind, detail: str) -> None:
-        """End the attempt here: cut the connection, and say so to whoever waits."""
+        """Fail the attempt: abort the connection, and wake its waiter."""
         if self.failure is None and not self.complete:
             self._failed(kind, detail)
         self.abort()
@@ -556,7 +559,7 @@ class Connection(asyncio.Protocol):
             self._sink.broke(kind)
 
     def abort(self) -> None:
-        """Cut it now. Nothing is reported to the sink afterwards."""
+        """Abort now. Nothing is reported to the sink afterwards."""
         self._sink = None
         self._state = CLOSED
         self._stop_idle()
@@ -568,7 +571,7 @@ class Connection(asyncio.Protocol):
     # -- back to the pool --------------------------------------------------------------------------------
 
     def release(self) -> None:
-        """The attempt is over: back to the pool if the answer was whole and nothing speaks against it, else cut."""
+        """End the attempt: back to the pool if the response was whole and the connection is reusable, else abort."""
         message = self.message
         self._sink = None
         self.on_writable = None
@@ -593,18 +596,18 @@ class Connection(asyncio.Protocol):
             self.abort()
 
     def is_stale(self) -> bool:
-        """Whether an idle connection has died, or ``has_news``."""
+        """Whether an idle connection is closed, or ``has_news``."""
         transport = self.transport
         return transport is None or transport.is_closing() or self.has_news(transport)
 
     def has_news(self, transport: asyncio.Transport) -> bool:
-        """Whether the kernel holds something for an idle connection: its end, or bytes nobody asked for.
+        """Whether the kernel holds something for an idle connection: its end, or unrequested bytes.
 
-        One poll(2); used before a request that could not be repeated is entrusted to a pooled connection.
+        One poll(2); used before a request that could not be repeated goes over a pooled connection.
         """
         ask = self._ask
         if ask is None:
-            # Made once for a connection: making it costs more than asking it.
+            # Kept for the connection: making it costs more than one poll.
             poller = select.poll()
             poller.register(transport.get_extra_info("socket").fileno(), select.POLLIN | select.POLLRDHUP)
             ask = self._ask = poller.poll

@@ -1,7 +1,8 @@
-"""A host and a port → a connected socket: resolved, judged, raced; through an outbound proxy where there is one.
+"""A host and a port → a connected socket: resolved, checked, raced (Happy Eyeballs, RFC 8305); through an outbound
+proxy where there is one.
 
-The addresses that are judged are the ones that are dialled: there is no second look-up between (DNS rebinding).
-Nothing of a request is sent here. The counterparts are ``resolve``, ``addresses`` and whoever owns the socket then.
+The addresses that are checked are the ones that are dialled: there is no second look-up between (DNS rebinding).
+Nothing of a request is sent here. Counterparts: ``resolver``, ``address_guard``, and ``pool``, which takes the socket.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from sidecar.wire.heads import response_head_end
 __all__ = ["Dialer"]
 
 HAPPY_EYEBALLS_SECONDS: Final = 0.25
-"""RFC 8305 section 8: the recommended connection attempt delay."""
+"""Seconds between connection attempts; the delay recommended by RFC 8305 section 8."""
 MAX_PROXY_HEAD_BYTES: Final = 16 << 10
 
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})[ \r\n]")
@@ -40,10 +41,10 @@ class Dialer:
         self.handshakes = Handshakes(loop)
 
     async def open(self, host: str, port: int, *, configured: bool) -> socket.socket:
-        """A socket connected to the first of the name's addresses that answers.
+        """A socket connected to the first address of the name that accepts.
 
-        Raises ``Forbidden`` if any of them must not be dialled, ``NotConnected`` or ``OSError`` if none answers.
-        The caller bounds the time.
+        Raises ``Forbidden`` if any of them must not be dialled, ``NotConnected`` or ``OSError`` if none accepts. The
+        caller bounds the time.
         """
         addresses = await self._resolver.addresses(host, port)
         for address in addresses:
@@ -66,7 +67,7 @@ class Dialer:
     ) -> tuple[socket.socket, bytes]:
         """A socket that the outbound proxy has joined to ``host`` (CONNECT, RFC 9110 section 9.3.6).
 
-        With it, the bytes that came right behind the proxy's answer.
+        With it, the bytes that came right behind the proxy's response.
         """
         sock = await self.open_proxy(proxy, host, port, configured=configured)
         try:
@@ -98,7 +99,7 @@ class Dialer:
 
 
 def _refused(status: int) -> NotConnected:
-    """RFC 9110 section 15: what a proxy's refusal says about the way behind it."""
+    """The failure that a proxy's refusal of CONNECT means (RFC 9110 section 15)."""
     if status == 504:
         return NotConnected(FailureKind.CONNECT_TIMEOUT, "the outbound proxy got no connection in time (504)")
     if status == 407:

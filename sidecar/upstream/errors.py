@@ -1,6 +1,6 @@
-"""Foreign errors of connecting, translated once: by phase, into the closed list.
+"""Foreign exceptions of connecting, translated once, by phase, into the closed list of failures.
 
-What ends here was never sent: not one byte of a request can have been written yet.
+Nothing that fails here was sent: not one byte of a request can have been written.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["NotConnected", "from_exception"]
 
 
 class NotConnected(Exception):
-    """No connection could be had. ``kind`` is the phase; the text names no address unless the operator wrote it."""
+    """No connection was made. ``kind`` is the phase; the text names no address unless the operator wrote it."""
 
     def __init__(self, kind: FailureKind, detail: str, *, certificate: bool = False, lasting: bool = False) -> None:
         super().__init__(detail)
@@ -25,19 +25,19 @@ class NotConnected(Exception):
         self.certificate = certificate
         """True if the upstream's certificate was refused (``tls_certificate_error`` of RFC 9209)."""
         self.lasting = lasting or certificate
-        """True if the next attempt would end alike."""
+        """True if the next attempt would fail in the same way."""
 
 
 _NO_SUCH_NAME: Final = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
-"""What a resolver says when the name has no address; EAI_AGAIN and EAI_FAIL are about the resolver itself."""
+"""Resolver errors that mean: the name has no address. EAI_AGAIN and EAI_FAIL are about the resolver itself."""
 
 
 def from_exception(exc: BaseException) -> NotConnected:
-    """``exc`` came out of resolving, connecting or the TLS handshake."""
+    """Translate an exception of resolving, connecting or the TLS handshake."""
     if isinstance(exc, NotConnected):
         return exc
     if isinstance(exc, ssl.SSLCertVerificationError):
-        # Both attributes are there only if OpenSSL itself made the exception.
+        # Both attributes exist only if OpenSSL itself made the exception.
         words = getattr(exc, "verify_message", None) or "it cannot be verified"
         return NotConnected(FailureKind.TLS, f"certificate refused: {words}", certificate=True)
     if isinstance(exc, ssl.SSLError):

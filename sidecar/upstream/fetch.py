@@ -1,7 +1,7 @@
-"""One small request of our own, and its whole answer: for a login, and for reading a state again.
+"""One small request of our own, and its whole response: for a login, and for a reread.
 
-Bounded in time and in size; a redirect is an answer like any other and is never followed. It decides nothing, and
-neither the request nor the answer is ever logged. The requests of apps go through ``proxy.sending``.
+Bounded in time and in size; a redirect is never followed. It decides nothing, and neither the request nor the response
+is ever logged. Counterpart for the app's requests: ``proxy.exchange.send``.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from sidecar.wire.heads import ResponseMessage
 __all__ = ["ANSWER_BYTES", "FetchFailed", "Fetched", "ask"]
 
 ANSWER_BYTES: Final = 64 << 10
-"""The largest answer that is read."""
+"""Bytes of the largest response that is read."""
 
 
 class FetchFailed(Exception):
-    """There is no usable answer; the text says why, in our own words."""
+    """There is no usable response; the text says why, in our own words."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """An answer that came whole."""
+    """A response that came whole."""
 
     message: ResponseMessage
     body: bytes
     length: int
-    """As framed by the upstream."""
+    """Body length as framed by the upstream."""
 
 
 async def ask(pool: Pool, request: bytes, method: str, *, seconds: float, reuse: bool) -> Fetched:
-    """Send ``request`` (head and body) and read the answer to its end. Raises ``FetchFailed``.
+    """Send ``request`` (head and body) and read the response to its end. Raises ``FetchFailed``.
 
-    ``reuse``: a pooled connection may serve; if it dies without an answer the request is sent once more on a new
+    ``reuse``: a pooled connection may be used; if it closes without a response the request is sent once more on a new
     one, so only for methods that may be repeated.
     """
     try:
@@ -60,7 +60,7 @@ async def ask(pool: Pool, request: bytes, method: str, *, seconds: float, reuse:
 
 
 async def _converse(connection: Connection, request: bytes, method: str) -> Fetched | None:
-    """None if the connection ended without a response head."""
+    """The response; None if the connection ended without a response head."""
     try:
         if not connection.send(request, method, whole=True):
             return None

@@ -1,8 +1,9 @@
-"""The credential of one upstream: had by a login, put on requests, renewed ahead of its end.
+"""The credential of one upstream: obtained by a login, put on requests, renewed before it expires.
 
-However many exchanges are refused at once, one login serves them all. Secrets are read from where the configuration
-says at each login, go into that one request, and are kept nowhere; neither they nor the answer nor the token can be
-logged, counted or shown. Whether a 401 leads here is the policy's to say; the counterpart is ``proxy.verbs``.
+However many exchanges are refused at once, one login serves them all (single flight). Secrets are read at each login
+from where the configuration says, go into that one request, and are kept nowhere; neither they nor the response nor the
+token can be logged, counted or shown. The policy says whether a 401 leads here. Counterpart:
+``proxy.exchange.actions``.
 """
 
 from __future__ import annotations
@@ -29,25 +30,25 @@ from sidecar.upstream.pool import Pool, Pools
 __all__ = ["Credential", "Credentials", "token_in"]
 
 LONGEST_TOKEN: Final = 16 << 10
-"""Characters. A longer one would not fit into a request head that servers take."""
+"""Characters; a longer token would not fit into a request head that servers accept."""
 SECRET_BYTES: Final = 64 << 10
 AHEAD_SHARE: Final = 0.2
 AHEAD_SECONDS: Final = 60.0
-"""A token is renewed when a fifth of its life is left, and at most a minute ahead of its end."""
+"""Seconds before its end at which a token is renewed, or a fifth of its life if that is less."""
 FIRST_PAUSE_SECONDS: Final = 1.0
 LONGEST_PAUSE_SECONDS: Final = 30.0
-"""After a failed login none is tried for so long, doubling: wrong credentials must not lock the account."""
+"""Seconds of the longest pause after failed logins (it doubles): wrong credentials must not lock the account."""
 LOGINS_PER_MINUTE: Final = 30
-"""An upstream that refuses every fresh token must not turn each request into a login."""
+"""Logins a minute, at most: an upstream that refuses every fresh token must not turn each request into a login."""
 CONNECTIONS: Final = 4
 
 
 class LoginFailed(Exception):
-    """Why there is no token, in our own words; never with a value in it."""
+    """There is no token; the text says why, in our own words, never with a secret."""
 
 
 class Credential:
-    """What is put on the requests to one upstream."""
+    """The credential put on the requests to one upstream."""
 
     def __init__(
         self,
@@ -63,11 +64,11 @@ class Credential:
         self._pool = pool
         self._meters = meters
         self._now = now
-        """Monotonic seconds."""
+        """The clock: monotonic seconds."""
         self._events = events
         self.header = rule.header.lower()
         self.number = 0
-        """Of the token: which one a request went out with."""
+        """Number of the current token; a request remembers the one it carried."""
         self._line = b""
         self._renew_at = float("inf")
         self._ends_at = float("inf")
@@ -84,18 +85,18 @@ class Credential:
 
     @property
     def is_usable(self) -> bool:
-        """Whether there is a token that has not come to its end."""
+        """Whether there is a token that has not expired."""
         return bool(self._line) and self._now() < self._ends_at
 
     async def ready(self, seconds: float) -> None:
-        """For a request that may not be repeatable later: log in now if there is no usable token."""
+        """Log in now if there is no usable token: for a request that may not be repeatable later."""
         if not self.is_usable:
             await self.renewed(self.number, seconds)
 
     async def renewed(self, refused: int, seconds: float) -> bool:
-        """A token other than the ``refused`` one; False if the login fails or takes longer than ``seconds``.
+        """Get a token other than the ``refused`` one; False if the login fails or takes longer than ``seconds``.
 
-        Whoever asks meanwhile waits for the same login.
+        Concurrent callers wait for the same login.
         """
         if self.number != refused:
             return True
@@ -122,7 +123,7 @@ class Credential:
         return self._flight
 
     async def _log_in(self) -> None:
-        """Never raises; what came of it is in ``number``."""
+        """Log in. Never raises; the result is in ``number``."""
         self._meters.logins += 1
         try:
             async with asyncio.timeout(self.rule.timeout_seconds):
@@ -134,7 +135,7 @@ class Credential:
         except TimeoutError:
             self._failed("no answer in time")
         except Exception as exc:
-            # Never its text, which may quote a secret.
+            # Never the exception's text, which may quote a secret.
             self._failed(f"the login failed here ({type(exc).__name__})")
         else:
             self._take(token, life_seconds)
@@ -183,7 +184,7 @@ class Credential:
 
 
 class Credentials:
-    """Those of all upstreams, kept across reloads while their rule stays the same."""
+    """The credentials of all upstreams, kept across reloads while their rule stays the same."""
 
     def __init__(self, pools: Pools, now: Callable[[], float], events: EventLog | None = None) -> None:
         self._pools = pools
@@ -210,7 +211,7 @@ class Credentials:
 
 
 def token_in(document: object, rule: Login) -> tuple[str, float | None]:
-    """The token and its life in seconds (None: not said). Raises ``LoginFailed``; never says a value."""
+    """The token and its life in seconds (None: unknown). Raises ``LoginFailed``, never with a value."""
     token = resolve(document, rule.token)
     if not isinstance(token, str) or not token:
         raise LoginFailed(f"the answer has no text at {rule.token}")
@@ -223,7 +224,7 @@ def token_in(document: object, rule: Login) -> tuple[str, float | None]:
 
 
 async def _secrets_in(rule: Login) -> bytes:
-    """The body with its secrets, read now, off the loop."""
+    """The body with its secrets, read now, outside the loop's thread."""
     filled = await asyncio.to_thread(_filled, rule.body)
     if rule.encoding == "json":
         return orjson.dumps(filled)
@@ -240,7 +241,7 @@ def _filled(template: object) -> object:
 
 
 def _is_text(value: str) -> bool:
-    """Whether it can be encoded: bytes of the environment that are no UTF-8 come as surrogates (PEP 383)."""
+    """Whether it can be encoded: bytes of the environment that are not UTF-8 come as surrogates (PEP 383)."""
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
@@ -249,7 +250,7 @@ def _is_text(value: str) -> bool:
 
 
 def _secret(reference: Reference) -> str:
-    """Raises ``LoginFailed``."""
+    """Read one secret. Raises ``LoginFailed``."""
     if reference.kind == "env":
         value = os.environ.get(reference.name)
         if not value:
@@ -259,7 +260,7 @@ def _secret(reference: Reference) -> str:
         return value
     path = Path(reference.name)
     try:
-        # A pipe or a device could keep us waiting for ever.
+        # A pipe or a device could block for ever.
         if not stat.S_ISREG(path.stat().st_mode):
             raise LoginFailed(f"{path} is not a file")
         with path.open("rb") as file:

@@ -1,7 +1,8 @@
-"""Which way out a host has: direct, or through an outbound proxy. Decided by configuration alone, before resolving.
+"""How a host is reached: direct, or through an outbound proxy. Decided by configuration alone, before resolving.
 
 ``no_proxy`` is read as curl and Go read it: a name stands for itself and everything below it, an address for itself, a
 network (``10.0.0.0/8``) for its addresses, each with an optional port; ``*`` for all. Loopback always goes direct.
+Counterpart: ``dialer``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ __all__ = ["OutboundProxies", "named"]
 
 
 class OutboundProxies:
-    """The ways out of one deployment."""
+    """The outbound proxies of one deployment."""
 
     def __init__(self, outbound: Outbound) -> None:
         self._default = outbound.default
@@ -22,13 +23,13 @@ class OutboundProxies:
         self._by_upstream = dict(outbound.by_upstream)
 
     def of_upstream(self, name: str, host: str, port: int) -> OutboundProxy | None:
-        """Of a configured upstream: its own way if it has one, whatever ``no_proxy`` says."""
+        """The proxy of a configured upstream: its own if it has one, whatever ``no_proxy`` says."""
         if name in self._by_upstream:
             return self._by_upstream[name]
         return self.of_host(host, port)
 
     def of_host(self, host: str, port: int) -> OutboundProxy | None:
-        """Of any host; None: direct."""
+        """The proxy of any host; None: direct."""
         if self._default is None or self._goes_direct(host.rstrip(".").lower(), port):
             return None
         return self._default
@@ -41,7 +42,7 @@ class OutboundProxies:
 
 
 def named(pattern: str, host: str, port: int) -> bool:
-    """Whether ``name`` or ``*.name``, either with a port, means this host (exactly; the star: everything below it)."""
+    """Whether ``name`` or ``*.name``, either with a port, means this host (``*.``: everything below it)."""
     name, wanted = _split_port(pattern.lower())
     if wanted not in (0, port):
         return False
@@ -65,7 +66,7 @@ def _matches(entry: str, host: str, port: int, address: ipaddress.IPv4Address | 
 
 
 def _split_port(entry: str) -> tuple[str, int]:
-    """Host and port; 0: none is given. An IPv6 address with a port stands in brackets."""
+    """Host and port; 0: no port is given. An IPv6 address with a port is in brackets."""
     name, colon, port = entry.rpartition(":")
     if colon and port.isdigit() and (name.endswith("]") or ":" not in name):
         return name, int(port)

@@ -1,7 +1,8 @@
 """Connections to one origin, kept alive and shared; and all such pools.
 
-A connection is lent to one attempt at a time, the most recently used first. Bounded: attempts beyond the
-limit wait for their turn, in order. Idle ones are closed before the upstream is likely to do it.
+A connection is lent to one attempt at a time, the most recently used first. Bounded: attempts beyond the limit wait,
+first come, first served. Idle connections are closed before the upstream is likely to close them (RFC 9112 section
+9.3).
 """
 
 # Compiled in the wheel.
@@ -29,12 +30,14 @@ from sidecar.upstream.tls import Resumption, TlsTransport, tls_context
 __all__ = ["Pool", "Pools"]
 
 IDLE_SECONDS: Final = 15.0
-"""Common servers close after 5 (node, Apache) to 75 s (nginx); what a server announces goes before this."""
+"""Seconds for which an idle connection is kept. Servers close after 5 s (node, Apache) to 75 s (nginx); a time that the
+server announces goes before this.
+"""
 RESTED_SECONDS: Final = 0.5
 """Seconds of idleness after which the kernel is asked, for every method, whether the upstream has closed the
 connection. Below it only a request that could not be sent again pays for that question."""
 UNKNOWN_HOST_CONNECTIONS: Final = 100
-"""At most, to one host that no upstream names."""
+"""Connections to one host that no upstream names, at most."""
 
 _KEEP_ALIVE: Final = hdrs.KEEP_ALIVE
 
@@ -57,7 +60,7 @@ class Pool:
         self.origin = origin
         self.limit = limit
         self._context: ssl.SSLContext | None = None
-        """With the first TLS connection: a session belongs to one context."""
+        """Made with the first TLS connection: a session belongs to one context."""
         self._resumption = Resumption()
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
@@ -91,7 +94,7 @@ class Pool:
         return self.lent > 0 or self._connecting > 0 or len(self._waiting) > 0
 
     def take_idle(self, *, careful: bool) -> Connection | None:
-        """A pooled connection, or None. ``careful``: look into the kernel first whether it has died meanwhile."""
+        """A pooled connection, or None. ``careful``: ask the kernel first whether it has been closed."""
         idle = self._idle
         now = self._loop.time()
         while idle:
@@ -109,9 +112,9 @@ class Pool:
         return None
 
     async def connect(self, seconds: float) -> Connection:
-        """A new connection, made within ``seconds``; waits for a place first if there are ``limit`` already.
+        """A new connection, made within ``seconds``; waits first if ``limit`` of them exist already.
 
-        Raises ``NotConnected``. The wait for a place is the caller's to bound; a cancelled call leaves nothing behind.
+        Raises ``NotConnected``. The caller bounds the wait for a place; a cancelled call leaves nothing behind.
         """
         while self.size >= self.limit:
             pooled = self.take_idle(careful=True)
@@ -138,7 +141,7 @@ class Pool:
         return connection
 
     async def _wait_for_turn(self) -> Connection | None:
-        """The connection that has come back, or None: there is a place for a new one."""
+        """Wait in the queue. Returns a connection that was given back, or None: a new one may be made."""
         waiter: asyncio.Future[Connection | None] = self._loop.create_future()
         self._waiting.append(waiter)
         try:
@@ -151,14 +154,14 @@ class Pool:
             raise
 
     def _pass_on(self, given: Connection | None) -> None:
-        """The turn of one who wants it no longer."""
+        """Pass on the turn of an attempt that was cancelled."""
         if given is None:
             self._next_turn()
         elif given.transport is not None:
             self.put(given)
 
     def _next_turn(self, given: Connection | None = None) -> bool:
-        """``given`` goes to whoever waits first, past nobody; False: nobody waits."""
+        """Give the first waiting attempt its turn, with ``given`` if there is one; False: none waits."""
         while self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.done():
@@ -181,7 +184,7 @@ class Pool:
         except BaseException as exc:
             sock.close()
             if origin.scheme == "https" and isinstance(exc, ConnectionError):
-                # The peer hung up in the middle of the handshake.
+                # The upstream closed the connection during the handshake.
                 raise NotConnected(FailureKind.TLS, "TLS handshake failed: the upstream closed") from None
             raise
         if connection.transport is None:
@@ -193,7 +196,7 @@ class Pool:
         return connection
 
     async def _secured(self, sock: socket.socket) -> Connection:
-        """Over TLS, its certificate verified."""
+        """Connect over TLS, with the certificate verified."""
         connection = self._make()
         if self._context is None:
             self._context = tls_context(self.origin.trust)
@@ -209,7 +212,7 @@ class Pool:
         return connection
 
     async def _socket(self) -> socket.socket:
-        """To the origin itself, or to the outbound proxy: joined to the origin by it if TLS is to follow."""
+        """Connect to the origin, or to the outbound proxy: joined to the origin by it if TLS is to follow."""
         origin = self.origin
         if origin.proxy is None:
             return await self._dialer.open(origin.host, origin.port, configured=self._configured)
@@ -226,7 +229,7 @@ class Pool:
         return Connection(self._loop, self)
 
     def put(self, connection: Connection) -> None:
-        """A connection whose answer was whole comes back."""
+        """Take back a connection whose response was whole."""
         if self._closed:
             connection.abort()
             return
@@ -252,20 +255,20 @@ class Pool:
                 self._next_turn()
 
     def sweep(self) -> None:
-        """Close what has been idle for too long; called now and then."""
+        """Close connections that have been idle for too long; called once a second."""
         now = self._loop.time()
         for connection in list(self._idle):
             if now - connection.idle_since >= (connection.expired or IDLE_SECONDS):
                 connection.abort()
 
     def retire(self) -> None:
-        """No new exchange will come: keep no connection any more. Those that are under way go on, and may dial."""
+        """Keep no connection any more, since no new exchange will come. Those under way go on, and may dial."""
         self._retired = True
         for connection in list(self._idle):
             connection.abort()
 
     def close(self) -> None:
-        """Shutting down: cut every connection; none is made any more."""
+        """Shut down: abort every connection, and make none any more."""
         self._closed = True
         for connection in list(self._open):
             connection.abort()
@@ -273,7 +276,7 @@ class Pool:
 
 
 def _announced_seconds(value: str) -> float:
-    """``Keep-Alive: timeout=5``: stay a second below it; 0 if it says nothing usable (then the default holds)."""
+    """Seconds of ``Keep-Alive: timeout=5``, less one second; 0 if it is not usable (then the default holds)."""
     for part in value.split(","):
         name, _, seconds = part.strip().partition("=")
         if name.lower() == "timeout" and seconds.isascii() and seconds.isdigit() and len(seconds) < 7:
@@ -282,8 +285,9 @@ def _announced_seconds(value: str) -> float:
 
 
 class Pools:
-    """All pools. The map of the configuration (``proxy.routing``) owns them: one is here for as long as a destination
-    of the map in force has it. It then *retires*: whoever still holds it can use it, but it keeps no connection."""
+    """All pools. The router owns them: a pool stays while a destination of the map in force uses it. Then it *retires*:
+    exchanges under way may use it, but it keeps no connection.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, lookup: Lookup | None = None) -> None:
         self._loop = loop
@@ -291,11 +295,11 @@ class Pools:
         """The port of the data plane."""
         self.guard = AddressGuard()
         self.own_ports = self.guard.own_ports
-        """Ports that this process listens on itself: never dialled."""
+        """Ports that this process itself listens on: never dialled."""
         self.resolver = Resolver(loop, lookup)
         self.dialer = Dialer(loop, self.resolver, self.guard)
         self._pools: dict[tuple[str, Origin], Pool] = {}
-        """By the upstream's name, empty for a host that none names: each upstream has ``connections`` of its own."""
+        """By the upstream's name, empty for a host that none names: each upstream has its own ``connections`` limit."""
         self._apart: list[Pool] = []
         self._sweep_handle: asyncio.TimerHandle | None = None
 
@@ -315,7 +319,7 @@ class Pools:
         return pool
 
     def unknown(self, origin: Origin) -> Pool:
-        """The pool of a host that no upstream names (``unknown_hosts: pass``); how many there are is the map's care."""
+        """The pool of a host that no upstream names (``unknown_hosts: pass``); the router bounds their number."""
         pool = self._pools.get(("", origin))
         if pool is None:
             pool = self._pools["", origin] = Pool(
@@ -325,13 +329,13 @@ class Pools:
         return pool
 
     def keep(self, wanted: Iterable[Pool]) -> None:
-        """The map in force has these; the others retire."""
+        """The pools of a new map; the others retire."""
         kept = set(wanted)
         for key in [key for key, pool in self._pools.items() if pool not in kept]:
             self._pools.pop(key).retire()
 
     def forget(self, origin: Origin) -> None:
-        """The map in force has this host no longer."""
+        """The map in force no longer has this host."""
         pool = self._pools.pop(("", origin), None)
         if pool is not None:
             pool.retire()

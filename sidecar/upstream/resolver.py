@@ -1,6 +1,6 @@
-"""Names → addresses: off the loop, bounded in time by the caller, remembered briefly and for few names.
+"""Names → addresses: off the loop, bounded in time by the caller, cached briefly and for few names.
 
-Literals cost nothing. The answer of one look-up serves all who ask meanwhile.
+Literal addresses cost nothing. Concurrent callers share one look-up (single flight).
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ __all__ = ["AddressInfo", "Lookup", "Resolver"]
 AddressInfo = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[str, int] | tuple[str, int, int, int]]
 
 Lookup = Callable[[str, int], Awaitable[list[AddressInfo]]]
-"""Asks whoever knows names; raises ``socket.gaierror`` where there is none."""
+"""Looks up a name; raises ``socket.gaierror`` if it has no address."""
 
 REMEMBER_SECONDS = 10.0
-"""getaddrinfo tells no time to live; nginx and Envoy re-resolve every 5-30 s."""
+"""Seconds for which an answer is cached: getaddrinfo gives no time to live; nginx and Envoy re-resolve every 5-30 s."""
 REMEMBER_NAMES = 1000
 
 
 class Resolver:
-    """``addresses(host, port)`` with a small memory."""
+    """``addresses(host, port)`` with a small cache."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, lookup: Lookup | None = None) -> None:
         self._loop = loop
@@ -54,7 +54,7 @@ class Resolver:
         return found
 
     async def _ask_system(self, host: str, port: int) -> list[AddressInfo]:
-        # TCP sockets have no other address forms.
+        # TCP sockets have only these address forms.
         return await self._loop.getaddrinfo(  # type: ignore[return-value]
             host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP
         )
@@ -69,7 +69,7 @@ class Resolver:
             self._known.popitem(last=False)
 
     def forget(self, host: str, port: int) -> None:
-        """Nobody answered there: ask again next time."""
+        """No address accepted a connection: look the name up again next time."""
         self._known.pop((host, port), None)
 
     async def close(self) -> None:

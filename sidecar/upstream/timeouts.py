@@ -15,7 +15,7 @@ __all__ = ["Timers"]
 
 
 class Expiring(Protocol):
-    """What a timeout is for."""
+    """An item with a timeout."""
 
     def timed_out(self) -> None:
         """Called once, from the loop, when the time is over."""

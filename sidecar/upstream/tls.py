@@ -1,11 +1,11 @@
-"""TLS toward an upstream: a transport on top of a TCP transport, and the session that halves the next handshake.
+"""TLS toward an upstream: a transport on top of a TCP transport, with session resumption, which halves the next
+handshake.
 
 One ``SSLObject`` between two memory BIOs, driven by our own protocol: asyncio and uvloop take no session, decode each
 certificate, and run a handshake whenever its bytes come. Here the last session of an origin is offered again (RFC 8446
-section 2.2, RFC 5077), and a crowd of handshakes is spread over turns of the loop. OpenSSL verifies the certificate in
-each full handshake; early data is never sent, and renegotiation is refused.
-
-It knows nothing of HTTP. The counterparts are ``pool``, which dials, and the connection whose transport this is.
+section 2.2, RFC 5077), and many handshakes at once are spread over iterations of the loop. OpenSSL verifies the
+certificate in each full handshake; early data is never sent, and renegotiation is refused. It knows nothing of HTTP.
+Counterparts: ``pool``, which dials, and the connection whose transport this is.
 """
 
 from __future__ import annotations
@@ -20,18 +20,21 @@ from typing import Any, Final
 __all__ = ["Handshakes", "Resumption", "TlsTransport", "tls_context"]
 
 READ_BYTES: Final = 256 << 10
-"""Ciphertext that is taken from the kernel at once."""
+"""Bytes of ciphertext read from the kernel at once."""
 RECORD_BYTES: Final = 16 << 10
-"""The plaintext of one record (RFC 8446 section 5.1); OpenSSL hands out no more at a time."""
+"""Bytes of plaintext in one record (RFC 8446 section 5.1); OpenSSL returns no more at a time."""
 STEPS_PER_TURN: Final = 2
-"""Of handshakes, in one turn of the loop. A full one's second step takes 0.5 to 1 ms, and a request some four turns."""
+"""Handshake steps in one iteration of the loop. The second step of a full handshake takes 0.5 to 1 ms; a request takes
+about four iterations.
+"""
 KEEP_SECONDS: Final = 600.0
-"""How long a session is offered. A resumed handshake does not verify the certificate again, so that one which was
-withdrawn meanwhile is found out after so long; a full handshake in ten minutes costs nothing."""
+"""Seconds for which a session is offered. A resumed handshake does not verify the certificate again, so a withdrawn one
+is noticed only after this time; one full handshake in ten minutes costs little.
+"""
 DECLINED_IN_A_ROW: Final = 3
-"""Then the upstream's tickets are worth nothing (its servers do not share their keys), and cost more than they save."""
+"""Declined sessions in a row after which none is offered: the upstream's servers do not share their ticket keys."""
 LINGER_SECONDS: Final = 30.0
-"""For the end of the upstream's side after ours."""
+"""Seconds for the upstream to end its side of TLS after ours."""
 
 
 @lru_cache(maxsize=64)
@@ -39,7 +42,7 @@ def tls_context(trust: str | None) -> ssl.SSLContext:
     """Verified TLS, always; HTTP/1.1 only. ``trust`` (PEM) replaces the system's."""
     context = ssl.create_default_context(cadata=trust)
     context.set_alpn_protocols(["http/1.1"])
-    # An end without close_notify is not the upstream's: with this option it could not be told from one.
+    # Only close_notify ends a body: with this option a cut connection would look the same.
     context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
     context.options |= ssl.OP_NO_RENEGOTIATION
     return context
@@ -48,7 +51,7 @@ def tls_context(trust: str | None) -> ssl.SSLContext:
 class Handshakes:
     """The handshakes of one event loop. Each step waits for its turn, in order; none waits for another's network.
 
-    It also has the buffer that all TLS connections read into, which is empty again before anything else happens.
+    It also owns the buffer that all TLS connections read into, which is empty again before any other callback runs.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -58,7 +61,7 @@ class Handshakes:
         self.buffer = memoryview(bytearray(READ_BYTES))
 
     def add(self, transport: TlsTransport) -> None:
-        """``transport`` can go a step further."""
+        """Queue ``transport`` for one more step."""
         self._due.append(transport)
         if not self._is_running:
             self._is_running = True
@@ -101,11 +104,11 @@ class Resumption:
         return self._session is None and now >= self._quiet_until
 
     def taken(self) -> None:
-        """The upstream has resumed the session."""
+        """Note that the upstream has resumed the session."""
         self._declined = 0
 
     def declined(self, session: ssl.SSLSession, now: float) -> None:
-        """The upstream has not resumed it, or the handshake has failed."""
+        """Note that the upstream has not resumed it, or the handshake has failed."""
         if session is not self._session:
             return  # offered by several at once, and dropped already
         self._session = None
@@ -115,7 +118,7 @@ class Resumption:
             self._quiet_until = now + KEEP_SECONDS
 
     def keep(self, tls: ssl.SSLObject, now: float) -> bool:
-        """Keep the session of a connection that has got a full handshake; False if it can not be resumed (yet)."""
+        """Keep the session of a connection after a full handshake; False if it can not be resumed (yet)."""
         session = tls.session
         if session is None or not (session.has_ticket or (session.id and tls.version() != "TLSv1.3")):
             return False
@@ -129,7 +132,7 @@ class Resumption:
 class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
     """TLS of one connection: the protocol of a TCP transport, and the transport of ``inner``.
 
-    ``inner`` hears of its connection when the handshake is done; whoever dials waits for that in ``handshake``.
+    ``inner`` gets its connection when the handshake is done; the dialling task waits for that in ``handshake``.
     """
 
     __slots__ = (
@@ -175,19 +178,21 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         self._ready: asyncio.Future[None] = loop.create_future()
         self._is_ready = False
         self._due = False
-        """Whether a step of the handshake waits for its turn."""
+        """Whether a step of the handshake is queued."""
         self._has_ended = False
-        """Whether the upstream has said close_notify."""
+        """Whether the upstream has sent close_notify."""
         self._is_closing = False
         self._is_paused = False
         self._linger: asyncio.TimerHandle | None = None
         self._tries = 0
-        """How often, from now on, to look for a session that could be kept."""
+        """Further reads after which to look for a session to keep."""
 
     # -- the handshake -----------------------------------------------------------------------------------
 
     async def handshake(self) -> None:
-        """Until ``inner`` has its connection. Raises ``ssl.SSLError`` or ``ConnectionError``; the caller bounds it."""
+        """Wait until ``inner`` has its connection. Raises ``ssl.SSLError`` or ``ConnectionError``; the caller bounds
+        it.
+        """
         await self._ready
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -200,7 +205,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
             self._handshakes.add(self)
 
     def step(self) -> None:
-        """One step of the handshake, with what has come until now."""
+        """One step of the handshake, with the bytes so far."""
         self._due = False
         tcp = self._tcp
         if tcp is None or self._is_ready:
@@ -221,7 +226,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
             self._inner.connection_made(self)
             if not self._ready.done():
                 self._ready.set_result(None)
-            # Whoever waits for the handshake comes first, and writes: our Finished then goes out with the request.
+            # The task that waits for the handshake runs first, and writes: our Finished then goes out with the request.
             self._loop.call_soon(self._flush)
             if self._incoming.pending:
                 self._read()
@@ -255,12 +260,13 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
             self._go_on()
 
     def _read(self) -> None:
-        """Everything that has come, decrypted, record by record, unless ``inner`` has enough."""
+        """Decrypt everything that has come, record by record, unless ``inner`` has paused."""
         incoming, tls = self._incoming, self._tls
         size = 0
         try:
             while not (self._is_paused or self._is_closing or self._has_ended):
-                # A full record is mostly followed by another one; else we look first, since a vain read is dear.
+                # A full record is mostly followed by another; after a shorter one we check first, since a read without
+                # data is costly.
                 if size < RECORD_BYTES and not (incoming.pending or incoming.eof or tls.pending()):
                     break
                 data = tls.read(RECORD_BYTES)
@@ -274,7 +280,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLError as exc:
-            # Also an end without close_notify: anybody on the way can have cut it.
+            # Also an end without close_notify, which anyone on the path can cause.
             self._flush()
             self._break(exc)
             return
@@ -289,7 +295,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
             self._tries = 0
 
     def _end(self) -> None:
-        """The upstream has said that it has ended (RFC 8446 section 6.1)."""
+        """The upstream has sent close_notify (RFC 8446 section 6.1)."""
         self._has_ended = True
         if not self._inner.eof_received():
             self.close()
@@ -344,7 +350,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
             self._tcp.write(self._outgoing.read())
 
     def close(self) -> None:
-        """Say so, once everything is written; what the upstream still sends is read and dropped."""
+        """Send close_notify once everything is written; what the upstream still sends is read and dropped."""
         tcp = self._tcp
         if tcp is None or self._is_closing:
             return
@@ -384,7 +390,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
             self._loop.call_soon(self._read_on)
 
     def _read_on(self) -> None:
-        """First what had been read from the kernel before the pause."""
+        """Deliver first what was read from the kernel before the pause."""
         if self._is_paused or self._is_closing or self._tcp is None:
             return
         self._read()

@@ -16,7 +16,7 @@ __all__ = ["LAST_CHUNK", "ChunkedDecoder", "encode_chunk"]
 LAST_CHUNK: Final = b"0\r\n\r\n"
 
 MAX_SIZE_LINE_BYTES = 1024
-"""A chunk size with its extensions; nobody honest sends extensions at all."""
+"""Bytes of a chunk size with its extensions; common clients and servers send no extensions."""
 MAX_TRAILER_BYTES = 16 << 10
 
 _SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}")
@@ -46,7 +46,7 @@ class ChunkedDecoder:
 
     def __init__(self) -> None:
         self._left = 0
-        """Bytes of the current chunk that are still to come, counting the CRLF behind it; 0: a line is due."""
+        """Bytes of the current chunk still to come, with its CRLF; 0: a size line is due."""
         self._line = b""
         self._in_trailer = False
         self._trailer_bytes = 0
@@ -124,7 +124,7 @@ class ChunkedDecoder:
 
 
 def _take_whole(data: bytes, at: int, pieces: list[bytes]) -> int:
-    """The plain chunks that are there whole, one after the other: a flood of tiny ones must not hold up the loop."""
+    """Take the plain chunks that have come whole in one go: many tiny ones must not hold up the loop."""
     match = _PLAIN.match
     while (found := match(data, at)) is not None:
         start = found.end()

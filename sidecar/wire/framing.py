@@ -1,7 +1,7 @@
-"""How long is the body? RFC 9112 section 6, for both directions, strictly.
+"""The length of a body: RFC 9112 section 6, for both directions, strictly.
 
-The parser has already refused what is ambiguous in itself (two lengths, a length beside chunked, signs, lists).
-Here is the rest: codings that we do not undo, and the cases that have no body whatever the head says.
+The parser has already refused what is ambiguous in itself (two lengths, a length beside chunked, signs, lists). This
+module refuses codings that we do not undo, and knows the messages that have no body whatever the head says.
 """
 
 # Compiled in the wheel.
@@ -17,7 +17,7 @@ from sidecar.wire.heads import BadHead, RequestMessage, ResponseMessage
 __all__ = ["CHUNKED", "UNTIL_CLOSE", "request_length", "response_length", "stays_open"]
 
 CHUNKED: Final = -1
-"""The length is told chunk by chunk."""
+"""The length is told chunk by chunk (RFC 9112 section 7.1)."""
 UNTIL_CLOSE: Final = -2
 """The body ends where the connection does (responses only)."""
 
@@ -70,7 +70,7 @@ def response_length(message: ResponseMessage, method: str) -> int:
 def stays_open(message: ResponseMessage) -> bool:
     """Whether the upstream keeps the connection (RFC 9112 section 9.3).
 
-    The parser does not know that an answer to HEAD has no body, and takes its missing length for "until close".
+    The parser does not know that a response to HEAD has no body, and takes its missing length for "until close".
     """
     return message.version[1] == 1 and "close" not in ",".join(message.headers.getall("Connection", ())).lower()
 

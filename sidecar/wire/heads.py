@@ -1,8 +1,9 @@
-"""Bytes of one head → a parsed head, or a refusal with the status that the peer should see.
+"""The bytes of one head → a parsed head, or a refusal with the status that the peer should see (RFC 9112 sections 2 to
+5).
 
-Every head is parsed whole by aiohttp's C parser, in the mode that stops after the head: bodies never pass through
-it, and their framing is ours (``wire.framing``, ``wire.chunked``). Parsers are strict toward apps, and lenient toward
-upstreams only in what cannot change the framing.
+Every head is parsed whole by aiohttp's C parser, in the mode that stops after the head: bodies never pass through it,
+and their framing is ours (``framing``, ``chunked``). Parsers are strict toward apps, and lenient toward upstreams only
+in what cannot change the framing.
 """
 
 # Compiled in the wheel.
@@ -35,21 +36,22 @@ __all__ = [
 ]
 
 HEAD_END: Final = b"\r\n\r\n"
-"""Of a request: an app must end its lines with CRLF."""
+"""The end of a request's head: an app must end its lines with CRLF."""
 MAX_RESPONSE_HEAD_BYTES: Final = 256 << 10
-"""Of an upstream. nginx allows 4-8 KiB, HAProxy 16 KiB, Envoy 60 KiB: nobody honest needs more."""
+"""Bytes of an upstream's head, at most. nginx allows 4-8 KiB, HAProxy 16 KiB, Envoy 60 KiB."""
 
 MAX_LINE_LOOK: Final = 32 << 10
-# As the C extension defines them; the declared types are those of the pure-Python twins, which ``app`` refuses.
+# As the C extension defines them; the declared types are those of the pure-Python versions, which ``app`` refuses.
 _RequestParser: Final[Any] = HttpRequestParser
 _ResponseParser: Final[Any] = HttpResponseParser
 _spare_request_parsers: Final[dict[tuple[int, int], Any]] = {}
 _spare_response_parsers: Final[list[Any]] = []
-"""A parser that has taken one whole head, of a connection that stays open, stands at the beginning of the next: it
-serves again, at a quarter less than a new one. One of each, since nothing else runs between taking and giving back;
-any other is thrown away. ``tests/wire`` holds that a used one and a new one say the same."""
+"""A parser that has parsed one whole head of a connection that stays open can parse the next: it is used again, which
+costs a quarter less than a new one. One of each is kept, since nothing else runs between taking and returning it.
+``tests/wire`` holds that a used one and a new one agree.
+"""
 _LIMIT: Final = 1 << 16
-"""Of a body reader that is never used: bodies are framed by ourselves."""
+"""Bytes for the parser's body reader, which is never used: bodies are framed by ourselves."""
 
 _TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64} ")
 _LONG_METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{65}")
@@ -61,12 +63,12 @@ _CONTROLS: Final = bytes(c for c in range(32) if c not in b"\t\r\n") + b"\x7f"
 
 MOST_STATUS_LINES: Final = 4096
 LONGEST_REASON: Final = 64
-"""Status lines that are remembered: a hostile upstream's inventions are written anew each time."""
+"""Characters of a reason phrase whose status line is remembered; longer ones are written anew each time."""
 _status_lines: Final[dict[tuple[int, str], bytes]] = {}
 
 
 class HeadMessage(Protocol):
-    """What aiohttp's parser says of any head."""
+    """What aiohttp's parser gives for any head."""
 
     @property
     def version(self) -> tuple[int, int]: ...
@@ -83,7 +85,7 @@ class HeadMessage(Protocol):
 
 
 class RequestMessage(HeadMessage, Protocol):
-    """… of a request's (``RawRequestMessage``)."""
+    """A request's head (aiohttp's ``RawRequestMessage``)."""
 
     @property
     def method(self) -> str: ...
@@ -92,7 +94,7 @@ class RequestMessage(HeadMessage, Protocol):
 
 
 class ResponseMessage(HeadMessage, Protocol):
-    """… of a response's (``RawResponseMessage``)."""
+    """A response's head (aiohttp's ``RawResponseMessage``)."""
 
     @property
     def code(self) -> int: ...
@@ -140,7 +142,8 @@ def parse_request_head(head: bytes, head_bytes: int, headers: int) -> RequestMes
         raise BadHead(400, "request_line", "this is not an HTTP request")
     message: RequestMessage = messages[0][0]
     if head.count(b" ", 0, head.find(b"\r\n")) != 2:
-        # The parser skips further spaces; who splits at each of them sees another target (RFC 9112 section 3).
+        # The parser skips further spaces; a server that splits at each of them sees another target (RFC 9112 section
+        # 3).
         raise BadHead(400, "request_line", "the request line is not valid")
     if message.version[0] != 1:
         raise BadHead(505, "version", "only versions 1.0 and 1.1 of HTTP are spoken here")
@@ -170,7 +173,7 @@ def _unknown_method(head: bytes, head_bytes: int, headers: int) -> RequestMessag
 
 
 def refusal(exc: HttpProcessingError, head: bytes) -> BadHead:
-    """A parser's error in our words: its own text quotes the peer's bytes, which belong in no log."""
+    """A parser's error in our words: its own text quotes the peer's bytes, which must not be logged."""
     if isinstance(exc, LineTooLong):
         if b"\r\n" not in head[:MAX_LINE_LOOK]:
             return line_too_long(head)
@@ -191,7 +194,7 @@ def refusal(exc: HttpProcessingError, head: bytes) -> BadHead:
 
 
 def line_too_long(head: bytes) -> BadHead:
-    """Of a request line: 414 for its target, 501 for its method (RFC 9112 section 3)."""
+    """The refusal of a long request line: 414 for its target, 501 for its method (RFC 9112 section 3)."""
     if _LONG_METHOD.match(head):
         return _no_method(head)
     return BadHead(414, "target_too_long", "the request line is too long")
@@ -236,8 +239,9 @@ def plain_response_head(data: bytes) -> tuple[ResponseMessage, int] | None:
 
 
 def _is_sound(message: ResponseMessage, head: bytes) -> bool:
-    """What the parser lets through and a strict reader does not: blanks before a colon (RFC 9112 section 5.1), control
-    bytes (RFC 9110 section 5.5), another major version, a status below 100."""
+    """Checks that the parser omits: blanks before a colon (RFC 9112 section 5.1), control bytes (RFC 9110 section 5.5),
+    another major version, a status below 100.
+    """
     if head.count(b" :") and any(name != name.strip() for name, _ in message.raw_headers):
         return False
     return message.version[0] == 1 and message.code >= 100 and len(head.translate(None, _CONTROLS)) == len(head)
@@ -313,7 +317,7 @@ def response_head_end(data: bytes, seen_bytes: int = 0) -> int:
 
 
 def status_line(code: int, reason: str) -> bytes:
-    """With the upstream's own reason phrase. The version is ours (RFC 9110 section 6.2)."""
+    """The status line with the upstream's own reason phrase. The version is ours (RFC 9110 section 6.2)."""
     line = _status_lines.get((code, reason))
     if line is None:
         line = b"HTTP/1.1 %d %b\r\n" % (code, reason.encode("utf-8", "surrogateescape"))
@@ -323,5 +327,5 @@ def status_line(code: int, reason: str) -> bytes:
 
 
 def cannot_be_a_head(data: bytes) -> bool:
-    """Whether an unfinished response head is hopeless already: waiting on would only be a slower refusal."""
+    """Whether an unfinished response head can no longer become a valid one."""
     return not (data.startswith(b"HTTP/1.") or b"HTTP/1.".startswith(data[:7]))

@@ -1,11 +1,9 @@
-"""What is to be written in one turn of the event loop, written together at its end.
+"""Small writes of one iteration of the event loop, made together at its end.
 
-A write over loopback wakes its reader, if that sleeps; one that is made every few microseconds finds the reader awake.
-Waking is the dearest part of a small write (docs/performance.md), so answers and requests that come up in one turn go
-out in one go. Nothing waits for more to come: the turn ends when everything that had arrived has been looked at. Where
-hardly anything is under way, nothing waits at all.
-
-It holds no bytes: who has something to write says so here, and writes when asked.
+A write over loopback wakes its reader, if that sleeps; writes every few microseconds find the reader awake. Waking is
+the costliest part of a small write (docs/performance.md), so the requests and responses of one iteration go out
+together. No write waits for more to come: the iteration ends when everything that had arrived has been handled. With
+few exchanges under way, no write waits at all. It holds no bytes: a writer registers here, and writes when called.
 """
 
 # Compiled in the wheel.
@@ -18,9 +16,13 @@ from typing import Final, Protocol
 __all__ = ["WriteBatch", "Writer"]
 
 FEW: Final = 4
-"""With fewer exchanges under way, two writes rarely fall into one turn, and its end costs more than it saves."""
+"""Exchanges under way below which a write is made at once: two rarely fall into one iteration, and its end costs more
+than it saves.
+"""
 MOST: Final = 64
-"""Writers that wait for the end of the turn; with more, they are asked at once, so that none waits for long."""
+"""Writers that wait for the end of the iteration, at most; with more, they are called at once, so that none waits for
+long.
+"""
 
 
 class Writer(Protocol):
@@ -29,7 +31,7 @@ class Writer(Protocol):
 
 
 class WriteBatch:
-    """The current turn of one event loop."""
+    """The writers of the current iteration of one event loop."""
 
     __slots__ = ("_loop", "_writers", "under_way")
 
@@ -37,10 +39,12 @@ class WriteBatch:
         self._loop = loop
         self._writers: list[Writer] = []
         self.under_way = 0
-        """Exchanges that have begun and are not over; whoever begins and ends them counts."""
+        """Exchanges that have begun and are not over; counted by their owner."""
 
     def add(self, writer: Writer) -> None:
-        """Ask this writer at the end of the turn, after those before it; now, if there is no crowd."""
+        """Call this writer at the end of the iteration, after those before it; at once if few exchanges are under
+        way.
+        """
         writers = self._writers
         if not writers:
             if self.under_way < FEW:
@@ -54,7 +58,7 @@ class WriteBatch:
         writers.append(writer)
 
     def end(self) -> None:
-        """Ask all of them. What they add meanwhile belongs to the next turn."""
+        """Call all writers. Those that register meanwhile belong to the next iteration."""
         writers, self._writers = self._writers, []
         for writer in writers:
             writer.write_out()
