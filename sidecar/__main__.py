@@ -1,4 +1,4 @@
-"""``python -m sidecar``: the same door as the ``sidecar`` command."""
+"""``python -m sidecar``: the same as the ``sidecar`` command."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The wiring: every part built once, started and stopped in order. The only room that knows them all.
+"""The wiring: every part built once, started and stopped in order. The only module that imports them all.
 
-``Sidecar`` is one running sidecar: two ports, one loop. It takes a ``Deployment`` and can be given another one
-while it runs; where configurations come from, and signals, are ``life``'s.
+``Sidecar`` is one running sidecar: two ports, one loop. It takes a ``Deployment`` and can be given another one while it
+runs. Counterpart: ``process``, which reads configurations and handles signals.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Sidecar:
         self._token = token
         self._lookup = lookup
         self.address = deployment.listen
-        """Where apps find us; the port that was really bound, once started."""
+        """The address that apps use; once started, with the port that was really bound."""
         self.admin_address = deployment.admin
         self._admin: AppRunner | None = None
         self._delivery: DeliveryWorker | None = None
@@ -150,7 +150,7 @@ class Sidecar:
             raise CannotListen(str(exc)) from None
 
     async def _open_outbox(self, deployment: Deployment) -> None:
-        """Raises ``OutboxError``: requests that were accepted must not be forgotten in silence."""
+        """Open the outbox. Raises ``OutboxError``: accepted requests must not be lost silently."""
         if deployment.outbox is None:
             return
         worker = OutboxWorker(deployment.outbox)
@@ -175,7 +175,7 @@ class Sidecar:
         sharing.start()
 
     def crashed(self, exc: Exception) -> None:
-        """A fault of ours ended one exchange: one line with its kind and place, never its values."""
+        """Log an internal fault that ended one exchange: one line with its kind and place, never its values."""
         trace = exc.__traceback__
         while trace is not None and trace.tb_next is not None:
             trace = trace.tb_next
@@ -201,7 +201,7 @@ class Sidecar:
         )
 
     def _sample(self) -> None:
-        """Once a second, for the page."""
+        """Sample the trend, once a second."""
         self.operator.look()
         self.trend.sample()
 
@@ -259,7 +259,7 @@ class Sidecar:
         )
 
     def apply(self, deployment: Deployment) -> tuple[str, ...]:
-        """Take over another deployment. Running exchanges keep theirs. Returns what needs a restart to take effect."""
+        """Take over another deployment. Running exchanges keep theirs. Returns the settings that need a restart."""
         self.listener.router = self._router(deployment, self.listener.router)
         self._pools.keep(self.listener.router.pools())
         self.listener.limits = deployment.limits
@@ -294,7 +294,7 @@ class Sidecar:
         return cut
 
     async def stop(self) -> None:
-        """End everything now."""
+        """Stop at once."""
         await self.listener.close()
         await self._tear_down()
 

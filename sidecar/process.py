@@ -1,8 +1,8 @@
-"""The life of one process: start, reload, drain, end. Signals and watched files come in here, nothing else.
+"""One process: start, reload, drain, end. It handles signals and watched files, nothing else.
 
-SIGTERM or SIGINT: no longer ready, waits cut short, what is under way drained within a limit, one summary line,
-exit 0; a second one ends at once. SIGHUP, or changed *content* of a configuration file (Kubernetes swaps
-symlinks, so inodes tell nothing): reload, all or nothing. The counterpart is ``app``: what runs.
+SIGTERM or SIGINT: no longer ready, waits cut short, what is under way drained within a limit, one summary line, exit 0;
+a second one ends at once. SIGHUP, or changed *content* of a configuration file (Kubernetes swaps symlinks, so inodes
+tell nothing): reload, all or nothing. Counterpart: ``app``, what runs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sidecar.config.validated import ValidatedConfig
 __all__ = ["ServerProcess"]
 
 WATCH_SECONDS: Final = 2.0
-"""How often the files are looked at. A poll survives every way of replacing a file, and costs one read."""
+"""Seconds between two reads of the watched files. A poll works with every way of replacing a file."""
 
 
 class ServerProcess:
@@ -90,7 +90,7 @@ class ServerProcess:
         await sidecar.stop()
 
     async def _watch(self, reloads: asyncio.Event) -> None:
-        """Until cancelled, whatever a look or a reload meets: without it no signal is heard any more."""
+        """Watch until cancelled, whatever a read or a reload raises: without this task no signal is handled."""
         while True:
             try:
                 try:
@@ -113,7 +113,7 @@ class ServerProcess:
             await self.reload()
 
     async def reload(self) -> ReloadResult:
-        """Read everything anew; take it over if it is sound, else keep the old one and say so."""
+        """Read everything anew; take it over if it is valid, else keep the old one and log why."""
         sidecar = self.sidecar
         wall = sidecar.services.clock.wall()
         try:
@@ -121,7 +121,7 @@ class ServerProcess:
             later = sidecar.apply(loaded.deployment)
         except (ConfigError, ConfigProcessFailed, OSError) as exc:
             if isinstance(exc, ConfigError) and exc.files:
-                # Also the files that are only named now: their correction must not go unnoticed.
+                # Watch also the files that are only named now: their correction must be noticed.
                 self._watched = exc.files
                 self._digest = exc.digest
             return self._kept(str(exc), wall)
@@ -137,7 +137,7 @@ class ServerProcess:
         return ReloadResult(ok=True, message=f"reloaded{note}")
 
     def _kept(self, why: str, wall: float) -> ReloadResult:
-        """The configuration of before stays in force."""
+        """Report that the previous configuration stays in force."""
         self.sidecar.metrics.reloaded(False, wall)
         self.sidecar.events.event("reload_failed", "error", message=why, kept=self._loaded.digest[:12])
         return ReloadResult(ok=False, message=why)

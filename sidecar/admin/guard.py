@@ -1,9 +1,9 @@
-"""Who may ask the admin port, and what a browser may do with the answer.
+"""Which requests the admin port accepts, and what a browser may do with its responses.
 
 A page of any web site can make a browser send requests to loopback (cross-site), or bind its own name to our address
-(DNS rebinding). So: the ``Host`` must be an address, a loopback name or a configured one; a request that changes
-anything carries a token in ``Authorization``, which no form can send; answers are not framed, sniffed or cached.
-Nothing here knows what the answers say. The counterpart is ``views``.
+(DNS rebinding). So the ``Host`` must be an address, a loopback name or a configured one; a request that changes
+anything carries a token in ``Authorization``, which no form can send; responses are not framed, sniffed or cached.
+Counterpart: ``views``, the responses.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["PROBES", "admit", "authorise", "guard", "host_name", "is_local", "si
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 PROBES = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
-"""Asked by machines, which know the sidecar by a bare name inside a network (``http://sidecar:9180/metrics``)."""
+"""Paths that machines ask, which know the sidecar by a bare name inside a network (``http://sidecar:9180/metrics``)."""
 
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -48,7 +48,7 @@ def guard(state: AdminState) -> Middleware:
         except web.HTTPException as error:
             return _text(error.status, f"{error.status} {error.reason}: {request.method} {request.path}")
         except Exception as error:
-            # Whatever it was, the operator's window must not show a traceback; its name is enough to report.
+            # An operator must not see a traceback; the name of the exception is enough to report.
             return _text(500, f"The sidecar could not answer this: {type(error).__name__}. Please report it.")
 
     return guarded
@@ -72,7 +72,7 @@ def admit(request: web.Request, hosts: tuple[str, ...]) -> web.Response | None:
 
 
 def authorise(request: web.Request, token: str | None) -> web.Response | None:
-    """The refusal of a request that would change something without the right to, or None."""
+    """The refusal of a request that would change something without the token, or None."""
     if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
         return _text(403, "A page of another site may change nothing here (Fetch Metadata, Sec-Fetch-Site).")
     if not token:
@@ -82,7 +82,7 @@ def authorise(request: web.Request, token: str | None) -> web.Response | None:
             "SIDECAR_ADMIN_TOKEN set, then send `Authorization: Bearer <token>`.",
         )
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    # Bytes outside of ASCII come as surrogates (PEP 383), which no strict encoding takes.
+    # Bytes outside ASCII come as surrogates (PEP 383), which no strict encoding takes.
     shown = given.strip().encode("utf-8", "surrogateescape")
     if scheme.lower() != "bearer" or not hmac.compare_digest(shown, token.encode()):
         refusal = _text(401, "Send `Authorization: Bearer <token>` with the token of SIDECAR_ADMIN_TOKEN.")
@@ -92,7 +92,7 @@ def authorise(request: web.Request, token: str | None) -> web.Response | None:
 
 
 async def sign(_request: web.Request, response: web.StreamResponse) -> None:
-    """Puts the security headers on every answer, and takes off the name of the library."""
+    """Put the security headers on every response, and remove the name of the library."""
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)
     response.headers["Server"] = "sidecar"

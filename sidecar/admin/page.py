@@ -1,7 +1,7 @@
 """The page at ``/``: one HTML file that loads nothing from anywhere.
 
-Its policy allows exactly its own style and script, by their hashes (CSP level 3), and requests to this port alone.
-It is read once, when the port opens. The counterpart is ``page.html``.
+Its policy allows exactly its own style and script, by their hashes (CSP level 3), and requests to this port alone. It
+is read once, when the port opens. Counterpart: ``page.html``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The admin port as an aiohttp application, and the runner that serves it in silence.
+"""The admin port as an aiohttp application, and the runner that serves it without a log.
 
-It has a listener of its own and cannot be reached through the proxy. The counterpart is ``state``: all it knows.
+It has a listener of its own and cannot be reached through the proxy. Counterpart: ``state``, all that it knows.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def make_admin(state: AdminState) -> web.Application:
 
 
 def make_runner(app: web.Application, *, shutdown_seconds: float = 1.0) -> web.AppRunner:
-    """Serves ``app`` without an access log, and without the library's tracebacks of what clients send."""
+    """A runner without an access log, and without the library's tracebacks for malformed requests."""
     silent = logging.getLogger(__name__)
     silent.setLevel(logging.CRITICAL + 1)
     return web.AppRunner(app, access_log=None, logger=silent, shutdown_timeout=shutdown_seconds)

@@ -1,4 +1,4 @@
-"""What the admin port is shown and what it may ask for: its only connection to the rest of the process."""
+"""What the admin port shows and calls: its only connection to the rest of the process."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ class Check(NamedTuple):
 class ReloadResult:
     ok: bool
     message: str
-    """For people: what is in force now, or every error of the file."""
+    """What is in force now, or every error of the file; for people."""
 
 
 class Operator(Protocol):
-    """What may be done to the running sidecar. ``upstream`` None: to all of them."""
+    """The switches of the running sidecar. ``upstream`` None: all of them."""
 
     def names(self) -> list[str]:
         """Every upstream that can be named."""
 
     def open(self, upstream: str | None) -> int:
-        """Forget what was learnt, let go who waits; returns how many exchanges waited."""
+        """Forget what was learnt and release the queue; returns how many exchanges that released."""
 
     def turn_retries_off(self, upstream: str | None, seconds: float | None) -> None:
-        """For so long; None: until they are turned on."""
+        """Turn retries off for ``seconds``; None: until they are turned on."""
 
     def turn_retries_on(self, upstream: str | None) -> None: ...
 
@@ -65,10 +65,10 @@ class AdminState:
     reload: Callable[[], Awaitable[ReloadResult]]
     operator: Operator
     report: Callable[[str], Mapping[str, object] | None]
-    """What is known of the exchange with this id, redacted."""
+    """The report of the exchange with this id, redacted."""
     trend: Trend | None = None
     """The last minutes, for the page."""
     token: str | None = None
-    """What ``Authorization: Bearer`` must carry to change anything; None: nothing can be changed."""
+    """The value of ``Authorization: Bearer`` that allows a change; None: nothing can be changed."""
     hosts: tuple[str, ...] = ()
-    """Further names under which the port may be asked: the configured admin host."""
+    """Further host names that requests may name: the configured admin host."""

@@ -1,8 +1,8 @@
 """The story of one exchange: its record, the words of ``explain`` for each of its attempts, and a policy test of it.
 
-The judgements are those that were made while it ran; nothing is judged again. The test is YAML in JSON's spelling (each
-JSON text is one in YAML 1.2): what came back, without the headers and bodies, which no record holds. The counterparts
-are ``core.explain``, which words a judgement, and the page, which draws this.
+The decisions are those made while it ran; nothing is judged again. The test is YAML in JSON's spelling (each JSON text
+is one in YAML 1.2): statuses and failures only, since no record holds headers and bodies. Counterparts:
+``core.dryrun.explain``, which words a decision, and the page, which draws this.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from sidecar.observe.sanitize import clean
 __all__ = ["story_of"]
 
 _ALL_STATUSES: Final = 500
-"""More in one row than this is ``any``."""
+"""Statuses in one row; more is shown as ``any``."""
 _SHOWN: Final = 12
-"""Ranges of statuses that are spelled out."""
+"""Ranges of statuses that are written out."""
 _OF_TRAFFIC: Final = frozenset(
     {
         Reason.DEADLINE,
@@ -42,12 +42,13 @@ _OF_TRAFFIC: Final = frozenset(
         Reason.SWITCHED_OFF,
     }
 )
-"""Reasons that no request has by itself, or only with the same times: of them, only the row is expected."""
+"""Reasons that depend on other traffic or on times: the test expects only the row."""
 
 
 def story_of(record: ExchangeRecord) -> dict[str, object]:
     """``exchange``: as in ``/debug/exchanges``; ``steps``: for each attempt its number, the words, and the row that
-    decided; ``test``: text of a file for ``sidecar test``, or None."""
+    decided; ``test``: text of a file for ``sidecar test``, or None.
+    """
     return {
         "exchange": fields_of(record),
         "steps": [_step(record, attempt) for attempt in record.attempts],
@@ -87,7 +88,7 @@ def _unjudged(attempt: AttemptRecord) -> str:
 
 
 def row_text(row: Row | None) -> str:
-    """The row as it is in force, close to how one writes it; settings that the policy decides are left out."""
+    """The row as it is in force, close to its YAML; settings that the policy decides are left out."""
     if row is None:
         return "no row matches"
     told = [_matches(row), *(f"when {condition_text(condition)}" for condition in row.when), f"then {row.verb}"]
@@ -125,7 +126,7 @@ def _ranges(statuses: list[int]) -> str:
 
 
 def _test(record: ExchangeRecord) -> str | None:
-    """One case; None where nothing came back that a policy was asked about."""
+    """One case; None where no attempt was judged by a policy."""
     shown = fields_of(record)
     judged = [attempt for attempt in record.attempts if not attempt.cancelled]
     if not judged or not record.policy or not record.judged_path.startswith("/"):
@@ -145,7 +146,7 @@ def _test(record: ExchangeRecord) -> str | None:
 
 
 def _path(record: ExchangeRecord) -> str:
-    """What no URL may hold is percent-encoded, as a file of tests wants it."""
+    """The path with percent-encoding where a URL requires it, as a file of tests wants it."""
     return quote(clean(record.judged_path, 2048), safe="/%:@-._~!$&*+,;=")
 
 

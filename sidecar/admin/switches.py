@@ -1,7 +1,7 @@
-"""What changes the running sidecar: reload, open, retries off and on. Each needs the token, and no other site's page.
+"""What changes the running sidecar: reload, open, retries off and on. Each needs the token and the same origin.
 
-An answer says what is in force now, in one sentence for each upstream. The counterparts are ``guard``, which has
-looked at the host, and ``state.Operator``, which acts.
+A response says what is in force now, in one sentence for each upstream. Counterparts: ``guard``, which has checked the
+host, and ``state.Operator``, which acts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Switches:
         self._state = state
 
     async def reload(self, request: web.Request) -> web.Response:
-        """Reads the configuration again: 200 if it is in force, 422 if the old one stays."""
+        """Read the configuration again: 200 if it is in force, 422 if the old one stays."""
         refusal = authorise(request, self._state.token)
         if refusal is not None:
             return refusal
@@ -33,7 +33,7 @@ class Switches:
         return _text(result.message, status=200 if result.ok else 422)
 
     async def open(self, request: web.Request) -> web.Response:
-        """Forgets what was learnt of an upstream (or all), and lets go whoever is held."""
+        """Forget what was learnt of an upstream (or all), and release its queue."""
 
         def act(upstream: str | None) -> str:
             released = self._state.operator.open(upstream)
@@ -43,7 +43,7 @@ class Switches:
         return self._change(request, act, {"upstream"})
 
     async def retries_off(self, request: web.Request) -> web.Response:
-        """Nothing is sent again from now on: for the time ``for``, or until ``retries_on``."""
+        """Turn retries off: for the time ``for``, or until ``retries_on``."""
         written = request.query.get("for")
         seconds = None if written is None else duration(written)
         if written is not None and (seconds is None or not 0 < seconds <= LONGEST_SECONDS):
@@ -56,7 +56,7 @@ class Switches:
         return self._change(request, act, {"upstream", "for"})
 
     async def retries_on(self, request: web.Request) -> web.Response:
-        """As the policy says again."""
+        """Retry as the policy says again."""
 
         def act(upstream: str | None) -> str:
             self._state.operator.turn_retries_on(upstream)
@@ -65,7 +65,7 @@ class Switches:
         return self._change(request, act, {"upstream"})
 
     async def retries(self, _request: web.Request) -> web.Response:
-        """Where retries are off, and for how long."""
+        """Show where retries are off, and for how long."""
         return _text(self._retries_text())
 
     def _retries_text(self) -> str:
@@ -83,7 +83,7 @@ class Switches:
             return refusal
         unknown = sorted(set(request.query) - known)
         if unknown or any(len(request.query.getall(name)) > 1 for name in request.query):
-            # Whoever misspells `upstream` must not change all of them.
+            # A misspelt `upstream` must not change all of them.
             return _text(f"what may be asked here, once each: {', '.join(sorted(known))}", status=400)
         upstream, names = request.query.get("upstream"), self._state.operator.names()
         if upstream is not None and upstream not in names:

@@ -1,7 +1,7 @@
 """The admin token: from ``SIDECAR_ADMIN_TOKEN``, or from the file that ``SIDECAR_ADMIN_TOKEN_FILE`` names.
 
-It is never a flag (other users of a machine can read those) and never in the YAML. Nothing here shows it.
-The counterpart is ``guard.authorise``, which compares it.
+It is never a flag (other users of a machine can read those) and never in the YAML. It is never shown. Counterpart:
+``guard.authorise``, which compares it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ _LIMIT = 4096
 
 
 class TokenError(ValueError):
-    """Its text is for people."""
+    """The token cannot be used; the text says why."""
 
 
 def read_token(environ: Mapping[str, str]) -> str | None:
-    """The token without surrounding white space; None if none is set. TokenError if it cannot be used."""
+    """The token without surrounding white space; None if none is set. Raises ``TokenError``."""
     name = environ.get("SIDECAR_ADMIN_TOKEN_FILE")
     text = environ.get("SIDECAR_ADMIN_TOKEN")
     if name and text:

@@ -1,7 +1,7 @@
-"""The answers of the admin port: health, metrics, configuration, recent exchanges.
+"""The responses of the admin port: health, metrics, configuration, recent exchanges.
 
 GET never changes anything. Readiness is the sidecar's own: an upstream that is down is no reason to take the app's
-sidecar away from it. The counterpart is ``guard``, which has let the request in.
+sidecar away from it. Counterpart: ``guard``, which has admitted the request.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["Views"]
 
 _PAGE_LIMIT = 500
 _DEFAULT_LIMIT = 100
-# Above this many upstreams, making the text takes longer than the loop may stand still.
+# Upstreams above which the text is made in a thread: it takes longer than the loop may be blocked.
 _INLINE_UPSTREAMS = 30
 
 
@@ -36,7 +36,9 @@ class Views:
         self._scraping = asyncio.Lock()
 
     async def livez(self, request: web.Request) -> web.Response:
-        """200 while the loop turns: this answer is the check. Also while draining: nobody should kill that."""
+        """200 while the loop runs: this response is the check. Also while draining: a draining process must not be
+        killed.
+        """
         return _text("[+]loop ok\nok" if "verbose" in request.query else "ok")
 
     async def readyz(self, request: web.Request) -> web.Response:
@@ -84,7 +86,9 @@ class Views:
         return _json({"checks": checks, **snapshot(self._state.metrics, operator.states(), self._state.trend)})
 
     async def story(self, request: web.Request) -> web.Response:
-        """One of the last exchanges, told: ``id`` is any of its ids, ``time`` tells apart those that share one."""
+        """One of the last exchanges with its story: ``id`` is any of its ids, ``time`` distinguishes those that share
+        one.
+        """
         wanted, time = request.query.get("id", ""), request.query.get("time")
         if not wanted:
             return _text("name the request: ?id=REQUEST_ID", status=400)
@@ -94,7 +98,7 @@ class Views:
         return _text("no exchange with this id is among the last ones (any more)", status=404)
 
     async def report(self, request: web.Request) -> web.Response:
-        """What is known of the exchange with the id ``id``; to this machine alone, since it may hold bodies."""
+        """The report of the exchange with the id ``id``; to this machine alone, since it may hold bodies."""
         if not is_local(request.remote):
             return _text("Reports are told on this machine alone: run `sidecar report` beside the sidecar.", status=403)
         wanted = request.query.get("id", "")

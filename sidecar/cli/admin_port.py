@@ -1,7 +1,7 @@
-"""The admin port of a running sidecar, asked by a verb: where it is, with which token, and what it answered.
+"""The admin port of a running sidecar, asked by a command: its address, the token, and the response.
 
 The address is that of ``SIDECAR_ADMIN``, else of the configuration, else the default. It asks directly, whatever
-``HTTP_PROXY`` says. Every fault is a sentence. The counterpart is ``sidecar.admin``.
+``HTTP_PROXY`` says. Every fault is a sentence. Counterpart: ``sidecar.admin``.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def place_of(url: str | None, config: Path | None) -> tuple[str, int]:
 
 
 def ask(place: tuple[str, int], method: str, path: str, query: Mapping[str, str | None]) -> bytes:
-    """The body of the answer. ``query``: what is None is left out. A POST carries ``SIDECAR_ADMIN_TOKEN``."""
+    """The body of the response. ``query``: entries of None are left out. A POST carries ``SIDECAR_ADMIN_TOKEN``."""
     host, port = place
     shown = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     headers = {"Authorization": f"Bearer {_token()}"} if method == "POST" else {}

@@ -1,7 +1,7 @@
 """``sidecar check [FILE…]``: every mistake of a configuration at once, each with its place. Changes nothing.
 
-A ``sidecar.yaml`` is judged with the policies that it uses and the environment that it would run in; a policy file is
-judged on its own, and a file of policy tests with the policy that it tests. The tests are not run: ``sidecar test``.
+A ``sidecar.yaml`` is checked with the policies that it uses and the environment that it would run in; a policy file on
+its own, and a file of policy tests with the policy that it tests. The tests are not run: ``sidecar test``.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _problems(path: Path) -> tuple[Problem, ...]:
 
 
 def _kind_of(path: Path) -> str:
-    """By its keys; where they tell nothing, by the name of its directory."""
+    """Decided by its keys; where they do not tell, by the name of its directory."""
     root = Files().parse(path).root
     keys = set(root) if isinstance(root, Table) else set()
     votes = {kind: len(keys & set(fields_by_key(model))) for kind, model in SCHEMAS.items()}

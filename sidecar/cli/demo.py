@@ -1,6 +1,6 @@
 """``sidecar demo``: a load against a flaky upstream, without and with the sidecar, then the table; offline.
 
-``--stay`` leaves both running instead, for a person with curl. It prints; ``sidecar.demo`` acts.
+``--stay`` leaves both running instead, to be tried with curl. It prints; ``sidecar.demo`` acts.
 """
 
 from __future__ import annotations

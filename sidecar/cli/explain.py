@@ -1,6 +1,6 @@
-"""``sidecar explain METHOD URL …``: what would happen with an answer, and why. Nothing is sent.
+"""``sidecar explain METHOD URL …``: what would happen with a response, and why. Nothing is sent.
 
-Builds the exchange from its flags and asks what ``serve`` runs: its router finds the upstream, its engine judges.
+Builds the exchange from its flags and runs what ``serve`` runs: its router finds the upstream, its engine decides.
 Offline: no name is resolved, no clock is read unless a date has to be measured and ``--now`` is left out.
 """
 
@@ -39,12 +39,12 @@ from sidecar.proxy.message.errors import Refused
 __all__ = ["command"]
 
 ROW_LINES = 6
-"""Of a row that is longer, the beginning is quoted."""
+"""Lines of a row that are quoted, at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Whose answer it is, and where the rows of its policy stand."""
+    """The upstream and policy of a response, and where the rows of that policy are written."""
 
     found: Found
     chains: tuple[Chain, ...]
@@ -133,13 +133,13 @@ def command(
 
 
 def _object(story: ExchangeView) -> dict[str, object]:
-    """The contract's keys are about the last answer that would come."""
+    """The keys of the contract, about the last response that would come."""
     told = explain_object(story.upstream, story.policy.name, story.told[-1].decision)
     return told | story_object(story)
 
 
 def _decide(policy: Policy, request: Request, last: Attempt, wall: float) -> Decision:
-    """As if the attempts so far had taken no time; chance at its middle."""
+    """The decision if the attempts so far had taken no time; chance at its middle."""
     earlier = [Attempt(n, last.status, last.headers, failure=last.failure) for n in range(1, last.number)]
     return decide(policy, request, (*earlier, last), Now(0.0, wall), 0.5, Pressure())
 
@@ -157,7 +157,7 @@ def _is_hedged(policy: Policy, request: Request) -> bool:
 
 
 def _subject(method: str, url: str, upstream: str | None, policy_name: str | None, config: Path | None) -> Subject:
-    """Raises ``Refused`` for what the sidecar would not send."""
+    """Find upstream and policy. Raises ``Refused`` for what the sidecar would not send."""
     try:
         parts = urlsplit(url)
         _ = parts.port
@@ -171,7 +171,7 @@ def _subject(method: str, url: str, upstream: str | None, policy_name: str | Non
             return Subject(Found(UNKNOWN, loaded.policy, parts.path or "/", parts.query), (loaded.chain,))
         site = load_deployment(config, environ=os.environ)
     except ConfigError as error:
-        # What is merely worth a look, in this policy or another, is not what was asked about.
+        # Warnings, of this policy or another, are not what was asked about.
         raise ConfigError(problem for problem in error.problems if not problem.is_warning) from None
     return Subject(find(site.deployment, method, parts, upstream), site.chains)
 
@@ -184,7 +184,7 @@ def _policy_file(name: str) -> Path:
 
 
 def _quoted(chains: Sequence[Chain]) -> Callable[[Row], list[str]]:
-    """The lines that a row stands on, with their numbers."""
+    """The lines that a row is written on, with their numbers."""
     documents = {source.document.name: source.document for chain in chains for source in chain.sources}
     begins = {
         (source.document.name, mark.line)
@@ -241,7 +241,7 @@ def _read(body: BinaryIO | None) -> bytes | None:
 
 
 def _print_refused(refused: Refused, form: str) -> None:
-    """The answer that the sidecar gives itself; nothing is sent, so nothing is judged."""
+    """The response that the sidecar gives itself; nothing is sent, so nothing is judged."""
     if form == "json":
         told: dict[str, object] = {
             "upstream": UNKNOWN,

@@ -1,9 +1,8 @@
 """``sidecar health``: asks a running sidecar whether it lives (or is ready), for Docker's HEALTHCHECK.
 
 Exit code 0 if it does, 1 if not, with one line that says why. It runs every few seconds, so it opens a socket and
-nothing else: of a configuration that is named only the line of ``admin`` is read. It ignores ``HTTP_PROXY``: the
-question is ours to ask directly. ``probe`` is the same for a container, without the command line. The counterpart is
-``sidecar.admin``.
+nothing else: of a configuration that is named only the line of ``admin`` is read. It ignores ``HTTP_PROXY``. ``probe``
+is the same for a container, without the command line. Counterpart: ``sidecar.admin``.
 """
 
 from __future__ import annotations
@@ -66,7 +65,9 @@ def _configured(file: Path | None) -> tuple[str, int]:
         try:
             host, port = split(admin_line(str(file)) or DEFAULT_ADMIN)
         except (OSError, ValueError):
-            loader = importlib.import_module("sidecar.config.load")  # says what is wrong; costs more than all the rest
+            loader = importlib.import_module(
+                "sidecar.config.load"
+            )  # It says what is wrong with the file; loading it costs more than all the rest.
             admin = loader.load_deployment(file, environ=os.environ).deployment.admin
             host, port = admin.host, admin.port
         return reachable(host), port

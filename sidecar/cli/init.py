@@ -47,7 +47,7 @@ deadline: 30s                     # one per exchange, over everything
 
 
 class Api(NamedTuple):
-    """An API as it is asked for."""
+    """An API as named on the command line."""
 
     name: str
     origin: str
@@ -108,7 +108,7 @@ def _api(text: str) -> Api:
 
 
 def _name_of(host: str) -> str:
-    """``api.payments.example`` is ``payments``: the label that tells one API from another."""
+    """``api.payments.example`` is ``payments``: the label that distinguishes one API from another."""
     labels = [label for label in host.lower().split(".") if label not in ("api", "www")]
     return labels[0] if labels else "api"
 

@@ -1,7 +1,7 @@
-"""The front door: ``sidecar VERB …``. One file per verb beside this one, opened only when its verb is called.
+"""The command line: ``sidecar VERB …``. One file per verb beside this one, imported only when its verb is called.
 
-Nothing is decided here but exit codes: 0 fine, 1 could not start or run, 2 usage, 78 configuration.
-Whatever goes wrong, the user reads a sentence and never a traceback. Its counterparts are the verbs.
+It decides nothing but exit codes: 0 fine, 1 could not start or run, 2 usage, 78 configuration. Whatever goes wrong, the
+user reads a sentence and never a traceback.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["EXIT_CONFIGURATION", "EXIT_FAILURE", "main"]
 
 EXIT_FAILURE = 1
 EXIT_CONFIGURATION = 78
-"""EX_CONFIG of sysexits.h."""
+"""Exit code for a wrong configuration: EX_CONFIG of sysexits.h."""
 
 VERBS = {
     "init": "Write a commented sidecar.yaml to begin with.",
@@ -44,7 +44,7 @@ VERBS = {
     "report": "Bundle what is known of one failed exchange.",
     "completion": "Print the completion script of bash, zsh or fish.",
 }
-"""Verb -> its line in the help: the list can be printed without opening a single one."""
+"""Verb → its line in the help: the list is printed without importing a verb."""
 
 VARIABLES = {
     "SIDECAR_CONFIG": "The sidecar.yaml of every verb. Default: sidecar.yaml here, if there is one; else built-in.",
@@ -55,13 +55,13 @@ VARIABLES = {
     "SIDECAR_…": "Every other setting of sidecar.yaml: see `sidecar show`.",
     "NO_COLOR": "No colour, also at a terminal.",
 }
-"""For the help: the variables that are asked for most."""
+"""The variables named in the help."""
 
 _ARGUMENTS = "sidecar.arguments"
 
 
 class Verbs(click.Group):
-    """Opens a verb's module when the verb is called: ``sidecar health`` must not pay for ``serve``."""
+    """Imports a verb's module when the verb is called: ``sidecar health`` must not pay for ``serve``."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [verb for verb in VERBS if _exists(verb)]
@@ -94,7 +94,7 @@ class Verbs(click.Group):
             formatter.write_text("0 fine · 1 could not start or run · 2 usage · 78 configuration")
 
     def main(self, *args: Any, **extra: Any) -> Any:
-        """As click's, but a configuration error ends with its text and 78, from whichever verb it comes."""
+        """As click's, but a configuration error of any verb ends with its text and 78."""
         try:
             return super().main(*args, **extra)
         except ConfigError as error:

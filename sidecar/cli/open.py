@@ -1,6 +1,6 @@
-"""``sidecar open [UPSTREAM]``: let go everything that a running sidecar holds back, and forget why.
+"""``sidecar open [UPSTREAM]``: release everything that a running sidecar holds back, and forget why.
 
-It asks the admin port of one sidecar; each replica is opened by itself. The counterpart is ``admin.switches``.
+It asks the admin port of one sidecar; each replica is opened by itself. Counterpart: ``admin.switches``.
 """
 
 from __future__ import annotations

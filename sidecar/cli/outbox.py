@@ -1,7 +1,7 @@
-"""``sidecar outbox list|show|retry|drop``: a look into the outbox, and a hand for its dead letters.
+"""``sidecar outbox list|show|retry|drop``: shows the outbox, and retries or drops its dead letters.
 
-It works on the file, also while a sidecar uses it; that one notices within seconds. Credentials are never printed, and
-a body only if it is asked for. The counterpart is ``sidecar.outbox``.
+It works on the file, also while a sidecar uses it; that sidecar notices within seconds. Credentials are never printed,
+and a body only if it is asked for. Counterpart: ``sidecar.outbox``.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def show(make: Callable[[], SqliteOutbox], receipt: str, body: bool) -> None:
     if body:
         click.echo("")
         shown = item.body[:_SHOWN_BYTES]
-        if sys.stdout.isatty():  # a stranger's bytes must not steer the terminal
+        if sys.stdout.isatty():  # Foreign bytes must not control the terminal.
             click.echo("\n".join(clean(line, _SHOWN_BYTES) for line in shown.decode("utf-8", "replace").split("\n")))
         else:
             sys.stdout.buffer.write(shown)

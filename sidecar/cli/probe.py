@@ -2,8 +2,8 @@
 
 It imports a socket and little else, so that a check costs some 30 ms of a core and not 150. Same exit codes, same line.
 The admin address is that of ``SIDECAR_ADMIN``, else of the file that ``SIDECAR_CONFIG`` names, else the default. Only
-the one line of the file that says it is looked for; whatever is written otherwise is left to the real loader.
-The counterpart is ``sidecar.admin``.
+the one line of the file that names it is read; any other spelling is left to the real loader. Counterpart:
+``sidecar.admin``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _TIMEOUT_SECONDS = 2.0
 
 
 class NotHttp(Exception):
-    """Something answered, in another language."""
+    """The answer was not HTTP."""
 
 
 def main() -> int:
@@ -31,7 +31,7 @@ def main() -> int:
         written = os.environ.get("SIDECAR_ADMIN") or admin_line(os.environ.get("SIDECAR_CONFIG"))
         host, port = split(written or DEFAULT_ADMIN)
     except (OSError, ValueError):
-        # Not for this small reader: the command reads the file as `serve` does, and says what is wrong with it.
+        # Beyond this small reader: the command reads the file as `serve` does, and says what is wrong with it.
         os.execv(sys.executable, [sys.executable, "-m", "sidecar", "health"])  # noqa: S606 - this interpreter
     try:
         status, text = ask(reachable(host), port, "/livez", _TIMEOUT_SECONDS)
@@ -42,9 +42,9 @@ def main() -> int:
 
 
 def admin_line(path: str | None) -> str | None:
-    """What the top-level key ``admin`` says, if it is written in one plain line; None where the file has none.
+    """The top-level key ``admin``, if it is written in one plain line; None where the file has none.
 
-    OSError: there is no such file. ValueError: it may be there in another form.
+    OSError: there is no such file. ValueError: it may be written in another form.
     """
     if not path:
         return None
@@ -72,12 +72,12 @@ def split(address: str) -> tuple[str, int]:
 
 
 def reachable(host: str) -> str:
-    """Where to ask one that listens on every address."""
+    """The address to ask where a sidecar listens on every address."""
     return _WILDCARDS.get(host, host)
 
 
 def ask(host: str, port: int, path: str, timeout_seconds: float) -> tuple[int, str]:
-    """Status and text (one line) of a GET. Raises OSError, ``NotHttp``; ends in time whatever comes."""
+    """Status and text (one line) of a GET. Raises OSError, ``NotHttp``; bounded by ``timeout_seconds``."""
     until = time.monotonic() + timeout_seconds
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     received = b""

@@ -1,7 +1,7 @@
 """``sidecar report REQUEST_ID``: what is known of one failed exchange, as a bundle for a ticket.
 
-It asks the running sidecar on this machine. What comes has been redacted before it was kept; nothing is added to it.
-The counterpart is ``sidecar.observe.reports``.
+It asks the running sidecar on this machine. The report was redacted before it was kept; nothing is added to it.
+Counterpart: ``sidecar.observe.reports``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """``sidecar retries [off|on] [UPSTREAM]``: turn the retries of a running sidecar off for a while, and on again.
 
-It asks the admin port of one sidecar; each replica is switched by itself. The counterpart is ``admin.switches``.
+It asks the admin port of one sidecar; each replica is switched by itself. Counterpart: ``admin.switches``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Which upstream and policy a URL leads to, found by the router that ``serve`` runs; nothing is opened or resolved.
 
-Used by ``explain``. A request that the router refuses is refused here with the same answer.
+Used by ``explain``. A request that the router refuses is refused here with the same response.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class Found(NamedTuple):
 
 
 def find(deployment: Deployment, method: str, url: SplitResult, name: str | None = None) -> Found:
-    """``url`` is the upstream's own, or one of a mount. ``name``: of the upstream, where the URL does not tell.
+    """``url`` is the upstream's own, or one of a mount. ``name``: the upstream, where the URL does not tell.
 
-    Raises ``Refused``, as the running sidecar would answer, and ``click.UsageError`` for a name that is not there.
+    Raises ``Refused``, as the running sidecar would answer, and ``click.UsageError`` for an unknown name.
     """
     path = (url.path or "/") + (f"?{url.query}" if url.query else "")
     with _router(deployment) as router:
@@ -85,7 +85,7 @@ def _named(router: Router, name: str, path: str) -> tuple[Destination, str]:
 
 @contextmanager
 def _router(deployment: Deployment) -> Iterator[Router]:
-    """The map of this deployment, in a loop that stands still: finding needs no loop that runs."""
+    """The map of this deployment, in a loop that does not run: finding needs none."""
     loop = asyncio.new_event_loop()
     pools = Pools(loop)
     pools.own_port = deployment.listen.port

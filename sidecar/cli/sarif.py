@@ -1,6 +1,6 @@
-"""Problems of a configuration as SARIF 2.1.0 (OASIS, 2020), which code scanners and their pages read.
+"""Problems of a configuration as SARIF 2.1.0 (OASIS, 2020), for code scanners.
 
-It words what was found and finds nothing; the counterpart is ``check``.
+It words what was found and finds nothing. Counterpart: ``check``.
 """
 
 from __future__ import annotations

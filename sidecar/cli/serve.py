@@ -1,7 +1,7 @@
 """``sidecar serve``: run, until a signal ends it. Without any file: a forward proxy on loopback, safe defaults.
 
-The configuration is judged in a process of its own (``config.apart``) while this one imports what it needs to run:
-so what is heavy is named in ``serving``, and opened after the other process has been started.
+The configuration is validated in a process of its own (``config.child_process``) while this one imports what it needs
+to run. So the costly imports are in ``serving``, which is imported after the other process has been started.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """``sidecar show``: the effective configuration, and where each value comes from. Starts nothing.
 
-Secrets do not stand in a configuration; what names one (``env:NAME``) is shown as it is written.
+A configuration holds no secrets; a reference to one (``env:NAME``) is shown as it is written.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ def _storm(name: str) -> Storm:
 
 
 def _varied(storm: Storm, rate: float | None, seconds: float | None) -> Storm:
-    """With the rate and the time that were asked for; either makes a load that does not wait for answers."""
+    """The storm with the given rate and time; either makes a load that does not wait for responses."""
     if rate is None and seconds is None:
         return storm
     return replace(storm, workers=0, rate=rate or storm.rate, seconds=seconds or storm.seconds)

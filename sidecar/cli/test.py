@@ -1,7 +1,7 @@
 """``sidecar test [FILE…]``: policy tests in YAML, played on the engine that ``serve`` runs. Nothing is sent.
 
-It finds the files, has each case judged, and prints what did not hold and why. What a file may say is in
-``sidecar.config.schema.tests``; what holds is judged by ``sidecar.core.dryrun.expectations``.
+It finds the files, has each case judged, and prints what did not hold and why. ``sidecar.config.schema.tests`` defines
+a file; ``sidecar.core.dryrun.expectations`` judges.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["command"]
 EXIT_FAILED = 1
 DEFAULT_SITE = Path("config/sidecar.yaml")
 _LINE_LIMIT = 4000
-"""Characters; texts of the files are shown without what steers a terminal."""
+"""Characters of a line; texts of the files are shown without control characters."""
 
 
 @click.command("test")
@@ -51,7 +51,7 @@ def command(files: tuple[Path, ...], config: Path | None, form: str) -> None:
 
 
 def _paths(given: Sequence[Path]) -> list[Path]:
-    """Files as they are, directories by what is in them; each once. To find nothing is no success."""
+    """Files as they are, directories by the files in them; each once. Finding none is an error."""
     found: dict[Path, None] = {}
     for path in given:
         inside = [path]

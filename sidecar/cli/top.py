@@ -1,7 +1,7 @@
-"""``sidecar top``: the last minutes of a running sidecar, live in the terminal. It reads ``/debug/numbers``, no more.
+"""``sidecar top``: the last minutes of a running sidecar, live in the terminal. It reads ``/debug/numbers`` only.
 
 The same figures as the page's first rows: saved, cost, gave up, held now; then a line for each upstream. Counterpart:
-``sidecar.observe.snapshot``, which tells them.
+``sidecar.observe.snapshot``.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ __all__ = ["command", "frame"]
 
 BARS: Final = "▁▂▃▄▅▆▇█"
 LINE_SLOTS: Final = 24
-"""Of the time line: two minutes."""
+"""Slots of the time line: two minutes."""
 HOME: Final = "\x1b[H"
 CLEAR_LINE: Final = "\x1b[K"
 CLEAR_BELOW: Final = "\x1b[J"
 OTHER_SCREEN, BACK = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
-"""xterm's alternate screen, without the cursor: what stood there before comes back."""
+"""xterm's alternate screen, without the cursor: the previous content comes back."""
 
 
 @click.command("top")
@@ -70,7 +70,7 @@ def _numbers(place: tuple[str, int]) -> dict[str, Any]:
 
 @contextmanager
 def _screen() -> Iterator[None]:
-    """Keys come one by one, unseen; the terminal is given back as it was, whatever happens."""
+    """Read keys one by one, without echo; the terminal is restored on every path."""
     before = termios.tcgetattr(sys.stdin)
     try:
         tty.setcbreak(sys.stdin)
@@ -85,13 +85,13 @@ def _screen() -> Iterator[None]:
 
 
 def _is_over(seconds: float) -> bool:
-    """Waits for the next frame, or a key; True if that was q, or nobody is there any more."""
+    """Wait for the next frame, or a key; True if that was q, or the input has ended."""
     readable, _, _ = select.select([sys.stdin], [], [], seconds)
     return bool(readable) and sys.stdin.read(1) in ("q", "Q", "")
 
 
 def frame(numbers: Mapping[str, Any], paint: Paint = plain, most_lines: int = 1000) -> str:
-    """One picture of ``/debug/numbers``; at most so many lines."""
+    """``/debug/numbers`` as text; at most ``most_lines`` lines."""
     upstreams = numbers["upstreams"]
     slots = [Slot(*slot) for upstream in upstreams for slot in upstream["trend"] if slot]
     held = sum(sum(upstream["held"].values()) for upstream in upstreams)

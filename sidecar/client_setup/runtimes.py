@@ -1,7 +1,7 @@
-"""The block that points one runtime at a sidecar: as a forward proxy, by base URLs, and what it must trust.
+"""The lines that point one runtime at a sidecar: as a forward proxy, by base URLs, and what it must trust.
 
-Every block can be copied as it stands: lines that begin with ``#`` explain. The facts that are not obvious (who reads
-which variable, which switch is needed) are held by ``tests/clients``, with the clients themselves.
+Every block can be copied as it is; lines that begin with ``#`` explain. The facts (which client reads which variable,
+which switch is needed) are held by ``tests/clients``, with the clients themselves.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ class Trust:
     ca_file: str
     """The certificate alone: for runtimes that add it to what they trust already."""
     bundle_file: str
-    """The system's certificates and ours: for runtimes that trust this file in place of theirs."""
+    """The system's certificates and ours: for runtimes that trust this file instead of the system's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a sidecar is, as its app reaches it."""
+    """Where an app reaches a sidecar."""
 
     proxy: str
     """``http://HOST:PORT``"""
     mounts: tuple[tuple[str, str], ...] = ()
-    """Upstream and mount: ``("payments", "/payments")``."""
+    """Upstream and its mount: ``("payments", "/payments")``."""
     hosts: tuple[str, ...] = ()
-    """Names that ``http://`` URLs may hold to reach a configured upstream."""
+    """Host names in ``http://`` URLs that lead to a configured upstream."""
     asks_credential: bool = False
-    """Whether users of the proxy must name themselves."""
+    """Whether clients of the proxy must send a credential."""
     https: bool = False
-    """Whether ``https://`` URLs are to come too."""
+    """Whether ``https://`` URLs go through the proxy too."""
     trust: Trust | None = None
     """What an app must trust, where the sidecar intercepts."""
 
@@ -193,4 +193,4 @@ RUNTIMES: dict[str, Callable[[Place], list[str]]] = {
     "docker": _docker,
     "kubernetes": _kubernetes,
 }
-"""Runtime -> who writes its block."""
+"""Runtime → the function that writes its block."""

@@ -1,7 +1,7 @@
-"""The variables by which a runtime finds a proxy, and what must never go through one.
+"""The variables by which a runtime finds a proxy, and the hosts that must never go through one.
 
-Facts about other people's software, used by ``sidecar env`` (which writes them) and ``sidecar doctor`` (which judges
-them). It reads no environment; the counterpart on the wire is ``proxy.routing``.
+Facts about other software, used by ``sidecar env`` (which writes them) and ``sidecar doctor`` (which checks them). It
+reads no environment. Counterpart: ``proxy.routing``.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ __all__ = ["DIRECT", "IN_CLUSTER", "METADATA", "bypasses", "entries", "proxy_var
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 METADATA = ("169.254.169.254", "169.254.170.2", "metadata.google.internal")
-"""Where clouds hand out credentials (AWS and Azure, ECS tasks, Google): link-local, which the sidecar refuses."""
+"""Hosts where clouds give out credentials (AWS and Azure, ECS tasks, Google): link-local, which the sidecar refuses."""
 DIRECT = (*LOOPBACK, *METADATA)
-"""What an app reaches by itself."""
+"""Hosts that an app must reach directly."""
 IN_CLUSTER = (".svc", ".cluster.local", "$(KUBERNETES_SERVICE_HOST)")
-"""Of Kubernetes: services of the cluster and its API server."""
+"""Services of a Kubernetes cluster and its API server."""
 
 
 def proxy_variables(proxy: str, *, https: bool, direct: Iterable[str] = DIRECT) -> dict[str, str]:

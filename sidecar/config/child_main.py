@@ -17,7 +17,7 @@ __all__ = ["judged"]
 
 def judged(question: str) -> bytes:
     """The answer, pickled."""
-    # Of what is imported nothing will go; of what a hostile file makes, something may.
+    # Imported objects stay; of those that a hostile file makes, some may go.
     gc.freeze()
     gc.enable()
     asked = json.loads(question)
@@ -37,7 +37,7 @@ def _main() -> None:
         sys.stdout.buffer.write(answer)
         sys.stdout.buffer.flush()
     except BrokenPipeError:
-        # The sidecar has ended meanwhile. What is buffered is flushed again at exit: let that go nowhere.
+        # The sidecar has ended meanwhile. Buffers are flushed again at exit: send them to the null device.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -1,8 +1,7 @@
-"""A configuration validated in a process of its own, so that the one that serves never carries what that takes.
+"""A configuration validated in a process of its own, so that the serving one never loads pydantic and yaml.
 
-Models and YAML cost a dozen MiB that are of no use once the values are there, and a hostile file can cost seconds
-of computing: neither belongs beside a running loop. The other process is ``child_main``; what crosses is plain frozen
-values (``validated``). This module imports neither pydantic nor yaml.
+Models and YAML cost a dozen MiB that are of no use once the values exist, and a hostile file can cost seconds of
+computing. Only plain frozen values (``validated``) come back. Counterpart: ``child_main``.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ __all__ = ["ConfigProcess", "ConfigProcessFailed", "ForkedConfigProcess", "first
 
 
 class ConfigProcessFailed(Exception):
-    """The other process did not come to an end; the text says how."""
+    """The other process ended without a result; the text says how."""
 
 
 class ConfigProcess:
-    """One run of the other process. It works while the caller does something else; ``result`` waits for it."""
+    """One run of the other process, beside the caller; ``result`` waits for it."""
 
     def __init__(self, path: Path | None, overrides: Mapping[str, str]) -> None:
         self._process = subprocess.Popen(  # noqa: S603 - our own module, in our own interpreter
@@ -41,7 +40,7 @@ class ConfigProcess:
         )
 
     def result(self) -> ValidatedConfig:
-        """Raises ``ConfigError`` with all that is wrong; ``ConfigProcessFailed`` if the process was killed."""
+        """The result. Raises ``ConfigError`` with all problems; ``ConfigProcessFailed`` if the process was killed."""
         answer, code = self._ended()
         if code != 0:
             raise ConfigProcessFailed(f"the configuration could not be judged: its process ended with {code}")
@@ -51,7 +50,7 @@ class ConfigProcess:
         raise ConfigError(*found)
 
     def _ended(self) -> tuple[bytes, int]:
-        """What it wrote, and its exit code."""
+        """Its output, and its exit code."""
         answer, _ = self._process.communicate()
         return answer, self._process.returncode
 
@@ -75,12 +74,14 @@ class ForkedConfigProcess(ConfigProcess):
 
 
 def can_fork() -> bool:
-    """Only a process with a single thread may be copied: a lock that another one holds would stay locked for ever."""
+    """Only a process with a single thread may be forked: a lock that another thread holds would stay locked for
+    ever.
+    """
     return sys.platform == "linux" and threading.active_count() == 1
 
 
 def first_config_process(path: Path | None, overrides: Mapping[str, str]) -> ConfigProcess:
-    """The quickest way, for a process that has only just begun."""
+    """The quickest way, for a process that has just started."""
     return ForkedConfigProcess(path, overrides) if can_fork() else ConfigProcess(path, overrides)
 
 
@@ -89,7 +90,7 @@ def _question(path: Path | None, overrides: Mapping[str, str]) -> str:
 
 
 def _judge_and_end(question: str, writing: int) -> NoReturn:
-    """The life of the copy. It leaves nothing of its parent's behind: no handler runs, no buffer is written twice."""
+    """Run in the forked copy. No handler of its parent runs, no buffer is written twice."""
     code = 1
     try:
         judge = importlib.import_module("sidecar.config.child_main")
@@ -97,7 +98,7 @@ def _judge_and_end(question: str, writing: int) -> NoReturn:
             answer.write(judge.judged(question))
         code = 0
     except BrokenPipeError:
-        pass  # nobody waits for it any more
+        pass  # The parent has ended: no reader is left.
     except Exception:
         traceback.print_exc()
     finally:

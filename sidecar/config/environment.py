@@ -1,7 +1,7 @@
 """``SIDECAR_*`` variables and command-line flags, laid over the file: flag > environment > file > default.
 
-The names come from ``sitemodels``: ``log.format`` is ``SIDECAR_LOG_FORMAT``. An unknown variable is an error, because
-a misspelt one would be ignored without a word. Values are judged where those of the file are.
+The names come from ``schema.site``: ``log.format`` is ``SIDECAR_LOG_FORMAT``. An unknown variable is an error, because
+a misspelt one would be ignored silently. Values are checked with those of the file.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ __all__ = ["PREFIX", "lay_over", "settings", "variable_of"]
 
 PREFIX = "SIDECAR_"
 OTHER_VARIABLES = ("SIDECAR_CONFIG", "SIDECAR_ADMIN_TOKEN", "SIDECAR_ADMIN_TOKEN_FILE")
-"""Read by other rooms."""
+"""Variables that other modules read."""
 
 _SERVICE_LINK = re.compile(r"SIDECAR_(.*_)?(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)")
-"""What Kubernetes and Docker put into every container beside a service that is called ``sidecar``."""
+"""Variables that Kubernetes and Docker set in every container beside a service called ``sidecar``."""
 
 
 def settings(model: type[Block] = SiteBlock, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:

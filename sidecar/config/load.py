@@ -1,7 +1,7 @@
-"""Files, environment and flags -> one ``Loaded``, or a ``ConfigError`` with every mistake at once.
+"""Files, environment and flags → one ``Loaded``, or a ``ConfigError`` with every mistake at once.
 
-Reads each file once; opens no socket and starts nothing. Who calls it again after a change gets a new value; the
-old one stays as it is. Its counterparts are ``sidecar.app``, which runs a deployment, and ``sidecar check``.
+Reads each file once; opens no socket and starts nothing. A second call after a change returns a new value; the old one
+stays as it is. Counterparts: ``sidecar.app``, which runs a deployment, and ``sidecar check``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Loaded:
     files: tuple[Path, ...]
     """Every file that was read: what a watcher watches."""
     digest: str
-    """Of the contents of those files; unchanged if they are only touched or moved by a symlink."""
+    """Digest of the contents of those files; unchanged if they are only touched or moved by a symlink."""
     site: SiteBlock
     chains: tuple[Chain, ...]
     """Every policy in use."""

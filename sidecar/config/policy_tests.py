@@ -1,7 +1,7 @@
-"""Files of policy tests -> cases for ``core.expectation``, or a ``ConfigError`` with every mistake at once.
+"""Files of policy tests → cases for ``core.dryrun.expectations``, or a ``ConfigError`` with every mistake at once.
 
-A mistake is also a case that can never be: more answers than the policy ever sends, or a reason that needs traffic.
-The policies that are tested are judged as well. Nothing is played here; who does that is ``sidecar test``.
+A case that cannot happen is a mistake, too: more responses than the policy ever sends, or a reason that needs traffic.
+The tested policies are checked as well. Nothing is played here: ``sidecar test`` does.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ NEEDS_TRAFFIC: Final = frozenset(
         Reason.SWITCHED_OFF,
     }
 )
-"""A case is one small request by itself, and nothing else is under way."""
+"""Reasons that need other traffic; a case is one request by itself."""
 NO_UPSTREAM: Final = "-"
-"""What a failure names where a policy was tested without one."""
+"""The upstream's name in a failure where a policy was tested without one."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Subject:
-    """What a file tests."""
+    """What a file tests: an upstream, or a policy."""
 
     upstream: str
     policy: Policy
@@ -153,7 +153,7 @@ class _Shelf:
             return None
 
     def _policy(self, subject: _Subject, case: CaseBlock) -> Policy:
-        """That of the first route that takes the request."""
+        """The policy of the first route that matches the request."""
         request = case.request
         route = subject.site.route_of(request.method, request.path) if subject.site is not None else None
         if route is None:
@@ -166,7 +166,7 @@ class _Shelf:
 
 
 def _policies_of(path: Path) -> Path:
-    """The policies that a file of tests stands with: those above ``tests/``, else those beside it."""
+    """The policies that belong to a file of tests: those above ``tests/``, else those beside it."""
     folder = path.absolute().parent
     return Path(name_of(folder.parent if folder.name == "tests" else folder))
 
@@ -192,7 +192,7 @@ def _needs_traffic(case: CaseBlock) -> Iterator[Problem]:
 
 
 def _too_many(case: CaseBlock, policy: Policy) -> Iterator[Problem]:
-    """More answers than there are sends, whatever comes back."""
+    """More responses than there can be sends."""
     most = max(policy.attempts, *(row.attempts or 0 for row in policy.table.rows), 0)
     if len(case.answers) <= most:
         return
@@ -221,7 +221,7 @@ def _case(block: CaseBlock, file: str, upstream: str, policy: Policy, wall: floa
 
 
 def _attempt(block: AnswerBlock) -> Attempt:
-    """As the engine sees it: at most so much of the body as it looks at."""
+    """The response as the engine sees it: at most ``LOOK_BYTES`` of the body."""
     never_sent = block.failure in NEVER_SENT
     return Attempt(
         number=1,
@@ -239,7 +239,7 @@ def _headers(fields: tuple[tuple[str, str], ...]) -> Headers:
 
 
 def _expected(block: ExpectBlock) -> Iterator[Expected]:
-    """Under the names of ``explain``; what is inside of a block under both, as ``wait.from``."""
+    """The expectations under the names of ``explain``; those inside a block under both, as ``wait.from``."""
     for key in type(block).model_fields:
         if not block.sets(key):
             continue

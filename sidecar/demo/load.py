@@ -1,7 +1,7 @@
-"""An app that never retries: sends requests at a steady pace, whatever comes back, and keeps count.
+"""An app that never retries: sends requests at a steady rate, whatever comes back, and counts the results.
 
-Every request has a connection of its own and nothing is ever sent twice from here, so that the calls counted
-upstream tell what the sidecar did. Its counterpart is ``upstream``.
+Every request has a connection of its own and is sent once, so that the calls counted upstream show what the sidecar
+did. Counterpart: ``upstream``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["Load", "Reply", "Tally", "run_load"]
 
 PATIENCE_SECONDS = 10.0
 ORDER_EVERY = 5
-"""One request in so many is a POST with an effect."""
+"""One request in this number is a POST with an effect."""
 
 _STORY = re.compile(rb"^sidecar: *([^\r\n]+)", re.IGNORECASE | re.MULTILINE)
 _LENGTH = re.compile(rb"^content-length: *([0-9]+)", re.IGNORECASE | re.MULTILINE)

@@ -1,7 +1,6 @@
-"""Puts the demonstration on: starts the sample upstream and the sidecar, runs the load against each, tidies up.
+"""Runs the demonstration: starts the sample upstream and the sidecar, runs the load against each, cleans up.
 
-Nothing here leaves loopback or judges a retry; what it says goes through the ``tell`` that it is handed. Its
-counterpart is ``cli.demo``.
+Nothing here leaves loopback or judges a retry; its output goes through ``tell``. Counterpart: ``cli.demo``.
 """
 
 from __future__ import annotations

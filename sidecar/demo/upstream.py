@@ -1,8 +1,8 @@
 """A small JSON API that fails on purpose: 503, 429 with a hint, a reset connection.
 
-What befalls a call hangs on nothing but the seed, the name in its path and how often that name was called
-before, so that a load meets the same failures with the sidecar and without. It honours idempotency keys and
-counts what it did. It never stands in for a real API's behaviour; its counterpart is ``load``.
+The failure of a call depends only on the seed, the name in its path and how often that name was called before, so that
+a load meets the same failures with the sidecar and without. It honours idempotency keys and counts what it did. It
+imitates no real API. Counterpart: ``load``.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from aiohttp import web
 __all__ = ["SHAKY", "Fate", "SampleUpstream", "fate_of"]
 
 SHAKY = "shaky"
-"""The name whose calls fail twice, then succeed, again and again: for a person with curl."""
+"""The name whose calls fail twice, then succeed, in turn: for a trial with curl."""
 
 UNAVAILABLE_SHARE = 0.12
 LIMITED_SHARE = 0.03
 RESET_SHARE = 0.05
 WORK_SECONDS = (0.004, 0.020)
-"""How long an answer takes, from … to."""
+"""Seconds that a response takes, from … to."""
 HINT_MILLISECONDS = 150
 
 
@@ -98,7 +98,7 @@ class SampleUpstream:
         return _found(kind, name)
 
     def _place(self, name: str, key: str | None) -> None:
-        """Acts, unless it has acted on the same key before."""
+        """Place an order, unless one with the same key was placed before."""
         if key is not None and key in self._keys:
             return
         if key is not None:

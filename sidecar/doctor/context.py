@@ -27,15 +27,15 @@ class CheckContext:
     environ: Mapping[str, str]
     deployment: Deployment
     proxy: SidecarAddresses
-    """Where the app reaches the sidecar."""
+    """The address at which the app reaches the sidecar."""
     admin: SidecarAddresses
     runtime: str | None
-    """Of ``ways.runtimes``, if the app's is known."""
+    """A runtime of ``client_setup.runtimes``, if the app's is known."""
     wall: Callable[[], float]
     """Seconds since the epoch."""
     timeout_seconds: float
-    """For each thing that is asked."""
+    """Seconds for each question."""
     file_limit: int
-    """How many files this process may open."""
+    """Files that this process may open."""
     client: tuple[str, ...] = ()
     """A command of the app that requests the URL standing for ``{}``, to count what it sends."""

@@ -1,4 +1,4 @@
-"""What the doctor can find: a closed list of ailments with stable codes, and one finding."""
+"""What the doctor can find: a closed list of faults with stable codes, and one finding."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Checks for a second layer of retries, which multiplies ours: three sends there times five here are fifteen.
 
-Hints first (the variables by which well-known tools say that they retry), then a probe: one request through the
-app's proxy to a server of the doctor's own that always answers 503, counting what arrives. With the app's own
-command, the same without the sidecar, to see whether the client itself repeats.
+First the variables by which known tools are told to retry, then a probe: one request through the app's proxy to a
+server of the doctor's own that always answers 503, counting what arrives. With the app's own command, the same without
+the sidecar, to see whether the client itself repeats.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ COUNTERS = {
     "poetry_requests_max_retries": ("poetry", 1, "0"),
     "bundle_retry": ("bundler", 1, "0"),
 }
-"""Variable, lower case -> who reads it, how many sends it leaves out of its count, the value for one send."""
+"""Variable, lower case → the tool that reads it, the sends that its count leaves out, the value for one send."""
 AWS_DEFAULT_ATTEMPTS = 3
-"""Of the modes ``standard`` and ``adaptive`` where AWS_MAX_ATTEMPTS says nothing (AWS SDKs reference guide)."""
+"""Sends of the modes ``standard`` and ``adaptive`` where AWS_MAX_ATTEMPTS is not set (AWS SDKs reference guide)."""
 PROBE_PATH = "/sidecar-doctor"
 PROBE_SECONDS = 3
 
@@ -85,7 +85,7 @@ class _Refusing(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *args: object) -> None:
-        """Says nothing: the doctor does."""
+        """Log nothing: the doctor reports."""
 
 
 @contextlib.contextmanager
@@ -102,7 +102,7 @@ def _counting() -> Iterator[Counting]:
 
 
 def _probe(around: CheckContext) -> Iterator[Finding]:
-    """The answer says how often the sidecar has sent; the server knows how often it came."""
+    """The response says how often the sidecar has sent; the server knows how often it came."""
     if around.proxy.host not in ("127.0.0.1", "localhost", "::1"):
         return  # from there, this machine's loopback is not ours
     door = _app_proxy(around)
@@ -112,7 +112,7 @@ def _probe(around: CheckContext) -> Iterator[Finding]:
         try:
             status, response, _ = ask(door, "GET", target, PROBE_SECONDS + around.timeout_seconds, headers)
         except (OSError, HTTPException):
-            return  # that nothing answers, or not a proxy, is another check's
+            return  # No answer, or no proxy: another check reports that.
         said = _attempts(response.getheader("Sidecar"))
     if status == 503 and said and server.arrived > said:
         text = f"of one request, the sidecar sent {said}, and {server.arrived} arrived: something else retries too"
@@ -121,7 +121,7 @@ def _probe(around: CheckContext) -> Iterator[Finding]:
 
 
 def _app_proxy(around: CheckContext) -> SidecarAddresses:
-    """What the app goes through, which may be something in front of the sidecar."""
+    """The proxy that the app uses, which may be one in front of the sidecar."""
     value = around.environ.get("http_proxy") or around.environ.get("HTTP_PROXY") or ""
     with contextlib.suppress(ValueError):
         parts = urlsplit(value)

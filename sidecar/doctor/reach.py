@@ -1,7 +1,7 @@
-"""Checks that ask: the sidecar itself, then each upstream by the way that the sidecar would take (name, connection,
-certificate), and what time it is there.
+"""Checks that send requests: to the sidecar itself, then to each upstream as the sidecar would (name, connection,
+certificate, clock).
 
-Each question is one short connection, bounded in time. Of an answer, only status and head are looked at.
+Each request is one short connection, bounded in time. Only status and head of a response are read.
 """
 
 from __future__ import annotations
@@ -21,9 +21,13 @@ from sidecar.doctor.findings import CheckKind, Finding
 __all__ = ["ask", "reach_checks"]
 
 CLOCK_SECONDS = 5.0
-"""An HTTP-date is whole seconds, an answer takes some; beyond this, waits until a date go wrong."""
+"""Seconds that two clocks may differ: an HTTP-date is whole seconds, a response takes some; beyond this, waits until a
+date go wrong.
+"""
 FEW_FILES = 1024
-"""Two for each exchange under way: fewer than this ends in refused connections at some hundred of them."""
+"""Open files below which there is a warning: each exchange takes two, so connections are refused at some hundred of
+them.
+"""
 UPSTREAMS_AT_ONCE = 8
 
 
@@ -152,7 +156,7 @@ def _origin(around: CheckContext, origin: Origin, name: str) -> Iterator[Finding
 
 
 def _date(around: CheckContext, origin: Origin) -> tuple[str | None, float]:
-    """What the upstream says the time is, and what it was here (the middle of the question)."""
+    """The upstream's time, and ours (the middle of the question)."""
     seconds = around.timeout_seconds
     connection: HTTPConnection
     if origin.scheme == "https":

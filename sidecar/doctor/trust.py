@@ -48,7 +48,7 @@ def _certificates(path: Path) -> list[bytes]:
 
 
 def _trusted(around: CheckContext) -> Iterator[Finding]:
-    """Where tunnels are opened, an app that comes by one must trust the authority."""
+    """Where tunnels are intercepted, an app that uses one must trust the authority."""
     rule = around.deployment.intercept
     if rule is None or not (around.environ.get("https_proxy") or around.environ.get("HTTPS_PROXY")):
         return

@@ -1,6 +1,6 @@
 """Checks of the proxy variables: set, in both cases, alike, well formed, pointing here, and what they leave out.
 
-Looks at the environment only; opens nothing. Who reads which name is in ``sidecar.client_setup``.
+Reads the environment only; opens nothing. ``sidecar.client_setup`` knows which client reads which name.
 """
 
 from __future__ import annotations

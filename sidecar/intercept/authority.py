@@ -1,8 +1,8 @@
 """The local authority: made once, kept in one folder, able to sign for the configured hosts and nothing else.
 
 ``ca.key`` is readable by its owner alone; ``ca.pem`` is what apps trust; ``bundle.pem`` is that and what the system
-trusts, for runtimes that take one file in place of their own. A stolen key is worth no more than the hosts that stand
-in its certificate's name constraints (RFC 5280 section 4.2.1.10, critical).
+trusts, for runtimes that take one file instead of their own. A stolen key is worth no more than the hosts in its
+certificate's name constraints (RFC 5280 section 4.2.1.10, critical).
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ __all__ = ["BUNDLE", "CERTIFICATE", "KEY", "Authority", "UnfitAuthority", "creat
 CERTIFICATE, KEY, BUNDLE = "ca.pem", "ca.key", "bundle.pem"
 LIFE = timedelta(days=730)
 LEAF_LIFE = timedelta(hours=24)
-"""Short: a leaf lives in memory and is made anew when half of its time is over."""
+"""Life of a leaf certificate: short, since it is in memory and is made anew after half of its life."""
 BEFORE = timedelta(hours=1)
-"""Certificates begin in the past, for apps whose clock is behind."""
+"""Certificates begin this long before now, for apps whose clock is behind."""
 LONGEST_NAME = 64
-"""Of a common name (RFC 5280 appendix A.1)."""
+"""Characters of a common name (RFC 5280 appendix A.1)."""
 SYSTEM_BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
     "/etc/ssl/ca-bundle.pem",
     "/etc/ssl/cert.pem",
 )
-"""Debian and Alpine, Fedora, SUSE, BSD and macOS."""
+"""Where Debian and Alpine, Fedora, SUSE, BSD and macOS keep the system's certificates."""
 
 
 class UnfitAuthority(Exception):
-    """It cannot be used; the text says why and what to do."""
+    """The authority cannot be used; the text says why and what to do."""
 
 
 class Authority:
@@ -53,7 +53,7 @@ class Authority:
 
     @classmethod
     def open(cls, folder: Path, hosts: Iterable[str], now: datetime) -> Authority:
-        """Read it, and judge whether it fits these hosts. Raises ``UnfitAuthority``."""
+        """Read it, and check whether it covers these hosts. Raises ``UnfitAuthority``."""
         certificate, key = _read(folder)
         if now >= certificate.not_valid_after_utc:
             raise UnfitAuthority(f"{folder / CERTIFICATE} has expired: make a new one with `sidecar ca init --again`")
@@ -143,7 +143,7 @@ def _read(folder: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
 
 
 def _write(path: Path, data: bytes, mode: int) -> None:
-    """Whole or not at all, and never readable by others for a moment."""
+    """Write a file whole or not at all, at no moment readable by others."""
     beside = path.with_name(path.name + ".new")
     beside.unlink(missing_ok=True)
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
@@ -167,9 +167,10 @@ def _begin(
 
 
 def _subject(host: str) -> x509.Name:
-    """Empty where it could not hold the name; then the alternative name alone counts (RFC 5280 section 4.2.1.6).
+    """The subject; empty where it could not hold the name: then the alternative name alone counts (RFC 5280 section
+    4.2.1.6).
 
-    An address is none for it either: OpenSSL would judge it by the constraints for names.
+    Empty for an address, too: OpenSSL would check it against the constraints for names.
     """
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)] if _fits_a_subject(host) else [])
 
@@ -199,7 +200,7 @@ def _general(host: str) -> x509.GeneralName:
 
 
 def _constraints(hosts: list[str]) -> x509.NameConstraints:
-    """These names (and what is below them: that is what a constraint means), these addresses, nothing else."""
+    """These names (and what is below them, as constraints mean it), these addresses, nothing else."""
     permitted: list[x509.GeneralName] = []
     excluded: list[x509.GeneralName] = []
     addresses: list[x509.GeneralName] = []

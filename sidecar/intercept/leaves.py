@@ -20,7 +20,7 @@ REMEMBERED = 1000
 
 
 class Leaves:
-    """Contexts by host. One key for all of them, made with this object and gone with it."""
+    """Contexts by host. They share one key, made with this object and kept in memory only."""
 
     def __init__(self, authority: Authority, wall: Callable[[], float]) -> None:
         self._authority = authority

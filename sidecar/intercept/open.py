@@ -1,6 +1,6 @@
-"""The way into this room for those who may not have ``cryptography``.
+"""Opens interception in an installation that may lack ``cryptography``.
 
-It is loaded when it is needed; without the extra, a sentence says what to install.
+It is imported when it is needed; without the extra, a sentence says what to install.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["CannotIntercept", "contexts_for"]
 
 
 class CannotIntercept(Exception):
-    """Tunnels cannot be opened as configured; the text says why and what to do."""
+    """Tunnels cannot be intercepted as configured; the text says why and what to do."""
 
 
 def contexts_for(folder: str, hosts: tuple[str, ...], wall: Callable[[], float]) -> Callable[[str], ssl.SSLContext]:

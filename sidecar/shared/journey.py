@@ -1,6 +1,6 @@
-"""One journey to the store and back: the connections, and several scripts at once in as much time as one may take.
+"""One round trip to the store: the connections, and several scripts at once within a bounded time.
 
-Who goes when, and what follows if one fails, is ``store``'s.
+``store`` decides what runs when, and what follows if it fails.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from sidecar.shared.scripts import DIGESTS, SCRIPTS
 __all__ = ["CLOSE_SECONDS", "CONNECT_SECONDS", "Call", "connect", "evaluate", "in_time", "teach"]
 
 OPERATION_SECONDS: Final = 0.1
-"""A store that takes longer is slow, and what it says is too old."""
+"""Seconds for one operation; a slower store's answer is too old."""
 LATE_TURNS: Final = 8
-"""Turns of the loop after that time, in which an answer is read that came while this process itself stood still."""
+"""Iterations of the loop after that time in which an answer is still read: it came while this process itself was
+busy.
+"""
 CONNECT_SECONDS: Final = 2.0
 CLOSE_SECONDS: Final = 0.1
 
@@ -31,7 +33,7 @@ Call = tuple[Sequence[str], Sequence[str]]
 
 
 async def in_time(operation: Awaitable[Any]) -> Any:
-    """What it returns. Raises ``TimeoutError``, but not where only this process was too late to look."""
+    """The operation's result. Raises ``TimeoutError``, except where only this process was too late to read it."""
     task = asyncio.ensure_future(operation)
     try:
         await asyncio.wait({task}, timeout=OPERATION_SECONDS)
@@ -48,7 +50,9 @@ async def in_time(operation: Awaitable[Any]) -> Any:
 
 
 async def teach(client: Redis) -> None:
-    """All scripts in one journey, so that none of them costs two; a user who may not load them may perhaps run them."""
+    """Load all scripts in one round trip, so that none takes two. A user that may not load scripts may still run
+    them.
+    """
     async with client.pipeline(transaction=False) as pipe:
         for text in SCRIPTS.values():
             pipe.script_load(text)
@@ -56,7 +60,7 @@ async def teach(client: Redis) -> None:
 
 
 async def evaluate(client: Redis, name: str, calls: Sequence[Call]) -> list[Any]:
-    """The answers in order; a ``ResponseError`` for what is not ours."""
+    """The answers in order; a ``ResponseError`` in place of one for a foreign value."""
     answers = await _pass(client, name, calls, known=True)
     unknown = [at for at, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
     if unknown:
@@ -70,7 +74,7 @@ async def evaluate(client: Redis, name: str, calls: Sequence[Call]) -> list[Any]
 
 
 async def _pass(client: Redis, name: str, calls: Sequence[Call], *, known: bool) -> list[Any]:
-    """All of them at once. A store that does not know the script is told it with the first."""
+    """Run all calls at once. A store that does not know the script is sent it with the first."""
     async with client.pipeline(transaction=False) as pipe:
         for at, (keys, arguments) in enumerate(calls):
             if known or at > 0:

@@ -1,6 +1,6 @@
-"""The way into this package for an installation that may not have ``redis``.
+"""Opens sharing in an installation that may lack ``redis``.
 
-It is loaded when it is needed; without the extra, a sentence says what to install.
+It is imported when it is needed; without the extra, a sentence says what to install.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def open_sync(
     chance: Callable[[], float],
     sender: str,
 ) -> Sync:
-    """Raises ``CannotShare``. ``sender``: a name unlike any other replica's."""
+    """The part of every upstream. Raises ``CannotShare``. ``sender``: a name that no other replica has."""
     try:
         room = importlib.import_module("sidecar.shared.sync")
     except ImportError:

@@ -17,7 +17,7 @@ class Peer(Protocol):
 
 
 class Waiting(Protocol):
-    """The waiting room of an upstream."""
+    """The limiter of an upstream, with its queue."""
 
     salt: bytes
     peer: Peer | None
@@ -32,7 +32,7 @@ class RetryBudget(Protocol):
     earned: int
 
     def terms(self) -> tuple[float, float, float, float]:
-        """Floor a second, ratio, capacity, tokens of a new one."""
+        """Floor a second, ratio, capacity, and the tokens of a new budget."""
 
     def settle(self, tokens: float) -> None: ...
 
@@ -41,7 +41,7 @@ class RetryBudget(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What of one upstream is shared."""
+    """The shared state of one upstream."""
 
     name: str
     origin: Origin
@@ -51,12 +51,12 @@ class Part:
 
 
 class Sync(Protocol):
-    """What is shared of all upstreams."""
+    """The shared state of all upstreams."""
 
     def start(self) -> None: ...
 
     def apply(self, parts: Iterable[Part]) -> None:
-        """These are the upstreams from now on."""
+        """Share the state of these upstreams from now on."""
 
     async def close(self) -> None: ...
 

@@ -1,8 +1,8 @@
 """The scripts that run inside the store, each as one atomic step. Every key that they write has a time to live.
 
-A value is a hash whose field ``v`` says that it is ours; anything else under our name is left alone, and the script
-fails with ``FOREIGN``. Fields that begin with ``@`` are moments: seconds from now on the way in and out, the store's
-own time inside. Nothing is judged here but which of two values holds; rates are learnt in ``core.flow.rate_limit``.
+A value is a hash whose field ``v`` marks it as ours; any other value under our name is left alone, and the script fails
+with ``FOREIGN``. Fields that begin with ``@`` are moments: seconds from now on the way in and out, the store's own time
+inside. The scripts decide only which of two values holds; rates are learnt in ``core.flow.rate_limit``.
 """
 
 from __future__ import annotations
@@ -211,9 +211,9 @@ SCRIPTS: Final = {
         "salt": _SALT,
     }.items()
 }
-"""By name."""
+"""Name → script."""
 
 DIGESTS: Final = {
     name: hashlib.sha1(text.encode("ascii"), usedforsecurity=False).hexdigest() for name, text in SCRIPTS.items()
 }
-"""By name: what the store calls a script that it has seen (``EVALSHA``)."""
+"""Name → the digest under which the store knows a script (``EVALSHA``)."""

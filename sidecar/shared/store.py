@@ -1,8 +1,8 @@
 """The connection to Redis or Valkey: up or lost, and nothing between.
 
-One operation that fails, or takes longer than ``OPERATION_SECONDS``, and the store is lost: everybody is told at once,
-one line is logged, and it is tried again beside the work, with growing pauses. It never raises but ``Lost`` and
-``Foreign``. What is said to it is ``member``'s.
+When one operation fails, or takes longer than ``OPERATION_SECONDS``, the store is lost: every listener is told at once,
+one line is logged, and the connection is retried in the background, with growing pauses. It raises only ``Lost`` and
+``Foreign``. Counterpart: ``upstream_sync``, which uses it.
 """
 
 from __future__ import annotations
@@ -32,34 +32,34 @@ from sidecar.shared.journey import CLOSE_SECONDS, CONNECT_SECONDS, Call, connect
 __all__ = ["Call", "Foreign", "Lost", "Store"]
 
 PING_SECONDS: Final = 2.0
-"""After so long without a message it is asked whether it is still there, on both connections."""
+"""Seconds without a message after which both connections are pinged."""
 FIRST_PAUSE_SECONDS: Final = 0.2
 LONGEST_RECONNECT_PAUSE_SECONDS: Final = 5.0
 STEADY_SECONDS: Final = 5.0
-"""Only a connection that lasted so long makes the pauses short again."""
+"""Seconds that a connection must last before the pauses between attempts become short again."""
 
 
 class Lost(Exception):
-    """The store is not there (any more); whoever asked goes on with what it knows."""
+    """The store is not connected; the caller goes on with what it knows."""
 
 
 class Foreign(Exception):
-    """Somebody else's value stands under a name of ours; it was left alone."""
+    """A foreign value has one of our names; it was left alone."""
 
 
 class Listener(Protocol):
-    """Of one upstream."""
+    """The listener of one upstream."""
 
     channel: str
 
     async def on_connect(self) -> None:
-        """The store is there, from now on or again. May raise ``Lost``."""
+        """The store is connected (again). May raise ``Lost``."""
 
     def on_message(self, text: str) -> None:
-        """Another replica has said this."""
+        """A message of another replica."""
 
     def on_disconnect(self) -> None:
-        """The store is gone."""
+        """The store is lost."""
 
 
 class Store:
@@ -74,15 +74,15 @@ class Store:
         self._client: Redis | None = None
         self._listeners: dict[str, Listener] = {}
         self._changed = asyncio.Event()
-        """The channels have changed, or an operation has failed."""
+        """Set when the channels have changed, or an operation has failed."""
         self._greeted: dict[str, Listener] = {}
-        """Who has been told of this connection."""
+        """Listeners that have been told of this connection."""
         self._is_asked = False
-        """Whether the connection for messages has been asked for a sign, and none came yet."""
+        """Whether a ping on the connection for messages is unanswered."""
         self._turn = asyncio.Lock()
-        """One operation at a time, on one connection: opening another takes several journeys."""
+        """One operation at a time, on one connection: opening another takes several round trips."""
         self._was_told = False
-        """Whether the line about its loss stands in the log, and none about its return after it."""
+        """Whether the loss was logged, and no return since."""
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -90,7 +90,7 @@ class Store:
         return self._rule.database
 
     def start(self) -> None:
-        """Connect, beside everything else."""
+        """Connect in the background."""
         self._task = asyncio.get_running_loop().create_task(self._live())
 
     async def close(self) -> None:
@@ -100,12 +100,12 @@ class Store:
             await asyncio.wait({task}, timeout=CLOSE_SECONDS)
 
     def listen(self, listener: Listener) -> None:
-        """From now on."""
+        """Add a listener."""
         self._listeners[listener.channel] = listener
         self._changed.set()
 
     def forget(self, listener: Listener) -> None:
-        """No more."""
+        """Remove a listener."""
         if self._listeners.get(listener.channel) is listener:
             del self._listeners[listener.channel]
             self._changed.set()
@@ -118,7 +118,7 @@ class Store:
         return answer
 
     async def run_all(self, script: str, calls: Sequence[Call]) -> list[Any]:
-        """Run it for each of these, in one journey; a ``Foreign`` stands in its answer's place. Raises ``Lost``."""
+        """Run it for each call, in one round trip; a ``Foreign`` in place of such an answer. Raises ``Lost``."""
         client = self._client
         if client is None:
             raise Lost
@@ -137,11 +137,11 @@ class Store:
         return answers
 
     def broken(self, exc: Exception) -> None:
-        """What it has answered makes no sense: as if it were not there."""
+        """Treat an answer without sense as a lost store."""
         self._fail(exc, self._client)
 
     def foreign(self, key: str) -> None:
-        """Somebody else's value stands under this key."""
+        """Report a foreign value under this key."""
         self._meters.failed("foreign")
         self._events.limited(
             "shared_store_foreign",
@@ -151,7 +151,7 @@ class Store:
         )
 
     def _fail(self, exc: Exception, client: Redis | None) -> None:
-        """Lost, from this moment on; nothing more than a count, if that connection has been given up already."""
+        """The store is lost from now on; only a count if that connection was given up already."""
         fault = _fault(exc)
         self._meters.failed(fault)
         if client is not self._client:
@@ -175,7 +175,7 @@ class Store:
                 listener.on_disconnect()
 
     async def _live(self) -> None:
-        """Connect, listen, begin again."""
+        """Connect, listen, and begin again."""
         pauses, monotonic = 0, asyncio.get_running_loop().time
         while True:
             begun = monotonic()
@@ -188,7 +188,7 @@ class Store:
             await _elapse(pause * (0.5 + self._chance() / 2))
 
     async def _session(self) -> None:
-        """One connection's life. Returns if an operation has failed."""
+        """Run one connection. Returns if an operation has failed."""
         client = connect(self._rule)
         pubsub = client.pubsub()
         try:
@@ -217,7 +217,7 @@ class Store:
                 if wanted - subscribed:
                     await pubsub.subscribe(*(wanted - subscribed))
             for channel in subscribed & wanted:
-                # After a reload another one may listen where one listened before.
+                # After a reload another listener may have this channel.
                 listener = self._listeners.get(channel)
                 if listener is not None and self._greeted.get(channel) is not listener:
                     await self._greet(listener)
@@ -253,7 +253,7 @@ class Store:
         if listener is None:
             return
         if message.get("type") == "subscribe":
-            # Also when the library has renewed a connection by itself: what was said meanwhile is lost.
+            # Also when the library has renewed a connection by itself: messages in between are lost.
             await self._greet(listener)
         elif message.get("type") == "message":
             listener.on_message(str(message.get("data")))
@@ -268,7 +268,7 @@ class Store:
             self._came()
 
     async def _look_for_life(self, pubsub: PubSub) -> None:
-        """Raises ``TimeoutError`` if nothing is heard any more: not even that the connection is gone."""
+        """Ping. Raises ``TimeoutError`` if nothing comes back, not even an error."""
         if self._is_asked:
             raise TimeoutError
         self._is_asked = True

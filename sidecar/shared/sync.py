@@ -1,4 +1,4 @@
-"""Every upstream's part in one store: made when a configuration is taken over, closed when it is gone."""
+"""The shared state of all upstreams in one store: made when a configuration is applied, closed when it is gone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["StoreSync"]
 
 
 class StoreSync:
-    """One store, one member for each upstream."""
+    """One store, one ``UpstreamSync`` for each upstream."""
 
     def __init__(
         self,
@@ -40,11 +40,11 @@ class StoreSync:
         return self._store.is_up
 
     def start(self) -> None:
-        """Connect, beside everything else: nobody waits for the store."""
+        """Connect in the background: no request waits for the store."""
         self._store.start()
 
     def apply(self, parts: Iterable[Part]) -> None:
-        """These are the upstreams from now on; what has stayed the same is left alone."""
+        """Share the state of these upstreams; what has stayed the same is left alone."""
         before, self._members = self._members, {}
         for part in parts:
             name = _name_of(part.name, part.origin)
@@ -63,7 +63,7 @@ class StoreSync:
             task.add_done_callback(self._leaving.discard)
 
     async def close(self) -> None:
-        """Nothing is shared any more."""
+        """Stop sharing."""
         for member in self._members.values():
             await member.close()
         self._members.clear()
@@ -72,6 +72,6 @@ class StoreSync:
 
 
 def _name_of(upstream: str, origin: Origin) -> str:
-    """Equal names of upstreams with different origins do not meet in one store."""
+    """Names in the store: upstreams of equal names with different origins do not meet."""
     place = f"{origin.scheme}://{origin.authority}{origin.base_path}"
     return f"{upstream}.{hashlib.blake2b(place.encode(), digest_size=4).hexdigest()}"

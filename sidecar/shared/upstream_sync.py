@@ -1,8 +1,7 @@
-"""One upstream's part in what is shared: tells the store news, asks it for moments, takes over what it answers.
+"""One upstream's shared state: tells the store news, asks it for send times, applies what it answers.
 
-One task beside the work; the path of a request never waits for it. Every fault ends in ``on_disconnect``: then the
-limiter and the budget go on with what they know. What the values mean is said in ``core.flow.shared_limiter`` and
-``core.flow.shared_state``.
+One background task; the path of a request never waits for it. Every fault ends in ``on_disconnect``: then the limiter
+and the budget go on with what they know. ``core.flow.shared_limiter`` and ``core.flow.shared_state`` define the values.
 """
 
 from __future__ import annotations
@@ -25,23 +24,23 @@ __all__ = ["UpstreamSync"]
 T = TypeVar("T")
 
 KEEP_SECONDS: Final = 45.0
-"""A lane for which nobody has had to wait for so long is forgotten; longer than each replica keeps it itself."""
+"""Seconds without a waiting exchange after which the store forgets a key; longer than each replica keeps it itself."""
 KEEP_BREAKER_SECONDS: Final = 60.0
 KEEP_BUDGET_SECONDS: Final = 600.0
 KEEP_SALT_SECONDS: Final = 7 * 86400.0
 AHEAD_SECONDS: Final = 0.1
-"""How far ahead moments are granted: what one replica may hold while others wait."""
+"""Seconds ahead for which send times are granted: what one replica may hold while others wait."""
 SETTLE_SECONDS: Final = 0.05
-"""Between two tellings of what was paid for retries."""
+"""Seconds between two reports of what was paid for retries."""
 MOST_LANES: Final = 256
-"""Taken over when the store is there (again)."""
+"""Keys that are taken over when the store is connected (again), at most."""
 SALT_DIGITS: Final = 32
 AT_ONCE: Final = 64
-"""Keys that one journey tells or asks for: a few milliseconds of the store's time."""
+"""Keys in one round trip: a few milliseconds of the store's time."""
 
 
 class UpstreamSync:
-    """``name``: of the upstream with a digest of its origin, so that equal names elsewhere do not meet."""
+    """``name``: the upstream's, with a digest of its origin, so that equal names elsewhere do not meet."""
 
     def __init__(
         self,
@@ -67,7 +66,7 @@ class UpstreamSync:
         store.listen(self)
 
     async def close(self) -> None:
-        """The deployment has gone on without this one."""
+        """Stop: a new deployment does not share this upstream."""
         self._store.forget(self)
         self.on_disconnect()
         self._task.cancel()
@@ -75,14 +74,14 @@ class UpstreamSync:
             await self._task
 
     def look(self) -> None:
-        """Something may have happened that others should know, or somebody waits for a moment."""
+        """Look for news to share, or for exchanges that wait for a send time."""
         if self._store.is_up:
             self._wake.set()
 
     # -- what the store tells ----------------------------------------------------------------------------
 
     async def on_connect(self) -> None:
-        """The store is there: tell it what is known here, and take over what others know. May raise ``Lost``."""
+        """The store is connected: tell it what is known here, and apply what others know. May raise ``Lost``."""
         with contextlib.suppress(Foreign):
             await self._agree_on_salt()
         known = self.limiter.all_news(self._monotonic())
@@ -106,7 +105,7 @@ class UpstreamSync:
                 self.limiter.told_key(_key_of(lane), _note(note), now)
 
     async def _agree_on_salt(self) -> None:
-        """Keys of gates are hashes of header values: all replicas must hash alike."""
+        """Agree on a salt: gate keys are hashes of header values, and all replicas must hash alike."""
         own = self.holding.salt.hex()
         found = await self._store.run("salt", ["sidecar:salt"], own, _milliseconds(KEEP_SALT_SECONDS))
         if isinstance(found, str) and len(found) == SALT_DIGITS:
@@ -114,7 +113,7 @@ class UpstreamSync:
                 self.holding.salt = bytes.fromhex(found)
 
     def on_message(self, text: str) -> None:
-        """What another replica has said; garbage is nothing."""
+        """Apply a message of another replica; garbage is ignored."""
         try:
             message = json.loads(text)
         except (ValueError, RecursionError):
@@ -131,7 +130,7 @@ class UpstreamSync:
         self.holding.look_again()
 
     def on_disconnect(self) -> None:
-        """On with what is known here, at once."""
+        """Go on with what is known here, at once."""
         self.limiter.lend(shares=False)
         self.budget.alone()
         self.holding.look_again()
@@ -151,7 +150,7 @@ class UpstreamSync:
                 await self._once()
             except Lost:
                 continue
-            except Exception as exc:  # without this task nobody would ever be granted a moment
+            except Exception as exc:  # Without this task no exchange would ever be granted a send time.
                 self._store.broken(exc)
 
     async def _once(self) -> None:
@@ -170,7 +169,7 @@ class UpstreamSync:
         await self._tell(news)
 
     async def _tell(self, news: Iterable[KeyNews | BreakerNews]) -> None:
-        """The last word on each gate and on the breaker; every rate."""
+        """Tell the last state of each gate and of the breaker, and every rate."""
         told: dict[tuple[str, ...], KeyNews | BreakerNews] = {}
         for item in news:
             name: tuple[str, ...] = ("breaker",)
@@ -207,7 +206,7 @@ class UpstreamSync:
         return keys, [*self._whence(), lane, str(news.expected), left, _milliseconds(KEEP_SECONDS), *pace]
 
     async def _ask(self, lanes: Sequence[tuple[str, KeyState]]) -> None:
-        """For moments, for all of these at once."""
+        """Ask for send times for all of these keys at once."""
         now = self._monotonic()
         asked = [(key, lane, lane.rate, lane.lease) for key, lane in lanes if lane.rate is not None]
         calls, told = [], []
@@ -243,7 +242,7 @@ class UpstreamSync:
         ]
 
     def _answered(self, key: str, generation: int, reply: Any) -> bool:
-        """False: it is forgotten there, or it is a new store."""
+        """Apply an answer. False: the store has forgotten the key, or is a new store."""
         now = self._monotonic()
         if isinstance(reply, Foreign):
             self.limiter.alone_in(key)
@@ -268,7 +267,7 @@ class UpstreamSync:
             budget.settle(float(await self._store.run("budget", [self._prefix + "budget"], *terms, *amounts)))
 
     def _whence(self) -> tuple[str, str]:
-        """Where others hear of it, and who has said it."""
+        """The channel for the news, and the sender."""
         return self.channel, self._sender
 
     def _lane_key(self, lane: str) -> str:
@@ -276,7 +275,7 @@ class UpstreamSync:
 
 
 ALL: Final = "all"
-"""The name of the lane that everybody is in where ``gate.key`` names no header."""
+"""The key of every request where ``gate.key`` names no header."""
 
 
 def _lane_of(key: str) -> str:

@@ -1,7 +1,7 @@
-"""The descriptors that a long-running process begins with: the standard ones, and how many more there may be.
+"""The file descriptors of a long-running process: the standard ones, and the limit of open files.
 
-A process that was started with a standard stream closed would get its number for a socket, and libuv aborts when
-such a socket is closed. It opens nothing else. The counterpart is ``proxy.places``, which shares out what there is.
+A process that was started with a standard stream closed would get its number for a socket, and libuv aborts when such a
+socket is closed. It opens nothing else. Counterpart: ``proxy.server``, which divides the limit.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import resource
 __all__ = ["WANTED", "fill_standard", "raise_limit"]
 
 WANTED = 65_536
-"""Enough for 20,000 connections on either side."""
+"""Descriptors: enough for 20,000 connections on either side."""
 
 
 def fill_standard() -> None:
-    """Point every closed one of stdin, stdout and stderr at the null device. To be called before anything is opened."""
+    """Point every closed one of stdin, stdout and stderr at the null device. Call it before anything is opened."""
     with contextlib.suppress(OSError):
         while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
             os.set_inheritable(descriptor, True)
@@ -25,7 +25,7 @@ def fill_standard() -> None:
 
 
 def raise_limit() -> None:
-    """Lift the soft limit as far as is wanted and allowed; many shells set 1,024 for the sake of old programs."""
+    """Raise the soft limit to ``WANTED``, or as far as is allowed; many shells set 1,024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = WANTED if hard == resource.RLIM_INFINITY else min(WANTED, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:

@@ -1,8 +1,8 @@
-"""aiohttp without its client: what ``serve`` imports of it is parsers and a small server for the admin port.
+"""aiohttp without its client: ``serve`` needs its parsers and a small server for the admin port.
 
-``import aiohttp`` alone imports the client, which reads the system's certificates and much else that nothing here
-uses: a tenth of the time to the first answer, and 4 MiB for ever (docs/performance.md). So the package is put in
-place before its own first lines have run; they run when somebody asks it for more than one of its modules.
+``import aiohttp`` alone imports the client, which reads the system's certificates and much else that nothing here uses:
+a tenth of the time to the first response, and 4 MiB for ever. So the package is registered before its own first lines
+have run; they run when a name of the package itself is asked for.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ def leave_out_the_client() -> None:
     package, loader = importlib.util.module_from_spec(spec), spec.loader
 
     def ask(name: str) -> Any:
-        """For a name that the package does not have (PEP 562)."""
+        """Called for a name that the package does not have (PEP 562)."""
         if name.startswith("__") or importlib.util.find_spec(f"{PACKAGE}.{name}") is not None:
-            # A module of it: who imports it will find it.
+            # A module of the package: the import system finds it.
             raise AttributeError(name)
         del package.__dict__["__getattr__"]
         loader.exec_module(package)
         return getattr(package, name)
 
-    # Its modules ask their package for nothing else.
+    # Its modules use nothing else of their package.
     _set(package, __version__=version(PACKAGE), __getattr__=ask)
     sys.modules[PACKAGE] = package
 

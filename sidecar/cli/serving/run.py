@@ -1,4 +1,6 @@
-"""What ``sidecar serve`` does once everything is imported: start, say where, run, end with the right exit code."""
+"""What ``sidecar serve`` does once everything is imported: start, print the addresses, run, end with the right exit
+code.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ __all__ = ["serve"]
 
 
 def serve(first: ConfigProcess, again: Callable[[], ConfigProcess]) -> None:
-    """Run until a signal. ``again`` judges the configuration anew for a reload. Exits with 1 where it cannot run."""
+    """Run until a signal. ``again`` validates the configuration anew for a reload. Exits with 1 where it cannot run."""
     keep_freed_memory()
     try:
         loaded = first.result()
@@ -34,7 +36,7 @@ def serve(first: ConfigProcess, again: Callable[[], ConfigProcess]) -> None:
 
 
 def _announce(sidecar: Sidecar, loaded: ValidatedConfig) -> None:
-    """Where it listens, and the line to copy; from here on it serves."""
+    """Print where it listens, and the line to copy; from here on it serves."""
     collect_rarely()
     place = f"http://{sidecar.address.host}:{sidecar.address.port}"
     admin = f"http://{sidecar.admin_address.host}:{sidecar.admin_address.port}"

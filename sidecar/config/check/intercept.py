@@ -1,6 +1,6 @@
-"""The block ``intercept``: whether what it names is there, and what it wants before that.
+"""The block ``intercept``: whether the files that it names exist, and what must be done before.
 
-Whether the authority's certificate covers the hosts is judged where it is opened (``sidecar.intercept``).
+``sidecar.intercept`` checks, when it opens the authority, whether its certificate covers the hosts.
 """
 
 from __future__ import annotations

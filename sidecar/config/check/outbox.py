@@ -1,6 +1,6 @@
-"""Whether those who want to store have an outbox, and whether storing is what they want.
+"""Whether policies that store have an outbox, and whether storing fits their routes.
 
-The keys themselves are in ``sitemodels``; the outbox is opened by ``sidecar.outbox``, never here.
+The keys themselves are in ``schema.site``; the outbox is opened by ``sidecar.outbox``, never here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Values judged against each other: contradictions in a policy, and names and addresses of a site that collide.
+"""Values compared with each other: contradictions in a policy, and names and addresses of a site that collide.
 
-Each check is one function; each finds every instance. Rows have their own room, ``rowreview``; single values were
-judged by ``models`` and ``sitemodels``.
+Each check is one function; each finds every instance. Counterparts: ``rows``, the checks of rows; ``schema``, the
+checks of single values.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def review_policies(chains: Iterable[Chain]) -> list[Problem]:
 
 
 def _times(chain: Chain) -> Iterator[Problem]:
-    """What is longer than the deadline over it all, where one file says both (else the shorter simply wins)."""
+    """Times that are longer than the deadline over them all, where one file says both (else the shorter simply
+    wins).
+    """
     nearest = chain.sources[0].block
     if not nearest.sets("deadline"):
         return
@@ -126,7 +128,7 @@ def _resent_methods(chain: Chain) -> Iterator[Problem]:
 
 
 def _hedges(chain: Chain) -> Iterator[Problem]:
-    """A second send that could never go."""
+    """A hedge that could never be sent."""
     policy = chain.settings
     mark = chain.mark("hedge")
     if policy.hedge is None or mark is None:
@@ -241,7 +243,7 @@ def _openness(site: SiteBlock) -> Iterator[Problem]:
 
 
 def review_admin(site: SiteBlock, environ: Mapping[str, str]) -> Iterator[Problem]:
-    """An admin port that others can reach has a token: the page, the records and the switches ask for it."""
+    """An admin port that other machines can reach needs a token: the page, the records and the switches ask for it."""
     mark = site.value_mark("admin") if site.sets("admin") else None
     has_token = any(environ.get(name) for name in ("SIDECAR_ADMIN_TOKEN", "SIDECAR_ADMIN_TOKEN_FILE"))
     if mark is not None and not has_token and not _is_loopback(site.admin.host):

@@ -1,7 +1,7 @@
-"""Rows judged against each other and against themselves: what can never match, never act, or does harm.
+"""Rows compared with each other: rows that can never match, never act, or do harm.
 
-Only rows of the same file can bury one another by mistake; to come before an inherited row is what ``extends`` is
-for. What one value may be is said in ``rowmodels``.
+Only rows of the same file can hide one another by mistake; ``extends`` exists to come before an inherited row.
+Counterpart: ``schema.row``, the checks of single values.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ RETRY_KEYS = ("attempts", "backoff", "wait", "max_wait", "over_max", "processed"
 
 
 class Cover:
-    """What the rows so far take, so that a later row can be seen to get nothing."""
+    """What the rows so far match, so that a later row without a match is found."""
 
     def __init__(self) -> None:
         self._taken: dict[frozenset[Condition], dict[int | FailureKind, int]] = {}
         """Conditions -> each status or failure that an earlier row takes under them -> the line of that row."""
 
     def left_for(self, row: RowBlock) -> set[int | FailureKind]:
-        """What of the row no earlier one takes."""
+        """The part of the row that no earlier one matches."""
         takers = self._takers(row)
         return {item for item in _matched(row) if not any(item in taker for taker in takers)}
 
     def lines_before(self, row: RowBlock) -> list[int]:
-        """The lines of the rows that take something of it."""
+        """The lines of the rows that match a part of it."""
         takers = self._takers(row)
         return sorted({taker[item] for item in _matched(row) for taker in takers if item in taker})
 

@@ -1,6 +1,6 @@
-"""Blocks -> the frozen nouns of ``core``: nothing is judged here, what arrives is sound.
+"""Blocks → the frozen values of ``core``. Nothing is checked here: blocks are valid.
 
-A row takes what it leaves out from the policy that is in force, not from the file that it stands in.
+A row takes what it leaves out from the policy that is in force, not from the file that it is written in.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def compile_row(row: RowBlock, policy: PolicyBlock, file: str) -> Row:
 
 
 def _cost(row: RowBlock) -> float:
-    """Resending after a login is no sign of an overloaded upstream, and happens once: free unless the row says more."""
+    """A retry after a login is no sign of overload, and happens once: it is free unless the row says more."""
     return 0.0 if row.then is Verb.LOGIN and not row.sets("cost") else row.cost
 
 
@@ -200,8 +200,9 @@ def _errors(block: PolicyBlock, rows: tuple[Row, ...]) -> core.Errors:
 def compile_deployment(
     site: SiteBlock, policies: Mapping[str, core.Policy], source: str, read: Callable[[Path], bytes]
 ) -> Deployment:
-    """Everything that the sidecar runs on. ``policies`` holds every name that the site uses; ``read`` gives the bytes
-    of a file that the review has judged."""
+    """The deployment. ``policies`` holds every name that the site uses; ``read`` gives the bytes of a file that was
+    checked.
+    """
     limits, log = site.limits, site.log
     folder = Path(source).parent
     return Deployment(

@@ -1,7 +1,7 @@
-"""``access``, ``tunnels``, ``proxy`` and ``no_proxy`` → the nouns of ``core.gateway``, secrets read, mistakes told.
+"""``access``, ``tunnels``, ``proxy`` and ``no_proxy`` → the values of ``core.settings.gateway``, with secrets read.
 
-Files are read through ``Files``, so that a changed secret is a changed configuration. No value of a secret stands in a
-message. The keys themselves are in ``gatewaymodels``.
+Files are read through ``Files``, so that a changed secret is a changed configuration. No message holds the value of a
+secret. The keys themselves are in ``schema.gateway``.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _proxy(text: str, mark: Mark | None, reader: Reader) -> OutboundProxy | None
     try:
         origin = parse_origin(read_proxy_url(f"{scheme}{separator}{place}".rstrip("/")))
     except PydanticCustomError as error:
-        # Its text may quote the value: only the kind of mistake is told.
+        # The exception's text may quote the value: only the kind of mistake is named.
         what = "this" if url == text else f"what `{text}` holds"
         context = cast(dict[str, str], error.context or {})
         remedy = "write `http://HOST:PORT`" if url != text else context.get("help", "")

@@ -1,7 +1,7 @@
-"""Policies by name: where they lie, what they extend, and what comes of it.
+"""Policies by name: where they are, what they extend, and the result of both.
 
 A policy is looked for in ``policies/`` beside ``sidecar.yaml``, then among the shipped ones. Its chain is itself and
-what it extends; the first that writes a setting decides it, and rows stand in that order.
+what it extends; the first file that writes a setting decides it, and rows are in that order.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["Chain", "Library", "Source", "overlay"]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One policy file, as far as it is sound."""
+    """One policy file, as far as it is valid."""
 
     name: str
     path: Path
@@ -38,7 +38,7 @@ class Chain:
     name: str
     sources: tuple[Source, ...]
     settings: PolicyBlock = field(compare=False)
-    """What is in force, defaults included; its ``table`` is not to be used, but ``rows``."""
+    """The settings in force, with defaults; for its table use ``rows``."""
 
     @property
     def rows(self) -> list[tuple[Source, RowBlock]]:
@@ -50,7 +50,7 @@ class Chain:
         return _mark(source.block, keys) if source is not None else None
 
     def source_of(self, *keys: str) -> Source | None:
-        """The file that decides this value; None for a default."""
+        """The file that sets this value; None for a default."""
         for source in self.sources:
             if _mark(source.block, keys):
                 return source
@@ -107,7 +107,7 @@ class Library:
         return Chain(sources[0].name, tuple(sources), settings)
 
     def _parent(self, source: Source, chain: list[Source]) -> Path | None:
-        """The file that a policy extends. Its own name means the shipped policy that it stands in for."""
+        """The file that a policy extends. Its own name means the shipped policy that it replaces."""
         name = source.block.extends
         if name is None:
             return None
@@ -153,8 +153,9 @@ class Library:
 
 
 def overlay(nearer: Block, farther: Block) -> Block:
-    """The farther block with every key that the nearer one writes; blocks inside are laid over each other too, but for
-    those that stand as a ``whole``."""
+    """The farther block with every key that the nearer one writes; nested blocks are merged too, except those marked
+    ``whole``.
+    """
     update: dict[str, object] = {}
     for key in nearer.model_fields_set:
         value, below = getattr(nearer, key), getattr(farther, key)

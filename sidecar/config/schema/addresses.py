@@ -1,6 +1,7 @@
-"""Addresses, origins, host names, mounts and path patterns: text -> values, refused with a reason.
+"""Addresses, origins, host names, mounts and path patterns: text → values, refused with a reason.
 
-Nothing is resolved or opened here. Used by ``sitemodels``; its counterpart on the wire is the request target.
+Nothing is resolved or opened here. Used by ``site``. Counterpart: ``proxy.routing.router``, which reads request
+targets.
 """
 
 from __future__ import annotations
@@ -191,7 +192,7 @@ def _segment(written: str) -> str:
 
 
 def judge_path(text: str, what: str) -> None:
-    """Refuse what is no path of a URL, percent-encoded and without dot segments."""
+    """Refuse a text that is no path of a URL, percent-encoded and without dot segments."""
     if not _PATH.fullmatch(text) or _BAD_ESCAPE.search(text):
         raise refuse(
             Code.BAD_VALUE, f"`{clip(text)}` cannot be {what}", "a path as it stands in a URL, percent-encoded"

@@ -1,7 +1,7 @@
 """The kinds of value that a key may have: durations, sizes, header names, pointers, patterns, addresses.
 
-Each kind reads text, refuses with a reason and a remedy, writes itself back for ``show``, and describes itself
-for the JSON Schema. Which key has which kind is said in ``models`` and ``rowmodels``.
+Each kind reads text, refuses with a reason and a remedy, writes itself back for ``show``, and describes itself for the
+JSON Schema. ``site``, ``policy`` and ``row`` say which key has which kind.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ _POINTER = re.compile(r"(/([^~/]|~[01])*)*")
 def refuse(code: Code, text: str, remedy: str = "", needs: tuple[str, ...] = ()) -> PydanticCustomError:
     """What a validator raises: the sentence that the user will read, and what to do.
 
-    ``needs``: keys of the block that are not there, one of which would mend it. Where one of them was wrong and has
-    been taken out, or a key that is none of the block, this only follows from that, and is not said.
+    ``needs``: missing keys of the block, one of which would mend it. If one of them was wrong and was taken out, or is
+    an unknown key, this error only follows from that, and is not reported.
     """
     return PydanticCustomError("refused", "{text}", {"code": code, "text": text, "help": remedy, "needs": needs})
 
@@ -79,14 +79,14 @@ def refuse_all(found: list[PydanticCustomError]) -> None:
 
 
 class Block(BaseModel):
-    """A mapping of the YAML: strict, unknown keys refused, and aware of where it stands."""
+    """A mapping of the YAML: strict, unknown keys refused, with its place in the file."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     noun: ClassVar[str] = "the configuration"
-    """How an error names it."""
+    """Its name in an error."""
     nullable: ClassVar[frozenset[str]] = frozenset()
-    """Keys for which `null` says something."""
+    """Keys for which `null` has a meaning."""
     old_keys: ClassVar[Mapping[str, str]] = {}
     """What a key was called before -> its name. Still read; `check` names the new one (W208)."""
     whole: ClassVar[bool] = False
@@ -127,7 +127,7 @@ class Block(BaseModel):
 
 
 def kind_of(value: object) -> str:
-    """What a value is, as its author would say."""
+    """The kind of a value, in the author's words."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):
@@ -311,7 +311,7 @@ def _read_pattern(value: object) -> str:
     pattern = _text(value, "a regular expression")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a future syntax: not the user's concern
+            warnings.simplefilter("ignore")  # Warnings about a future syntax do not concern the user.
             Expression(pattern)
     except NotRegular as error:
         raise refuse(

@@ -1,7 +1,8 @@
-"""The keys of the sidecar as a proxy: ``access`` (who may use it), ``tunnels`` (CONNECT), ``proxy`` (its own way out).
+"""The keys of the sidecar as a proxy: ``access`` (which clients may use it), ``tunnels`` (CONNECT), ``proxy``
+(outbound).
 
-Secrets are named, never written (``env:NAME``, ``file:PATH``); they are read by ``gateway`` when a configuration is
-loaded, and shown as references by everything that shows configuration.
+Secrets are named, never written (``env:NAME``, ``file:PATH``); ``compile.gateway`` reads them when a configuration is
+loaded, and everything that shows configuration shows the reference.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from sidecar.config.text.problems import Code
 __all__ = ["DIRECT", "AccessBlock", "NoProxy", "OutboundUrl", "TunnelsBlock", "UpstreamOutboundUrl"]
 
 DIRECT = "direct"
-"""An upstream that is not reached through the ``proxy`` of all."""
+"""The value for an upstream that is reached without the default ``proxy``."""
 
 _NO_PROXY = re.compile(r"\*|[*.]?[A-Za-z0-9_.:/\[\]-]+")
 
@@ -101,7 +102,7 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class AccessBlock(Block):
-    """Who may use the sidecar as a forward proxy, and for which hosts."""
+    """Which clients may use the sidecar as a forward proxy, and for which hosts."""
 
     noun: ClassVar[str] = "the block `access`"
 

@@ -1,7 +1,8 @@
-"""The keys of an upstream's ``login``: where a token is had, with which credentials, and how it is put on.
+"""The keys of an upstream's ``login``: where a token is obtained, with which credentials, and how it is put on
+requests.
 
 Credentials are named, never written: ``env:NAME`` and ``file:PATH`` are kept as references here, read at use by
-``sidecar.upstream.login``, and shown as references by everything that shows configuration.
+``sidecar.upstream.login``, and shown as references.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The keys of a policy file: the only source of their types, defaults and descriptions.
 
-The rows of its table are in ``rowmodels``; the keys of ``sidecar.yaml`` in ``sitemodels``. Defaults of a policy
-are those of its keys here, unless ``extends`` names another policy to inherit from.
+The rows of its table are in ``row``; the keys of ``sidecar.yaml`` in ``site``. Defaults of a policy are those of its
+keys here, unless ``extends`` names another policy to inherit from.
 """
 
 from __future__ import annotations

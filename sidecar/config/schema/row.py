@@ -1,7 +1,7 @@
-"""The keys of one row of a policy's table, and of what stands in it: conditions, wait sources, backoff.
+"""The keys of one row of a policy's table, and of its parts: conditions, wait sources, backoff.
 
-With ``models`` the only source of keys, types, defaults and descriptions; the JSON Schema and the reference
-tables are made from here. What contradicts what *between* rows is judged in ``rowreview``.
+With ``policy`` the only source of keys, types, defaults and descriptions; the JSON Schema and the reference tables are
+made from here. Contradictions *between* rows are found by ``check.rows``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Secrets by reference: ``env:NAME`` and ``file:PATH``, and what they hold when a configuration is loaded.
+"""Secrets by reference: ``env:NAME`` and ``file:PATH``, and their values when a configuration is loaded.
 
-Files are read through ``Files``, so that a changed secret is a changed configuration. No value of a secret stands in a
-message.
+Files are read through ``Files``, so that a changed secret is a changed configuration. No message holds the value of a
+secret.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def split_reference(text: str) -> tuple[Literal["env", "file"], str] | None:
 
 
 class Reader:
-    """Reads what references name; collects what is wrong."""
+    """Reads what references name; collects the problems."""
 
     def __init__(self, environ: Mapping[str, str], files: Files, folder: Path) -> None:
         self.environ = environ
@@ -38,7 +38,7 @@ class Reader:
         self.problems: list[Problem] = []
 
     def read(self, text: str, mark: Mark | None) -> str | None:
-        """What ``env:NAME`` or ``file:PATH`` holds, or the text itself; None, and a problem, if there is nothing."""
+        """The value of ``env:NAME`` or ``file:PATH``, or the text itself; None, and a problem, if there is none."""
         reference = split_reference(text)
         if reference is None:
             return text

@@ -54,7 +54,7 @@ def shared_rule(text: str | None, mark: Mark | None, reader: Reader) -> SharedRu
     if url is None:
         return None
     rule = _parse(url)
-    if rule is None:  # its text may hold a password: only where it stands is told
+    if rule is None:  # The text may hold a password: only its place is named.
         reader.tell(mark, Code.BAD_VALUE, f"what `{text}` holds is not the URL of a Redis or Valkey", FORM)
     return rule
 

@@ -1,7 +1,7 @@
 """The keys of ``sidecar.yaml``: listeners, upstreams, routes, limits, log.
 
-The only source of their types, defaults and descriptions, and of the names of the ``SIDECAR_*`` variables.
-Policies are in ``models``.
+The only source of their types, defaults and descriptions, and of the names of the ``SIDECAR_*`` variables. Policies are
+in ``policy``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a row matches: sets of statuses and of failures, read from their short forms and written back as short.
 
-``5xx``, ``500-504``, a code, a list of these, ``any``. Used by ``rowmodels``.
+``5xx``, ``500-504``, a code, a list of these, ``any``. Used by ``row``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The keys of a file of policy tests: the only source of their types, defaults and descriptions.
 
-What a case says must fit itself here; whether it fits the policy that it tests is judged in ``cases``.
+A case is checked by itself here; whether it fits the policy that it tests is checked in ``policy_tests``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from sidecar.core.enums import FailureKind, Reason, Safe, Verb, WaitFrom
 __all__ = ["AnswerBlock", "CaseBlock", "ExpectBlock", "RequestBlock", "RowExpectBlock", "TestsBlock", "WaitExpectBlock"]
 
 FIRST_SEND = 1_767_225_600.0
-"""2026-01-01T00:00:00Z. Any moment would do, but for today: a test must come out the same tomorrow."""
+"""2026-01-01T00:00:00Z. Any fixed moment would do: a test must have the same result tomorrow."""
 
 HEADERS_FORM = 'as in {Retry-After: "20", X-Warning: [one, two]}'
 _REFUSED_IN_VALUE = re.compile("[\0\r\n]")
@@ -153,7 +153,7 @@ Seconds = Annotated[
     ),
     WithJsonSchema({"type": "string", "pattern": quantities.DURATION_PATTERN, "title": "duration"}),
 ]
-"""A duration of which zero says something."""
+"""A duration that may be zero."""
 FailureWord = Annotated[FailureKind, word_of(FailureKind)]
 ReasonWord = Annotated[Reason, word_of(Reason)]
 SafeWord = Annotated[Safe, word_of(Safe)]

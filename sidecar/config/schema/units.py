@@ -1,7 +1,7 @@
 """How durations, sizes and rates are written: ``250ms 2s 5m 1h``, ``64KiB 10KB``, ``10/s``. Both directions.
 
-A bare number is refused, because nobody can see its unit. This room knows no key and no limit of a key; its
-counterpart is ``models``.
+A bare number is refused, because its unit cannot be seen. This module knows no key and no limit of a key. Counterpart:
+``fields``.
 """
 
 from __future__ import annotations

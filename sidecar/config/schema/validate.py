@@ -1,7 +1,7 @@
-"""Values with places -> blocks; what pydantic finds is said to a person, at its place.
+"""Values with places → blocks; pydantic's findings in words for a person, each at its place.
 
-A wrong part is taken out and the rest is judged again, so that one run tells of every mistake. Whether values fit
-*each other* across blocks is judged in ``review``.
+A wrong part is taken out and the rest is checked again, so that one run reports every mistake. Whether values fit *each
+other* across blocks is checked in ``check``.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ FOREIGN_WORDS = {
     "max_seconds": "write `max`, a duration such as `2s`",
     "policies": "each policy is a file of its own: policies/NAME.yaml beside this file",
 }
-"""What other tools call it -> what to write here."""
+"""The word of another tool → the word to write here."""
 
 STAND_INS = {"name": "stand-in-{}", "origin": "https://stand-in-{}.invalid"}
 
@@ -57,7 +57,7 @@ AnyBlock = TypeVar("AnyBlock", bound=Block)
 
 @dataclass(slots=True)
 class _Spot:
-    """Where an error stands in the tree."""
+    """The place of an error in the tree."""
 
     block: type[Block]
     """The innermost model around it."""
@@ -69,9 +69,9 @@ class _Spot:
     key_mark: Mark
     value_mark: Mark
     holder: Table | Listing
-    """What would have to be emptied of it …"""
+    """The container of the part to take out."""
     index: str | int | None
-    """… at this key; None for the root itself."""
+    """Its key or index in the container; None for the root itself."""
     around: tuple[Table, ...] = ()
     """Every mapping on the way, the outermost first."""
     is_unknown: bool = False
@@ -123,7 +123,7 @@ def _judge(model: type[Block], root: Table, error: ValidationError) -> tuple[lis
 
 
 def _stood_in(root: Table, loc: tuple[int | str, ...]) -> bool:
-    """True if a key that an upstream cannot be without was given a value, so that its other keys are still judged."""
+    """True if a required key of an upstream was given a value, so that its other keys are still checked."""
     if len(loc) != 3 or loc[0] != "upstreams" or loc[2] not in STAND_INS:
         return False
     upstream = _locate(Block, root, loc[:2]).value
@@ -137,7 +137,7 @@ def _stood_in(root: Table, loc: tuple[int | str, ...]) -> bool:
 
 
 def _problems(spot: _Spot, detail: ErrorDetails) -> list[Problem]:
-    """What is to be said; nothing of what only follows from what was taken out before."""
+    """The problems to report, without those that only follow from what was taken out before."""
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "missing":
         return [] if spot.key in spot.table.taken else [_problem(spot, detail)]
@@ -263,7 +263,7 @@ def _refused(spot: _Spot, context: dict[str, Any]) -> Problem:
 
 
 def _builtin(kind: str, context: dict[str, Any], given: Any) -> tuple[Code, str, str]:
-    """Code, what is wrong (after the key's name), remedy: for pydantic's own findings."""
+    """Code, text (after the key's name) and remedy of pydantic's own findings."""
     if kind in _EXPECTED:
         expected, remedy = _EXPECTED[kind]
         if isinstance(given, str) and kind in {"int_type", "float_type"}:

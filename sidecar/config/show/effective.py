@@ -1,6 +1,6 @@
-"""What is in force, as YAML that loads again, each value with where it comes from. For ``sidecar show``.
+"""The configuration in force, as YAML that loads again, each value with its origin. For ``sidecar show``.
 
-Secrets cannot stand in a configuration (credentials are named by reference), so that everything may be shown.
+A configuration holds no secrets (credentials are named by reference), so everything may be shown.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Setting:
     origin: str
     """``file:line``, the name of a variable or flag, or ``default``; empty for a head."""
     is_buried: bool = False
-    """A row that can never match, because those before it take all that it names."""
+    """Whether the row can never match, because earlier rows match everything that it names."""
 
     @property
     def path(self) -> str:

@@ -1,6 +1,6 @@
-"""What stands in files, as bytes: read once, bounded, and told apart by a digest. Nothing here knows YAML.
+"""The bytes of files: read once, bounded, and compared by a digest. Nothing here knows YAML.
 
-The watcher looks at contents and not at inodes: Kubernetes swaps symlinks, editors replace files.
+The watcher compares contents and not inodes: Kubernetes swaps symlinks, editors replace files.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from pathlib import Path
 __all__ = ["MAX_BYTES", "digest", "digest_of", "read"]
 
 MAX_BYTES = 1 << 20
-"""Of one file. A policy of 500 rows is about 60 KiB."""
+"""Bytes of one file; a policy of 500 rows is about 60 KiB."""
 
 
 def read(path: Path) -> bytes:
     """Its bytes, at most one more than is allowed. Raises OSError or ValueError."""
-    # Opened without blocking and judged before reading: a FIFO or a device would never end.
+    # Opened without blocking and checked before reading: a FIFO or a device would never end.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
@@ -30,7 +30,7 @@ def read(path: Path) -> bytes:
 
 
 def digest(contents: Mapping[Path, bytes]) -> str:
-    """Of the names and contents: equal digests, equal configuration."""
+    """Digest of the names and contents: equal digests, equal configuration."""
     found = hashlib.sha256()
     for path, data in sorted(contents.items()):
         found.update(f"{path}\0{len(data)}\0".encode(errors="surrogateescape") + data)

@@ -1,8 +1,8 @@
-"""YAML text -> plain values that remember their places. The only room that imports yaml.
+"""YAML text → plain values that remember their places. The only module that imports yaml.
 
-Scalars follow the core schema of YAML 1.2 (section 10.3.2): ``on`` and ``no`` are text, ``010`` is ten. Repeated
-keys, tags, merge keys, several documents and anything that multiplies are refused. Nothing here knows what a
-key means; its counterpart is ``models``.
+Scalars follow the core schema of YAML 1.2 (section 10.3.2): ``on`` and ``no`` are text, ``010`` is ten. Repeated keys,
+tags, merge keys, several documents and anything that multiplies are refused. Nothing here knows what a key means.
+Counterpart: ``schema``.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ __all__ = ["UNKNOWN_KEY", "Document", "Listing", "Mark", "Table", "Value", "pars
 
 MAX_DEPTH = 32
 MAX_VALUES = 50_000
-"""With aliases expanded: nine lines of anchors can otherwise stand for a billion values."""
+"""Values in one document, with aliases expanded: nine lines of anchors can otherwise stand for a billion values."""
 MAX_DIGITS = 18
 _MERGE = "<<"
 UNKNOWN_KEY = "?"
-"""In ``Table.taken``: a key that is none of its block, and may be meant for any of them."""
+"""In ``Table.taken``: an unknown key, which may be meant for any of them."""
 
 Scalar = str | int | float | bool | None
 Value = object
@@ -47,7 +47,7 @@ _WORDS: dict[str, Scalar] = {
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Where something stands: line and column from 0, and how many characters of that line it fills."""
+    """A place in the text: line and column from 0, and its width in characters."""
 
     document: Document
     line: int
@@ -73,7 +73,7 @@ class Table(dict[str, Value]):
         self.keys_at: dict[str, Mark] = {}
         self.values_at: dict[str, Mark] = {}
         self.taken: set[str] = set()
-        """Its keys whose values were wrong and have been taken out: what is missing now proves nothing."""
+        """Keys whose values were wrong and were taken out: such a key does not count as missing."""
         self.is_tainted = False
         """True if that has happened in it, or in anything inside of it."""
 
@@ -113,7 +113,7 @@ class Document:
 
 
 _LEFT_OUT: Value = object()
-"""In place of a value that cannot be used: it has been told, and what stands around it is still judged."""
+"""Stands for a value that cannot be used: it was reported, and its surroundings are still checked."""
 
 
 class _Refused(Exception):

@@ -1,6 +1,6 @@
 """Reading the files of a configuration: each once, bounded, and remembered for the watcher.
 
-Says in a sentence why a file cannot be read. What stands in it is judged elsewhere.
+Says in a sentence why a file cannot be read. Their contents are checked elsewhere.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Files:
 
     @property
     def digest(self) -> str:
-        """Of the names and contents of everything read: equal digests, equal configuration."""
+        """Digest of the names and contents of everything read: equal digests, equal configuration."""
         return digest(self._contents)
 
     def read(self, path: Path) -> bytes | Problem:
@@ -46,7 +46,7 @@ class Files:
         return self._contents[path]
 
     def judged(self, path: Path) -> bytes:
-        """The bytes of a file that was read before, and found to be readable."""
+        """The bytes of a file that was read before without a problem."""
         return self._contents[path]
 
     def parse(self, path: Path) -> Document:

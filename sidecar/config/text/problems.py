@@ -1,8 +1,8 @@
-"""What is wrong with a configuration, said to a person: where, what, and what to do about it.
+"""What is wrong with a configuration, for a person: where, what, and what to do about it.
 
-A ``Problem`` is a value; it is found by the other rooms of ``config`` and printed by ``sidecar check``. This
-room judges nothing. Codes are stable: E0xx the text, E1xx one value, E2xx values against each other, E3xx
-files and names against each other; W for what is allowed and yet worth a look.
+A ``Problem`` is a value; other modules of ``config`` find it, and ``sidecar check`` prints it. Codes are stable: E0xx
+the text, E1xx one value, E2xx values against each other, E3xx files and names against each other; W for what is allowed
+but suspicious.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ __all__ = ["Code", "ConfigError", "Problem", "nearest", "page_of", "sorted_probl
 
 _USER_INFO = re.compile(r"//[^/\s@]{1,200}@")
 _VALUE = re.compile(r"""(([A-Za-z][\w-]*)["']?\s*:\s+)(?!["']?(?:env:|file:|/|$))("[^"]*"|'[^']*'|[^\s,}"'{\[]+)""")
-"""What its author put in place of a reference: a frame shows that something stands there, not what."""
+"""A value that may be a secret written out: a frame shows that there is one, not what it is."""
 FRAME_COLUMNS = 110
-"""Longer lines are cut around the caret."""
+"""Columns of a frame; longer lines are cut around the caret."""
 
 
 class Code(Enum):
-    """The closed list of what can be wrong; the name on the right may be searched for in the docs."""
+    """The closed list of problems; the name on the right can be searched for in the docs."""
 
     UNREADABLE = ("E001", "unreadable")
     NOT_TEXT = ("E002", "not-text")
@@ -120,7 +120,7 @@ class ConfigError(Exception):
         self.files: tuple[Path, ...] = tuple(files)
         """Every file that was read or looked for, so that a watcher sees the correction."""
         self.digest = digest
-        """Of their contents, as judged."""
+        """Digest of their contents, as checked."""
 
     def __str__(self) -> str:
         errors = sum(not problem.is_warning for problem in self.problems)
@@ -129,7 +129,7 @@ class ConfigError(Exception):
 
 
 def sorted_problems(problems: Iterable[Problem]) -> tuple[Problem, ...]:
-    """By place; what is said twice of the same place is said once."""
+    """By place; the same text at the same place once."""
     unique = {(p.file, p.line, p.column, p.code.value[0], p.message): p for p in problems}
     return tuple(unique[key] for key in sorted(unique))
 
@@ -146,7 +146,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def _visible(text: str) -> str:
-    """Control characters as escapes: a hostile file must not steer the reader's terminal. Passwords as stars."""
+    """Control characters as escapes: a hostile file must not control the reader's terminal. Passwords as stars."""
     hidden = _USER_INFO.sub(lambda match: "//" + "*" * (len(match[0]) - 3) + "@", text.expandtabs(1))
     hidden = _VALUE.sub(
         lambda match: match[1] + ("*" * len(match[3]) if is_secret_name(match[2]) else match[3]), hidden

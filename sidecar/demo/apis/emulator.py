@@ -1,8 +1,8 @@
-"""What all emulated APIs have in common: a port, a plan of troubles, a memory of calls and of effects.
+"""What all emulated APIs have in common: a port, a plan of errors, a memory of calls and of effects.
 
-A request says itself what is to befall it: ``X-Emulate: INTERNAL_ERROR RATE_LIMITED;2 reset`` is the fate of its first,
-second and third send; after that, and without it, the API does what its documentation says. ``after:NAME`` acts first
-and fails then: what makes a retry dangerous. Time is handed in. It never waits, and knows nothing of the sidecar.
+A request names its own errors: ``X-Emulate: INTERNAL_ERROR RATE_LIMITED;2 reset`` is for its first, second and third
+send; after that, and without it, the API does what its documentation says. ``after:NAME`` acts first and fails then,
+which makes a retry dangerous. Time is an argument. It never waits, and knows nothing of the sidecar.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ RESET = "reset"
 AFTER = "after:"
 HINT_SECONDS = 2.0
 KEPT_SECONDS = 24 * 3600.0
-"""For how long a key returns the original response."""
+"""Seconds for which a key returns the original response."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ class Emulator:
         return [call for call in self.calls if call.request_id == request_id]
 
     def came_too_soon(self) -> list[str]:
-        """Requests that were sent again before the time that their last answer had asked for."""
+        """Requests that were sent again before the time that their last response had asked for."""
         by_id: defaultdict[tuple[str, str], list[Call]] = defaultdict(list)
         for call in self.calls:
             by_id[call.request_id, call.method].append(call)
@@ -167,7 +167,7 @@ class Emulator:
         return answer
 
     def apply(self, call: Call) -> None:
-        """Something is done that must not be done twice."""
+        """Count an effect that must not happen twice."""
         self.applied[call.request_id] += 1
 
     def once(self, call: Call, act: Callable[[], Answer]) -> Answer:
