@@ -14,8 +14,8 @@ from functools import partial
 from typing import Final, Protocol
 
 from sidecar.core.decision.attempt import Attempt, Now, Pressure, Request
-from sidecar.core.decision.budget import full_floor, refill, withdraw
-from sidecar.core.decision.decide import LEAST_ATTEMPT_SECONDS, Decision, decide, holds_others
+from sidecar.core.decision.budget import deposit, full_floor, refill, withdraw
+from sidecar.core.decision.decide import LEAST_ATTEMPT_SECONDS, Decision, concerns_others, decide
 from sidecar.core.decision.policy import BreakerRule, GateRule, Policy
 from sidecar.core.decision.table import policy_passes
 from sidecar.core.enums import IDEMPOTENT_METHODS, Reason, Verb
@@ -60,6 +60,8 @@ class Exchange:
     waited: float = 0.0
     sent_at: float = 0.0
     applied: int = 0
+    paid: float = 0.0
+    """Budget tokens that its retries have cost."""
     ticket: Ticket | None = None
 
 
@@ -217,12 +219,14 @@ class Sidecar:
         if status is not None and self._passes[status]:
             if status < 400:
                 self._note(seconds)
+                if exchange.paid:
+                    self._budget = deposit(self._budget, self._policy.budget, exchange.paid)
             if not self.host.limiter.calm:
                 self._tell(exchange, answer, "ok", seconds, None)
             self._teller.end(exchange, status < 400, "")
             return
         decision = self._judge(exchange, answer, now)
-        kind = kind_of(status, holds=holds_others(decision.row), hinted=decision.gate_until is not None)
+        kind = kind_of(status, holds=concerns_others(decision), hinted=decision.gate_until is not None)
         self._tell(exchange, answer, kind, seconds, decision.gate_until)
         self._follow(exchange, decision)
 
@@ -265,6 +269,7 @@ class Sidecar:
             self._teller.end(exchange, False, str(decision.reason or Reason.NOT_RETRYABLE))
             return
         self._budget = withdraw(self._budget, decision.cost) or self._budget
+        exchange.paid += decision.cost
         exchange.waited = decision.wait.seconds
         self.waits += 1
         self._clock.after(decision.wait.seconds, self._waited, exchange)

@@ -35,6 +35,13 @@ async def test_an_empty_budget_hands_over_at_once(make: Make, upstream: Upstream
     assert await sidecar.metric('sidecar_retries_suppressed_total{upstream="api",reason="budget"}') > 0
 
 
+async def test_retries_that_lead_to_a_success_cost_nothing(make: Make, upstream: Upstream) -> None:
+    sidecar = await make(upstream, "budget: {ratio: 0.01, min_per_second: 1}", quick=AT_ONCE)
+    for _ in range(40):
+        upstream.script(say(503), say(200))
+        assert (await sidecar.ask("GET", "/api/x")).status == 200
+
+
 async def test_a_dead_pooled_connection_costs_nothing(make: Make, upstream: Upstream) -> None:
     sidecar = await make(upstream, "budget: {ratio: 0.01, min_per_second: 1}", quick=AT_ONCE)
     upstream.otherwise = lambda _: say(200)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.decision.budget import Budget, capacity, full_floor, refill, withdraw
+from sidecar.core.decision.budget import Budget, capacity, deposit, full_floor, refill, withdraw
 from sidecar.core.decision.policy import BudgetRule
 from tests.core.making import floats, steady
 
@@ -33,6 +33,12 @@ def test_a_retry_pays_or_does_not_happen() -> None:
     assert withdraw(Budget(0.9, 0.0), 1) is None
     assert withdraw(Budget(0, 0.0), 0) == Budget(0, 0.0)
     assert withdraw(Budget(1, 0.0), -5) == Budget(1, 0.0)
+
+
+def test_what_comes_back_never_makes_more_than_the_bucket_holds() -> None:
+    assert deposit(Budget(3, 7.0), RULE, 2) == Budget(5, 7.0)
+    assert deposit(Budget(124, 7.0), RULE, 2) == Budget(125, 7.0)
+    assert deposit(Budget(3, 7.0), RULE, -2) == Budget(3, 7.0)
 
 
 def test_a_clock_that_jumps_back_earns_nothing_and_nothing_twice() -> None:

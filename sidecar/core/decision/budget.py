@@ -1,9 +1,11 @@
 """The retries that an upstream's traffic has earned: a token bucket, as a value (Finagle's and tower's retry budget).
 
 Every first send deposits ``ratio`` tokens, every second ``floor_per_second``; a retry withdraws its cost. The bucket
-holds at most what ten seconds of floor and a hundred requests bring in, so a long quiet time earns no storm. Invariant:
-over any span, retries are at most ``ratio`` · requests + ``floor`` · seconds + one full bucket. Frozen: every step
-returns a new value; the holder keeps the latest. No clock is read here.
+holds at most what ten seconds of floor and a hundred requests bring in, so a long quiet time earns no storm. A success
+gives back what the retries of its exchange have paid, as in the retry quota of the AWS SDKs' standard mode: what is
+bounded are retries in vain. Invariant: over any span, the retries of exchanges that did not succeed are at most
+``ratio`` · requests + ``floor`` · seconds + one full bucket. Frozen: every step returns a new value; the holder keeps
+the latest. No clock is read here.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import Final
 
 from sidecar.core.decision.policy import BudgetRule
 
-__all__ = ["Budget", "capacity", "full_floor", "refill", "withdraw"]
+__all__ = ["Budget", "capacity", "deposit", "full_floor", "refill", "withdraw"]
 
 FLOOR_SECONDS: Final = 10.0
 """Seconds of floor that the bucket holds: the window of Finagle's and tower's retry budgets."""
@@ -48,6 +50,11 @@ def refill(budget: Budget, rule: BudgetRule, now: float, requests: int = 0) -> B
     at = max(budget.at, now)
     earned = (at - budget.at) * max(0.0, rule.floor_per_second) + max(0, requests) * max(0.0, rule.ratio)
     return Budget(min(capacity(rule), budget.tokens + earned), at)
+
+
+def deposit(budget: Budget, rule: BudgetRule, tokens: float) -> Budget:
+    """The budget with these tokens back; never more than the bucket holds."""
+    return Budget(min(capacity(rule), budget.tokens + max(0.0, tokens)), budget.at)
 
 
 def withdraw(budget: Budget, cost: float) -> Budget | None:

@@ -30,7 +30,18 @@ from sidecar.core.decision.table import BODY_PLACES, source_looks_into_body
 from sidecar.core.decision.wait import Wait, limits_of, plan_wait
 from sidecar.core.enums import FailureKind, Outcome, OverMax, Reason, Safe, Verb, WaitFrom
 
-__all__ = ["ORDER", "Decision", "Wait", "decide", "hint_sources", "holds_others", "needs_body", "outcome_of", "wanted"]
+__all__ = [
+    "ORDER",
+    "Decision",
+    "Wait",
+    "concerns_others",
+    "decide",
+    "hint_sources",
+    "holds_others",
+    "needs_body",
+    "outcome_of",
+    "wanted",
+]
 
 ORDER: Final[tuple[tuple[str, frozenset[Reason]], ...]] = (
     ("table", frozenset({Reason.NOT_RETRYABLE})),
@@ -223,6 +234,13 @@ def _sources(policy: Policy, row: Row | None, verb: Verb) -> tuple[HintSource, .
     if verb is Verb.PASS and not holds_others(row):
         return ()
     return policy.wait if row is None or row.wait is None else row.wait
+
+
+def concerns_others(decision: Decision) -> bool:
+    """Whether a response is evidence for other exchanges: not where its hint is longer than anybody waits. Then each of
+    them ends at once by itself, and nothing is gained by holding one.
+    """
+    return holds_others(decision.row) and decision.reason is not Reason.WAIT_TOO_LONG
 
 
 def holds_others(row: Row | None) -> bool:

@@ -9,6 +9,7 @@ that has not made refusals rarer it is let go, and left alone for 30 s, then 60 
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -53,14 +54,16 @@ FEWEST_FOR_A_SHARE: Final = 5
 """Acceptances of all replicas, before our share among them means anything."""
 SHAPE_SEGMENTS: Final = 3
 """Segments of a path that tell endpoints apart; deeper ones name objects more often than not."""
-LONGEST_SEGMENT: Final = 24
-"""Characters; longer segments are names of objects."""
+_OBJECT: Final = re.compile(r"\d+|.{25,}|(?:\D*\d){3}.*|(?=.*\d)[0-9a-f-]{4,}", re.DOTALL)
+"""A segment that names an object: a number, a long one, hexadecimal digits, or one with three decimal ones; ``v1`` and
+``oauth2`` do not.
+"""
 
 
 def endpoint_of(method: str, path: str) -> str:
     """The method and the shape of the path: its first segments, with what looks like an object's name left out."""
     segments = path.split("/", SHAPE_SEGMENTS + 1)[1 : SHAPE_SEGMENTS + 1]
-    shape = "/".join("*" if len(one) > LONGEST_SEGMENT or any(map(str.isdigit, one)) else one for one in segments)
+    shape = "/".join("*" if _OBJECT.fullmatch(one) else one for one in segments)
     return f"{method} /{shape}"
 
 

@@ -13,7 +13,7 @@ from operator import attrgetter
 from typing import Any, Final, Protocol
 
 from sidecar.core.decision.attempt import Attempt
-from sidecar.core.decision.decide import LEAST_ATTEMPT_SECONDS, Decision, holds_others
+from sidecar.core.decision.decide import LEAST_ATTEMPT_SECONDS, Decision, concerns_others
 from sidecar.core.decision.hedge import COST, may_hedge, outlast, settles
 from sidecar.core.enums import IDEMPOTENT_METHODS, HedgeEnd, Reason, Verb
 from sidecar.core.flow.queue import Ticket
@@ -111,6 +111,8 @@ class RetryLoop:
         """The number of the send that came back last."""
         self._paid = 0.0
         """Tokens paid for a send that has not been made yet."""
+        self._spent = 0.0
+        """Budget tokens paid for all sends after the first."""
         self._cause = ""
         """Why that send is made: a status code or a failure."""
         self._accounted_at = 0.0
@@ -329,6 +331,9 @@ class RetryLoop:
         if self._hedging is not None and sent.number == 1:
             self._hedging.learn(seconds, status, failure)
         if message is not None and self._prepared.compiled.passes[message.code]:
+            if self._spent and message.code < 400:
+                self._prepared.destination.budget.give_back(self._spent)  # the retries were not in vain
+                self._spent = 0.0
             self._attempt_over(sent, message, seconds)
             return None
         decision = await self._facts.judge(sent, ended, self._deadline_at)
@@ -359,7 +364,7 @@ class RetryLoop:
         holding.limiter.lent.discard(sent.token)
         if message is None or message.code >= 500 or message.code == 429 or not holding.limiter.calm:
             gate_until = None if decision is None else decision.gate_until
-            gated = decision is not None and holds_others(decision.row)
+            gated = decision is not None and concerns_others(decision)
             holding.tell(
                 sent.ticket, self._exchange.message, message, seconds, gate_until, gated=gated, number=sent.number
             )
@@ -418,6 +423,7 @@ class RetryLoop:
         attempt = self._facts.history[-1]
         destination.budget.pay(decision.cost)
         self._paid = decision.cost
+        self._spent += decision.cost
         self._cause = STATUS_TEXT[attempt.status] if attempt.status is not None else str(attempt.failure)
         took_time = await self._keep()
         self._sending.let_go()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from multidict import istr
 
-from sidecar.core.decision.budget import Budget, capacity, full_floor, refill, withdraw
+from sidecar.core.decision.budget import Budget, capacity, deposit, full_floor, refill, withdraw
 from sidecar.core.decision.hedge import Durations
 from sidecar.core.decision.policy import BudgetRule, Policy
 from sidecar.core.decision.table import policy_looks_into_body, policy_passes
@@ -160,9 +160,9 @@ class RetryBudget:
             self._budget = paid
 
     def give_back(self, cost: float) -> None:
-        """Return ``cost`` tokens that were paid for a send that was not made."""
+        """Return ``cost`` tokens that were paid for a send that was not made, or for retries that led to a success."""
         self.paid -= cost
-        self._budget = Budget(min(capacity(self._rule), self._budget.tokens + cost), self._budget.at)
+        self._budget = deposit(self._budget, self._rule, cost)
 
     def terms(self) -> tuple[float, float, float, float]:
         """Floor a second, ratio, capacity, and the tokens of a new budget: the terms of a shared one."""
