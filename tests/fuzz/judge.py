@@ -23,6 +23,8 @@ SLACK_SECONDS = 0.75
 """Past its deadline an answer may still come: a losing one that is being kept takes half a second."""
 YOUNG_SECONDS = 0.95
 """A body that comes whole within this after its head is no trickle."""
+STORE_SECONDS = 1.0
+"""What storing may take where the deadline is over: it is the last thing to be tried."""
 KEPT_BYTES = 64 << 10
 """A losing answer that is larger is not kept; then the one before it is the last that there is."""
 TIE_SECONDS = 0.005
@@ -228,7 +230,7 @@ class Judge:
                 return
             started = self._begun_at(each)
             late = (each.answered_at or 0) - started - self._deadline(each.request) - each.request.pause
-            if late > SLACK_SECONDS:
+            if late > SLACK_SECONDS + (STORE_SECONDS if self._site.table == "store" else 0.0):
                 yield f"{each.request.token} was answered {late:.3f} s after its deadline"
 
     def _is_undisturbed(self, asked: Fetched, app: App) -> bool:
