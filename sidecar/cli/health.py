@@ -65,9 +65,8 @@ def _configured(file: Path | None) -> tuple[str, int]:
         try:
             host, port = split(admin_line(str(file)) or DEFAULT_ADMIN)
         except (OSError, ValueError):
-            loader = importlib.import_module(
-                "sidecar.config.load"
-            )  # It says what is wrong with the file; loading it costs more than all the rest.
+            # It says what is wrong with the file; loading it costs more than all the rest.
+            loader = importlib.import_module("sidecar.config.load")
             admin = loader.load_deployment(file, environ=os.environ).deployment.admin
             host, port = admin.host, admin.port
         return reachable(host), port

@@ -21,7 +21,7 @@ __all__ = ["command"]
 def command(upstream: str | None, url: str | None, config: Path | None) -> None:
     """Let go what is held back, and forget why.
 
-    Gates, breaker, learnt rate and concurrency limit of UPSTREAM, or of all upstreams, begin anew; whoever waits for
-    them is sent at once. What the upstream answers then closes them again. Needs SIDECAR_ADMIN_TOKEN.
+    Gates, breaker, learnt rate and concurrency limit of UPSTREAM, or of all upstreams, begin anew; the exchanges
+    that wait for them are sent at once. What the upstream answers then closes them again. Needs SIDECAR_ADMIN_TOKEN.
     """
     click.echo(ask(place_of(url, config), "POST", "/-/open", {"upstream": upstream}), nl=False)

@@ -8,7 +8,7 @@
 ``compile``        blocks -> ``core.decision.policy`` and ``core.settings``
 ``show``           what is in force and where it comes from; the JSON Schema; the reference tables of the docs
 ``policy_tests``   files of policy tests -> cases for ``core.dryrun``
-``child_process``  validation in a process of its own, so that the one that serves carries neither yaml nor pydantic
+``child_process``  validation in a process of its own, so that the serving one loads neither yaml nor pydantic
 ``child_main``     that process · ``validated`` what crosses between the two
 
 Imports: ``load -> check -> compile -> schema -> text``.

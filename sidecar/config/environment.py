@@ -100,7 +100,7 @@ def _put(root: Table, keys: tuple[str, ...], document: Document) -> None:
             inner = Table(mark)
             table.put(key, mark, inner, mark)
         if not isinstance(inner, Table):
-            return  # of the wrong kind in the file, which is an error of its own
+            return  # the file has a value of the wrong kind, which is reported by itself
         table = inner
     value: Value = document.root
     at = value.mark if isinstance(value, Table | Listing) else mark

@@ -1,7 +1,7 @@
 """The pure core: it is told what happened and what is allowed, and says what to do and why.
 
-It never sleeps, logs, counts, reads a clock, rolls dice, opens a socket or parses YAML: time and chance are arguments.
-It imports itself and a short list of the standard library. Read it in this order:
+It never sleeps, logs, counts, reads a clock, draws a random number, opens a socket or parses YAML: time and chance are
+arguments. It imports itself and a short list of the standard library. Read it in this order:
 
 ``enums``      the closed lists: outcome, reason, failure, verb; each word is written once, here
 ``decision``   may an attempt be repeated, should it be, and after how long: ``decide`` and what it asks

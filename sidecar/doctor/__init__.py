@@ -1,4 +1,4 @@
-"""What is wrong with a set-up, found from the place of the app: variables, reachability, trust, clocks, retries.
+"""What is wrong with a set-up, found from where the app runs: variables, reachability, trust, clocks, retries.
 
 ``examination``  runs the checks; each is one function that yields findings
 ``findings``     the closed list of what can be found · ``context`` what a check may look at

@@ -1,6 +1,6 @@
 """What replicas learn of an upstream, shared through Redis or Valkey: gate, rate, breaker and budget.
 
-``open``           the way in for an installation without ``redis`` · ``parts`` what is shared of one upstream
+``open``           opens the others, also where ``redis`` is missing · ``parts`` what is shared of one upstream
 ``sync``           every upstream's part in one store · ``upstream_sync`` one of them
 ``store``          the connection: up or lost · ``journey`` one round trip · ``scripts`` atomic steps inside the store
 

@@ -135,7 +135,7 @@ class UpstreamSync:
         self.budget.alone()
         self.holding.look_again()
 
-    # -- what the store is told --------------------------------------------------------------------------
+    # -- what the store gets -----------------------------------------------------------------------------
 
     async def _work(self) -> None:
         while True:

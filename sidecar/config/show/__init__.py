@@ -1,4 +1,4 @@
-"""What there is, told: nothing here changes a value.
+"""The configuration in force, for people and editors. Nothing here changes a value.
 
 ``effective``    what is in force, as YAML that loads again, each value with its origin (``sidecar show``)
 ``json_schema``  draft 2020-12, for editors (``sidecar schema``)

@@ -37,7 +37,7 @@ def capacity(rule: BudgetRule) -> float:
 
 
 def full_floor(rule: BudgetRule, now: float) -> Budget:
-    """What a new upstream begins with: the floor saved up, nothing earned yet."""
+    """The budget of a new upstream: a full floor, no deposits yet."""
     return Budget(max(0.0, rule.floor_per_second) * FLOOR_SECONDS, now)
 
 

@@ -1,18 +1,18 @@
 """The one judgement: what to do about a finished attempt, and why.
 
-``decide`` never sleeps, logs, counts, reads a clock or rolls dice: the time and one random number are
-arguments. So ``serve``, ``explain``, ``test`` and ``simulate`` run the same engine. Its counterpart is
-the loop (``sidecar.proxy``), which acts. It judges in this order; the first objection is the reason:
+``decide`` never sleeps, logs, counts, reads a clock or draws a random number: the time and one random number are
+arguments. So ``serve``, ``explain``, ``test`` and ``simulate`` run the same engine. Counterpart:
+``proxy.exchange.retry_loop``, which acts. It judges in this order; the first objection is the reason:
 
 1. the first row that matches says what is wanted; the upstream's verdict header may overrule it;
 2. a response that has begun, or a body that is gone, ends the exchange;
 3. safety: the five permissions (``safety``), and the body still held whole;
 4. attempts left;
 5. the wait: a hint, else backoff; against ``max_wait``, then against the deadline;
-6. budget, breaker, gate, rate, a place to wait in; then draining, the switch, and whether anybody still listens.
+6. budget, breaker, gate, rate, a place to wait in; then draining and the switch.
 
 What the table hands over is ``not_retryable`` however the rest stands: nothing was to be retried, so nothing
-else was the reason. That keeps the loop's fast path (``table.policy_passes``) and this room in agreement.
+else was the reason. That keeps the loop's fast path (``table.policy_passes``) and this module in agreement.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The engine without a network: what ``explain`` and ``test`` run, and how they tell it.
+"""The engine without a network: what ``explain`` and ``test`` run, and their output.
 
-``replay``        an exchange played through, each answer judged by ``decide`` on a clock of its own
+``replay``        an exchange played through, each response judged by ``decide`` on a clock of its own
 ``explain``       a decision as one JSON object, and as lines for a person
 ``story``         the same in full: each step of each judgement, each source of a wait, the time line of all attempts;
                   ``story_text`` for a terminal, ``story_words`` the words of both

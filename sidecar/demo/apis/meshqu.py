@@ -78,7 +78,7 @@ class MeshquApi(Emulator):
         return Answer(201, {"code": code})
 
     def _admit(self) -> bool:
-        """A fixed window: so many calls, then none until it is over."""
+        """A fixed window: a number of calls, then none until it is over."""
         if self.now() - self._window >= WINDOW_SECONDS:
             self._window, self._taken = self.now(), 0
         self._taken += 1

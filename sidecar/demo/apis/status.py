@@ -23,7 +23,7 @@ NEXT_STATES: Final = {
 class StatusApi(Emulator):
     """``/v1/incidents`` (POST), ``/v1/incidents/NAME`` (GET, PATCH), ``/v1/subscriptions`` (POST).
 
-    An incident that nobody has made yet is being investigated.
+    An incident that was not created counts as being investigated.
     """
 
     key_header = "X-Idempotency-Key"

@@ -316,7 +316,7 @@ class Exchange:
     def _account(self, change_bytes: int) -> None:
         self._services.metrics.buffered_bytes += change_bytes
 
-    # -- answering ---------------------------------------------------------------------------------------
+    # -- responding --------------------------------------------------------------------------------------
 
     def _passed_head(
         self, prepared: Prepared, connection: Connection, message: ResponseMessage, number: int

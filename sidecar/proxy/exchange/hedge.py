@@ -90,7 +90,7 @@ class Hedging:
     async def next(self) -> InFlight:
         """As ``back``, without a bound; each send has its own."""
         sent = await self.back()
-        assert sent is not None  # noqa: S101 - for the type checker: without a timeout somebody has come
+        assert sent is not None  # noqa: S101 - for the type checker: without a timeout a send has come back
         return sent
 
     def cut(self) -> list[InFlight]:

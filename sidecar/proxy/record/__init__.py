@@ -1,4 +1,4 @@
-"""What happened, told: an exchange that is over becomes values that hold no secret.
+"""An exchange that is over as values that hold no secret.
 
 ``record``  for the log, the metrics and the page · ``report`` heads and bodies of a failed one, redacted
 """

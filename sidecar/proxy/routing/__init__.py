@@ -2,7 +2,7 @@
 
 ``router``       by mount or by host -> a destination
 ``destination``  an upstream made ready: pool, compiled policies, budget, limiter
-``access``       who may use the forward side, and which hosts may be asked for
-``limiter``      the loop's side of ``core.flow``: who is held, who is woken, when to look again
+``access``       which clients may use the forward side, and which hosts may be asked for
+``limiter``      the loop's side of ``core.flow``: the futures of held exchanges, and the timer that wakes them
 ``clock``        the two clocks and the random numbers of the data plane; nothing else reads them
 """
