@@ -15,7 +15,7 @@ from sidecar.core.settings.deployment import OutboxRule
 from sidecar.outbox.items import Item
 from sidecar.outbox.sqlite import SqliteOutbox
 from tests.behaviour.conftest import Make
-from tests.behaviour.test_surroundings import full_queue
+from tests.behaviour.ops.test_surroundings import full_queue
 from tests.support.sidecar import Running
 from tests.support.upstream import Connection, Live, Step, Upstream, head_bytes, refused_port, say
 

@@ -22,7 +22,7 @@ from sidecar.core.settings.deployment import Deployment
 from sidecar.shared.sync import StoreSync
 from sidecar.shared.upstream_sync import UpstreamSync
 from tests.behaviour.conftest import Make
-from tests.behaviour.test_sharing import LANE, OURS, errors, is_gated, is_up, lines, replicas
+from tests.behaviour.flow.test_sharing import LANE, OURS, errors, is_gated, is_up, lines, replicas
 from tests.support.between import Between, between
 from tests.support.clock import RealClock
 from tests.support.refusals import FEWEST, refused

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pytest
 
 from tests.behaviour.conftest import Make
-from tests.behaviour.test_malformed import CHUNKS, H, get, post
+from tests.behaviour.protocol.test_malformed import CHUNKS, H, get, post
 from tests.core.making import short
 from tests.support.upstream import Connection, Upstream, say, say_raw
 from tests.support.wire import Gone

@@ -29,7 +29,7 @@ from tests.support.sidecar import Running, write_files, yaml_for
 from tests.support.upstream import Live, Upstream, free_port, hang, head_bytes, say, say_raw, tls_server
 from tests.support.wire import Gone
 
-ROOT = str(Path(__file__).resolve().parents[2])
+ROOT = str(Path(__file__).resolve().parents[3])
 PATIENT = "attempt: {connect: 5s, head: 5s, idle: 5s}\nbackoff: {base: 100ms, jitter: none}"
 
 

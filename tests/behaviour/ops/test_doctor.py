@@ -27,7 +27,7 @@ from tests.behaviour.conftest import Make
 from tests.support.sidecar import Running
 from tests.support.upstream import Upstream, refused_port, say
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 GONE = ""
 """In place of a value: the variable is not set."""
 

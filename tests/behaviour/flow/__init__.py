@@ -1,0 +1,1 @@
+"""What holds sends back, and how it is let go."""

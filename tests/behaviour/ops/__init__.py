@@ -1,0 +1,1 @@
+"""Running it: reload, shutdown, log, metrics, reports, resources."""

@@ -1,0 +1,1 @@
+"""HTTP/1.1 on both sides: heads, bodies, connections, limits, hostile peers."""

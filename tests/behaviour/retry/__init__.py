@@ -1,0 +1,1 @@
+"""When, whether and how an attempt is made again."""

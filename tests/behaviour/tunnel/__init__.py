@@ -1,0 +1,1 @@
+"""CONNECT, upgrades, interception, outbound proxies."""
