@@ -5,8 +5,8 @@ A new command is a line in ``main`` and a file here with a ``command``. By what 
 run it          ``serve``, and ``serving`` for what only it needs · ``demo`` · ``simulate`` · ``env``
 configure it    ``init`` · ``check`` · ``show`` · ``schema`` · ``test`` · ``explain`` · ``doctor`` · ``ca``
                 ``completion``
-look at it      ``top`` · ``health`` · ``report`` · ``outbox`` · ``form`` (compiled or source)
-steer it        ``open`` · ``retries``
+watch it        ``top`` · ``health`` · ``report`` · ``outbox`` · ``form`` (compiled or source)
+control it      ``open`` · ``retries``
 
 What several verbs share: ``admin_port`` asks a running sidecar, ``probe`` does so with a socket alone (the health check
 of a container), ``route`` finds where a URL leads, ``paint`` is colour on a terminal, ``sarif`` a report for scanners.

@@ -64,8 +64,8 @@ def command(
         around = CheckContext(
             environ=os.environ,
             deployment=deployment,
-            proxy=_door(proxy, deployment.listen, "--proxy"),
-            admin=_door(admin, deployment.admin, "--admin"),
+            proxy=_addresses(proxy, deployment.listen, "--proxy"),
+            admin=_addresses(admin, deployment.admin, "--admin"),
             runtime=runtime,
             wall=time.time,
             timeout_seconds=timeout_seconds,
@@ -84,7 +84,7 @@ def _unread(error: ConfigError) -> Finding:
     return Finding(CheckKind.CONFIGURATION, first.file, text, "sidecar check shows every mistake with its place")
 
 
-def _door(url: str | None, configured: Address, option: str) -> SidecarAddresses:
+def _addresses(url: str | None, configured: Address, option: str) -> SidecarAddresses:
     if url is None:
         if not configured.port:
             raise click.UsageError(f"its port is 0, which is any free one: say with {option} where it is")

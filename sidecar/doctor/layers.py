@@ -69,7 +69,7 @@ class Counting(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Refusing)
 
     @property
-    def door(self) -> SidecarAddresses:
+    def address(self) -> SidecarAddresses:
         return SidecarAddresses("127.0.0.1", self.server_port)
 
 
@@ -105,19 +105,19 @@ def _probe(around: CheckContext) -> Iterator[Finding]:
     """The response says how often the sidecar has sent; the server knows how often it came."""
     if around.proxy.host not in ("127.0.0.1", "localhost", "::1"):
         return  # from there, this machine's loopback is not ours
-    door = _app_proxy(around)
+    address = _app_proxy(around)
     with _counting() as server:
-        headers = {"Host": server.door.url.removeprefix("http://"), "Sidecar-Timeout": f"{PROBE_SECONDS}s"}
-        target = server.door.url + PROBE_PATH
+        headers = {"Host": server.address.url.removeprefix("http://"), "Sidecar-Timeout": f"{PROBE_SECONDS}s"}
+        target = server.address.url + PROBE_PATH
         try:
-            status, response, _ = ask(door, "GET", target, PROBE_SECONDS + around.timeout_seconds, headers)
+            status, response, _ = ask(address, "GET", target, PROBE_SECONDS + around.timeout_seconds, headers)
         except (OSError, HTTPException):
             return  # No answer, or no proxy: another check reports that.
         said = _attempts(response.getheader("Sidecar"))
     if status == 503 and said and server.arrived > said:
         text = f"of one request, the sidecar sent {said}, and {server.arrived} arrived: something else retries too"
         fix = "let one layer own the retries: turn them off in the other proxy or mesh, or set `attempts: 1` here"
-        yield Finding(CheckKind.SECOND_LAYER, door.url, text, fix)
+        yield Finding(CheckKind.SECOND_LAYER, address.url, text, fix)
 
 
 def _app_proxy(around: CheckContext) -> SidecarAddresses:
@@ -144,7 +144,7 @@ def _client(around: CheckContext) -> Iterator[Finding]:
         return
     environ = {name: value for name, value in around.environ.items() if not name.lower().endswith("_proxy")}
     with _counting() as server:
-        url = server.door.url + PROBE_PATH
+        url = server.address.url + PROBE_PATH
         command = [word.replace("{}", url) for word in around.client]
         with contextlib.suppress(subprocess.TimeoutExpired):
             subprocess.run(  # noqa: S603 - the person's own command

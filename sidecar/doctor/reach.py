@@ -32,10 +32,10 @@ UPSTREAMS_AT_ONCE = 8
 
 
 def ask(
-    door: SidecarAddresses, method: str, target: str, seconds: float, headers: dict[str, str] | None = None
+    address: SidecarAddresses, method: str, target: str, seconds: float, headers: dict[str, str] | None = None
 ) -> tuple[int, HTTPResponse, bytes]:
     """One request, past every proxy. Raises ``OSError`` or ``HTTPException``."""
-    connection = HTTPConnection(door.host, door.port, timeout=seconds)
+    connection = HTTPConnection(address.host, address.port, timeout=seconds)
     try:
         connection.request(method, target, headers=headers or {})
         response = connection.getresponse()
@@ -45,51 +45,51 @@ def ask(
 
 
 def _sidecar(around: CheckContext) -> Iterator[Finding]:
-    door = around.proxy
+    address = around.proxy
     try:
         # A question that the sidecar answers by itself, whatever is mounted.
-        _, response, _ = ask(door, "OPTIONS", "*", around.timeout_seconds)
+        _, response, _ = ask(address, "OPTIONS", "*", around.timeout_seconds)
     except HTTPException:
-        yield _stranger(door)
+        yield _stranger(address)
         return
     except OSError as error:
-        text = f"nothing answers at {door.url}: {why(error)}"
+        text = f"nothing answers at {address.url}: {why(error)}"
         fix = "start it (sidecar serve), or say --proxy where it is; a container has a loopback of its own"
-        yield Finding(CheckKind.UNREACHABLE, door.url, text, fix)
+        yield Finding(CheckKind.UNREACHABLE, address.url, text, fix)
         return
     if response.getheader("Sidecar") is None:
-        yield _stranger(door)
+        yield _stranger(address)
 
 
-def _stranger(door: SidecarAddresses) -> Finding:
-    text = f"something answers at {door.url}, and it is not a sidecar"
+def _stranger(address: SidecarAddresses) -> Finding:
+    text = f"something answers at {address.url}, and it is not a sidecar"
     return Finding(
-        CheckKind.NOT_A_SIDECAR, door.url, text, "find out what holds that port, and give the sidecar another"
+        CheckKind.NOT_A_SIDECAR, address.url, text, "find out what holds that port, and give the sidecar another"
     )
 
 
 def _admin(around: CheckContext) -> Iterator[Finding]:
-    door = around.admin
+    address = around.admin
     try:
-        status, _, text = ask(door, "GET", "/readyz?verbose", around.timeout_seconds)
-        _, _, metrics = ask(door, "GET", "/metrics", around.timeout_seconds)
+        status, _, text = ask(address, "GET", "/readyz?verbose", around.timeout_seconds)
+        _, _, metrics = ask(address, "GET", "/metrics", around.timeout_seconds)
     except (OSError, HTTPException):
         yield Finding(
             CheckKind.NO_ADMIN,
-            door.url,
-            f"the admin port does not answer at {door.url}: readiness, reload and file limit were not looked at",
+            address.url,
+            f"the admin port does not answer at {address.url}: readiness, reload and file limit were not looked at",
             "run the doctor where the admin port is reached, or say --admin where it is",
         )
         return
     if status != 200:
         said = " · ".join(line for line in text.decode("utf-8", "replace").splitlines() if not line.startswith("[+]"))
         yield Finding(
-            CheckKind.NOT_READY, door.url, f"the sidecar takes no new requests: {said[:200]}", "wait, or restart it"
+            CheckKind.NOT_READY, address.url, f"the sidecar takes no new requests: {said[:200]}", "wait, or restart it"
         )
     if _sample(metrics, "sidecar_config_last_reload_successful") == 0:
         yield Finding(
             CheckKind.RELOAD_FAILED,
-            door.url,
+            address.url,
             "the last reload failed: the sidecar runs on an older configuration than its files",
             "sidecar check shows every mistake; mend them, the next change is read by itself",
         )
@@ -98,7 +98,7 @@ def _admin(around: CheckContext) -> Iterator[Finding]:
         faulty = b", ".join(faults).decode() or "not reached yet"
         yield Finding(
             CheckKind.STORE_LOST,
-            door.url,
+            address.url,
             f"the shared store is not used ({faulty}): each replica goes on alone",
             "the sidecar's log says why (shared_store_lost); look at `shared`, at the store, and at the way there",
         )

@@ -1,7 +1,7 @@
 """A record as plain data: the fields of a JSON log line and of ``/debug/exchanges``, one table for both.
 
-Every text in it is cleaned and bounded here; empty fields are left out. It writes nothing. The counterpart is
-``log``, which writes, and ``docs/metrics.md``, whose table of fields is held equal to ``FIELDS`` by a test.
+Every text in it is cleaned and bounded here; empty fields are left out. It writes nothing. Counterparts: ``log``,
+which writes, and ``docs/metrics.md``, whose table of fields is held equal to ``FIELDS`` by a test.
 """
 
 from __future__ import annotations

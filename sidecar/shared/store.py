@@ -194,7 +194,7 @@ class Store:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 await pubsub.connect()  # type: ignore[no-untyped-call]
-                await client.ping()  # another connection: opening it takes several journeys, which no operation may
+                await client.ping()  # another connection: opening it takes several round trips, which no operation may
                 await teach(client)
             self._client = client
             await self._listen(client, pubsub)

@@ -32,7 +32,7 @@ AHEAD_SECONDS: Final = 0.1
 """Seconds ahead for which send times are granted: what one replica may hold while others wait."""
 SETTLE_SECONDS: Final = 0.05
 """Seconds between two reports of what was paid for retries."""
-MOST_LANES: Final = 256
+MOST_KEYS: Final = 256
 """Keys that are taken over when the store is connected (again), at most."""
 SALT_DIGITS: Final = 32
 AT_ONCE: Final = 64
@@ -89,7 +89,7 @@ class UpstreamSync:
         self.limiter.lend(shares=True)
         await self._tell(known)
         with contextlib.suppress(Foreign):
-            await self._take_over_lanes(await self._store.run("lanes", [self._prefix + "lanes"], str(MOST_LANES)))
+            await self._take_over_keys(await self._store.run("lanes", [self._prefix + "lanes"], str(MOST_KEYS)))
         with contextlib.suppress(Foreign):
             note = _note(await self._store.run("read", [self._prefix + "breaker"]))
             if note:
@@ -97,12 +97,12 @@ class UpstreamSync:
         self.holding.look_again()
         self._wake.set()
 
-    async def _take_over_lanes(self, names: Iterable[object]) -> None:
-        for lanes in _batches(map(str, names)):
-            notes = await self._store.run_all("read", [([self._lane_key(lane)], ()) for lane in lanes])
+    async def _take_over_keys(self, names: Iterable[object]) -> None:
+        for batch in _batches(map(str, names)):
+            notes = await self._store.run_all("read", [([self._store_key(name)], ()) for name in batch])
             now = self._monotonic()
-            for lane, note in zip(lanes, notes, strict=True):
-                self.limiter.told_key(_key_of(lane), _note(note), now)
+            for name, note in zip(batch, notes, strict=True):
+                self.limiter.told_key(_key_of(name), _note(note), now)
 
     async def _agree_on_salt(self) -> None:
         """Agree on a salt: gate keys are hashes of header values, and all replicas must hash alike."""
@@ -120,13 +120,13 @@ class UpstreamSync:
             return
         if not isinstance(message, dict) or message.get("from") == self._sender or not self.limiter.shares:
             return
-        lane, now = message.get("lane"), self._monotonic()
+        name, now = message.get("lane"), self._monotonic()
         if message.get("kind") == "breaker":
             self.limiter.told_breaker(_note(message.get("fields")), now, self._chance())
-        elif isinstance(lane, str) and message.get("kind") == "lane":
-            self.limiter.told_key(_key_of(lane), _note(message.get("fields")), now)
-        elif isinstance(lane, str) and message.get("kind") == "needed":
-            self.limiter.told_needed(_key_of(lane), now)
+        elif isinstance(name, str) and message.get("kind") == "lane":
+            self.limiter.told_key(_key_of(name), _note(message.get("fields")), now)
+        elif isinstance(name, str) and message.get("kind") == "needed":
+            self.limiter.told_needed(_key_of(name), now)
         self.holding.look_again()
 
     def on_disconnect(self) -> None:
@@ -157,8 +157,8 @@ class UpstreamSync:
         if not self.limiter.shares:
             return
         await self._tell_news()
-        for lanes in _batches(self.limiter.wanting(self._monotonic())):
-            await self._ask(lanes)
+        for batch in _batches(self.limiter.wanting(self._monotonic())):
+            await self._ask(batch)
             await self._tell_news()
         if self.budget.paid != 0 and self._monotonic() >= self._settle_at:
             await self._settle()
@@ -182,11 +182,11 @@ class UpstreamSync:
             with contextlib.suppress(Foreign):
                 note = breaker_note(breaker.breaker, self._monotonic())
                 keep = _milliseconds(KEEP_BREAKER_SECONDS)
-                await self._store.run("breaker", [self._prefix + "breaker"], *self._whence(), keep, *_flat(note))
+                await self._store.run("breaker", [self._prefix + "breaker"], *self._from_here(), keep, *_flat(note))
         for items in _batches(item for item in told.values() if isinstance(item, KeyNews)):
-            await self._tell_lanes(items)
+            await self._tell_keys(items)
 
-    async def _tell_lanes(self, items: Sequence[KeyNews]) -> None:
+    async def _tell_keys(self, items: Sequence[KeyNews]) -> None:
         now = self._monotonic()
         replies = await self._store.run_all("close", [self._close_call(item, now) for item in items])
         now = self._monotonic()
@@ -200,18 +200,18 @@ class UpstreamSync:
     def _close_call(self, news: KeyNews, now: float) -> Call:
         fields = key_note(news.gate, news.rate, now)
         left = fields.pop("@until")
-        lane = _lane_of(news.key)
-        keys = [self._lane_key(lane), self._prefix + "lanes"]
-        pace = _flat(fields) if news.rate is not None else ()
-        return keys, [*self._whence(), lane, str(news.expected), left, _milliseconds(KEEP_SECONDS), *pace]
+        name = _store_name(news.key)
+        keys = [self._store_key(name), self._prefix + "lanes"]
+        rate = _flat(fields) if news.rate is not None else ()
+        return keys, [*self._from_here(), name, str(news.expected), left, _milliseconds(KEEP_SECONDS), *rate]
 
-    async def _ask(self, lanes: Sequence[tuple[str, KeyState]]) -> None:
+    async def _ask(self, waiting: Sequence[tuple[str, KeyState]]) -> None:
         """Ask for send times for all of these keys at once."""
         now = self._monotonic()
-        asked = [(key, lane, lane.rate, lane.lease) for key, lane in lanes if lane.rate is not None]
+        asked = [(key, state, state.rate, state.lease) for key, state in waiting if state.rate is not None]
         calls, told = [], []
-        for key, lane, pace, lease in asked:
-            calls.append(self._ask_call(key, lane, pace, now))
+        for key, state, limit, lease in asked:
+            calls.append(self._ask_call(key, state, limit, now))
             told.append(lease.untold)
             lease.untold = 0
         try:
@@ -221,22 +221,22 @@ class UpstreamSync:
                 lease.untold += untold
             raise
         unknown = []
-        for (key, lane, pace, _), reply in zip(asked, replies, strict=True):
-            if not self._answered(key, pace.generation, reply):
-                unknown.append(KeyNews(key, lane.gate, lane.rate, FOR_A_NEW_STORE))
+        for (key, state, limit, _), reply in zip(asked, replies, strict=True):
+            if not self._answered(key, limit.generation, reply):
+                unknown.append(KeyNews(key, state.gate, state.rate, FOR_A_NEW_STORE))
         self.holding.look_again()
         await self._tell(unknown)
 
-    def _ask_call(self, key: str, lane: KeyState, pace: RateLimit, now: float) -> Call:
-        rate, name = rate_at(pace, now), _lane_of(key)
-        return [self._lane_key(name)], [
-            *self._whence(),
+    def _ask_call(self, key: str, state: KeyState, limit: RateLimit, now: float) -> Call:
+        rate, name = rate_at(limit, now), _store_name(key)
+        return [self._store_key(name)], [
+            *self._from_here(),
             name,
-            str(pace.generation),
-            str(self.limiter.wanted(key, lane)),
+            str(limit.generation),
+            str(self.limiter.wanted(key, state)),
             f"{rate:.6f}",
             str(AHEAD_SECONDS),
-            str(lane.lease.untold),
+            str(state.lease.untold),
             f"{memory_seconds(rate):.6f}",
             _milliseconds(KEEP_SECONDS),
         ]
@@ -252,7 +252,7 @@ class UpstreamSync:
             taken, recent, again, *moments = map(float, values)
             self.limiter.granted(key, Grant(generation, tuple(moments), again, int(taken), recent), now)
         elif verdict == "other" and not self.limiter.told_key(key, _note(values[0]), now):
-            self._store.foreign(self._lane_key(_lane_of(key)))
+            self._store.foreign(self._store_key(_store_name(key)))
             self.limiter.alone_in(key)
         return bool(verdict != "gone")
 
@@ -266,24 +266,24 @@ class UpstreamSync:
         with contextlib.suppress(Foreign, ValueError):
             budget.settle(float(await self._store.run("budget", [self._prefix + "budget"], *terms, *amounts)))
 
-    def _whence(self) -> tuple[str, str]:
+    def _from_here(self) -> tuple[str, str]:
         """The channel for the news, and the sender."""
         return self.channel, self._sender
 
-    def _lane_key(self, lane: str) -> str:
-        return f"{self._prefix}lane:{lane}"
+    def _store_key(self, name: str) -> str:
+        return f"{self._prefix}lane:{name}"
 
 
 ALL: Final = "all"
 """The key of every request where ``gate.key`` names no header."""
 
 
-def _lane_of(key: str) -> str:
+def _store_name(key: str) -> str:
     return key or ALL
 
 
-def _key_of(lane: str) -> str:
-    return "" if lane == ALL else lane
+def _key_of(name: str) -> str:
+    return "" if name == ALL else name
 
 
 def _batches(items: Iterable[T]) -> Iterator[list[T]]:

@@ -59,8 +59,9 @@ ORDER: Final[tuple[tuple[str, frozenset[Reason]], ...]] = (
     ("draining", frozenset({Reason.DRAINING})),
     ("switch", frozenset({Reason.SWITCHED_OFF})),
 )
-"""The steps of the judgement below, each with the reasons that it can stop for: so that one that stopped tells which
-steps it passed. A test holds it to what ``decide`` does."""
+"""The steps of the judgement, in order, each with the reasons that it can stop for: the steps before a stop were
+passed. A test holds it to what ``decide`` does.
+"""
 
 LEAST_ATTEMPT_SECONDS: Final = 0.02
 """Seconds before the deadline below which no attempt is begun: it could only add load."""

@@ -1,6 +1,6 @@
 """Regular expressions of the configuration, searched in bounded time whatever a peer sends.
 
-Python's ``re`` backtracks: ``(a+)+$`` takes 2^n steps for n characters, and the loop stands still meanwhile. Here an
+Python's ``re`` backtracks: ``(a+)+$`` takes 2^n steps for n characters, and the loop is blocked meanwhile. Here an
 expression becomes an automaton (Thompson, "Regular Expression Search Algorithm", 1968) whose sets of positions are
 built as the text asks for them (Cox, "Regular Expression Matching Can Be Simple And Fast", 2007; RE2 does the same).
 Invariant: each character is looked at once, and all sets together take at most ``MOST_STEPS`` steps. What an automaton

@@ -222,7 +222,7 @@ class RetryLoop:
             raise Rejected(objection, 0.0)
         began = self._exchange.started if number == 1 and ticket is None else self._services.monotonic()
         sent = InFlight(number, self._sending, began, ticket, waited, wait_from)
-        if wait_from is not None:  # it is told with the attempt that it led to
+        if wait_from is not None:  # it is recorded with the attempt that it led to
             exchange = self._exchange
             exchange.held = tuple(hold for hold in exchange.held if hold.before != number or hold.by != wait_from)
         self._begun(sent)

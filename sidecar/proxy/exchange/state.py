@@ -1,13 +1,13 @@
-"""The states of an exchange, what changes them, and the one way to stand still.
+"""The states of an exchange, their transitions, and the one way to wait before a send.
 
     NEW       start       FAST      a whole request went out on a pooled connection, without a task
     NEW       start       LOOP      everything else: a task runs ``retry_loop``
     NEW       start       OVER      refused before it was sent
     FAST      answer      OVER      whole, and the table passes it on
     FAST      answer      LOOP      anything else that comes back, a failure too
-    LOOP      ``Pause``   WAITING   it stands still before a send: a wait of the table, or flow control
+    LOOP      ``Pause``   WAITING   it waits before a send: a wait of the table, or flow control
     WAITING   due         LOOP
-    WAITING   drain       WOKEN     the sidecar shuts down: the wait ends now, without the send (``cut_wait_short``)
+    WAITING   drain       WOKEN     shutdown: the wait ends now, without the send (``cut_wait_short``)
     WOKEN     woken       LOOP      it hands over what it has
     LOOP      switch      RELAY     a tunnel or an upgrade: bytes go both ways until both connections are gone
     any       end         OVER      answered, or cancelled; ``over`` is called on this change, once
