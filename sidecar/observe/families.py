@@ -173,7 +173,7 @@ FAMILIES: tuple[Family, ...] = (
         "histogram",
         ("upstream", "from"),
         "Times in which an exchange stood still: before a retry by where the length came from, else by what held it.",
-        "What does waiting cost the app, and who says so: the upstream, our backoff, or flow control?",
+        "What does waiting cost the app, and by what: the upstream, our backoff, or flow control?",
     ),
     _family(
         "overhead_seconds",
@@ -243,14 +243,14 @@ FAMILIES: tuple[Family, ...] = (
         "gauge",
         ("upstream",),
         "1 while an operator has turned its retries off.",
-        "Has somebody forgotten to turn retries on again?",
+        "Are retries still off by mistake?",
     ),
     _family(
         "opened_total",
         "counter",
         ("upstream",),
         "How often an operator made it forget what it had learnt, and let go what was held.",
-        "Did somebody step in?",
+        "Did an operator step in?",
     ),
     _family(
         "buffered_bytes",
@@ -299,7 +299,7 @@ FAMILIES: tuple[Family, ...] = (
         "gauge",
         ("upstream",),
         "Dead letters in the outbox: expired or refused, kept for a person.",
-        "Is there something that somebody has to look at?",
+        "Is there something that a person has to look at?",
     ),
     _family(
         "outbox_oldest_age_seconds",

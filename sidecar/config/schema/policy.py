@@ -290,7 +290,7 @@ class ReportBlock(Block):
     redact: Pointers = Field(
         [], description="JSON pointers to values in bodies that are never kept; a step `*` is any key or item."
     )
-    keep: int = Field(50, ge=1, le=10_000, description="The last so many failed exchanges of this policy.")
+    keep: int = Field(50, ge=1, le=10_000, description="How many of the last failed exchanges of this policy are kept.")
 
 
 class PolicyBlock(Block):

@@ -134,7 +134,7 @@ class OutboxBlock(Block):
     )
     max_count: int = Field(100_000, ge=1, le=10_000_000, description="The most requests in it.")
     max_age: LongDuration = Field(
-        72 * 3600.0, description="What could not be delivered for so long becomes a dead letter."
+        72 * 3600.0, description="A request that could not be delivered for this time becomes a dead letter."
     )
 
 
@@ -167,7 +167,7 @@ class SiteBlock(Block):
     )
     default_policy: PolicyName = Field("default", description="For upstreams that name none, and for unknown hosts.")
     upstreams: list[UpstreamBlock] = Field([], description="The APIs that the app calls.")
-    access: AccessBlock | None = Field(None, description="Who may use the sidecar as a forward proxy.")
+    access: AccessBlock | None = Field(None, description="Which clients may use the sidecar as a forward proxy.")
     tunnels: TunnelsBlock = Field(TunnelsBlock(), description="Where `CONNECT` may lead.")
     proxy: OutboundUrl | None = Field(
         None, description="The `http://` proxy that the sidecar itself goes out through, with a user by reference only."
