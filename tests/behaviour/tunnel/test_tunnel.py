@@ -221,7 +221,7 @@ async def test_a_target_that_may_not_be_is_refused_and_the_connection_ends(
         await client.send(f"CONNECT {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode() + behind)
         answer = await client.answer()
         assert answer.status == status
-        assert b"443" not in answer.body  # no inventory of what is allowed
+        assert "443" not in answer.json()["detail"]  # no inventory of what is allowed; an id may hold these digits
         assert await client.ended() == "closed"
     assert upstream.requests == []
     assert "secret" not in sidecar.log.getvalue()
