@@ -28,7 +28,7 @@ limits: {{drain: {grace}s}}
 upstreams: [{{name: api, origin: "http://127.0.0.1:{port}", mount: /api, policy: load}}]
 """
 POLICY = """\
-attempts: 4
+attempts: 10
 deadline: {deadline}s
 table:
   - {{status: 503, then: retry, processed: false, wait: [{{constant: 1s}}], gate: false}}
