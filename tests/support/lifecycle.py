@@ -33,11 +33,16 @@ deadline: {deadline}s
 table:
   - {{status: 503, then: retry, processed: false, wait: [{{constant: 1s}}], gate: false}}
 """
-APPS = 50
+APPS = 100
 EACH_SECONDS = 0.1
-"""Fifty apps that ask ten times a second each."""
+"""An app asks ten times a second; with a second's wait in every tenth request that is five, and 500 of all apps."""
 GRACE_SECONDS = 10
 WARM_SECONDS = 2.0
+"""Before the signal: after it, some fifty waits are pending at any time."""
+BETWEEN_RELOADS_SECONDS = 0.4
+"""Fifty of them spread over twenty seconds of the load."""
+LAST_SECONDS = 1.0
+"""After the last reload: time for the requests that it met, and for it to be taken over."""
 
 
 class Api:
@@ -113,10 +118,10 @@ async def reloads(processes: Processes, site: Path, write: Callable[[str], objec
     load = Load(process)
     apps = [asyncio.create_task(load.app(number)) for number in range(APPS)]
     for number in range(count):
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(BETWEEN_RELOADS_SECONDS)  # a load, no test: the pace is what is asked for
         write(POLICY.format(deadline=10 + number) if number % 2 else "no: policy\n")
         process.signal(signal.SIGHUP)
-    await asyncio.sleep(1.0)
+    await asyncio.sleep(LAST_SECONDS)
     load.over = True
     await asyncio.gather(*apps)
     taken = await process.metric("sidecar_config_last_reload_successful")
