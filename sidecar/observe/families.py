@@ -253,6 +253,13 @@ FAMILIES: tuple[Family, ...] = (
         "Did an operator step in?",
     ),
     _family(
+        "attempts_lost_total",
+        "counter",
+        ("upstream",),
+        "Attempts that counted as under way though no exchange had them, and were given back: a fault of ours.",
+        "Are the sidecar's own accounts right, or is there something to report?",
+    ),
+    _family(
         "buffered_bytes",
         "gauge",
         (),

@@ -70,6 +70,7 @@ class UpstreamMeters:
     __slots__ = (
         "attempt_durations",
         "attempts",
+        "attempts_lost",
         "breaker_state",
         "budget_tokens",
         "concurrency_limit",
@@ -102,6 +103,8 @@ class UpstreamMeters:
         """Bucket of ``durations`` → the last logged exchange in it."""
         self.attempts: dict[str, int] = {}
         self.attempt_durations = cells_of(DURATION_BUCKETS)
+        self.attempts_lost = 0
+        """Attempts that counted as under way though no exchange had them."""
         self.retries: dict[str, int] = {}
         self.hedges = dict.fromkeys(HedgeEnd, 0)
         self.suppressions = dict.fromkeys(Reason, 0)

@@ -237,6 +237,7 @@ def _collect_state(meters: UpstreamMeters, families: dict[str, Metric]) -> None:
     _single(families["budget_tokens"], [meters.name], meters.budget())
     _single(families["retries_off"], [meters.name], int(meters.retries_off))
     _single(families["opened_total"], [meters.name], meters.opened)
+    _single(families["attempts_lost_total"], [meters.name], meters.attempts_lost)
 
 
 def _collect_outbox(meters: UpstreamMeters, families: dict[str, Metric]) -> None:

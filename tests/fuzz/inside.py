@@ -46,6 +46,8 @@ def complaints(sidecar: Sidecar) -> Iterator[str]:
         limiter = holding.limiter
         if limiter.lent:
             yield f"{name}: {len(limiter.lent)} sends count as under way"
+        if destination.meters.attempts_lost:
+            yield f"{name}: {destination.meters.attempts_lost} sends counted as under way, and no exchange had them"
         if limiter.waiting or limiter.waiting_bytes:
             yield f"{name}: {limiter.waiting} wait, with {limiter.waiting_bytes} bytes"
         if pool.lent or pool.waiting:

@@ -829,6 +829,7 @@ FAULTS = (
         "leaving_during_an_attempt_drops_the_upstream",
         "leaving_in_the_middle_of_the_answer_drops_the_upstream",
         "apps_that_leave_near_the_answer_leave_nothing_under_way",
+        "attempts_that_no_exchange_has_any_more_hold_nobody",
     ),
     row(
         32,

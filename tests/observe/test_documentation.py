@@ -88,6 +88,7 @@ def test_families_and_labels_are_those_of_the_contract() -> None:
         "sidecar_breaker_state": ("upstream",),
         "sidecar_budget_tokens": ("upstream",),
         "sidecar_retries_off": ("upstream",),
+        "sidecar_attempts_lost_total": ("upstream",),
         "sidecar_opened_total": ("upstream",),
         "sidecar_buffered_bytes": (),
         "sidecar_tunnels_total": (),

@@ -283,6 +283,12 @@ class Exchange:
         if self.prepared is not None:
             self.prepared.destination.meters.waited(by, seconds)
 
+    def has_under_way(self, token: object) -> bool:
+        """Whether ``token`` stands for an attempt of this exchange that has begun and not ended (``Limiter.lent``)."""
+        if self._attempts is not None:
+            return self._attempts.has_under_way(token)
+        return token is self and self._fast_connection is not None
+
     @property
     def attempts_made(self) -> int:
         return len(self.attempts) or int(self.upstream_seconds > 0)

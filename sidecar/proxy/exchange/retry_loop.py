@@ -68,6 +68,8 @@ class ExchangeView(Protocol):
 
     def stood(self, by: str, seconds: float, scope: str = "") -> None: ...
 
+    def has_under_way(self, token: object) -> bool: ...
+
     async def pass_on(self, prepared: Prepared, sending: Send, number: int) -> None: ...
 
     def turn_away(self, prepared: Prepared, reason: Reason, retry_after_seconds: float) -> None: ...
@@ -132,6 +134,10 @@ class RetryLoop:
         if self._under_way:
             return not any(sent.sending.written for sent in self._under_way)
         return self._sends == 0
+
+    def has_under_way(self, token: object) -> bool:
+        """Whether ``token`` stands for a send of this exchange that has begun and not ended (``Limiter.lent``)."""
+        return any(sent.token is token for sent in self._under_way)
 
     def close(self) -> None:
         """The exchange is over: end every send under way, and give back what was paid for a send that was not made."""
@@ -221,7 +227,7 @@ class RetryLoop:
                 destination.holding.abandon(ticket)
             raise Rejected(objection, 0.0)
         began = self._exchange.started if number == 1 and ticket is None else self._services.monotonic()
-        sent = InFlight(number, self._sending, began, ticket, waited, wait_from)
+        sent = InFlight(number, self._sending, began, ticket, waited, wait_from, borrower=self._exchange)
         if wait_from is not None:  # it is recorded with the attempt that it led to
             exchange = self._exchange
             exchange.held = tuple(hold for hold in exchange.held if hold.before != number or hold.by != wait_from)
@@ -269,7 +275,8 @@ class RetryLoop:
         if back is None and self._may_hedge(hedging, first):
             destination = self._prepared.destination
             destination.budget.pay(COST)
-            second = InFlight(number + 1, first.sending.twin(), monotonic(), is_hedge=True)
+            twin = first.sending.twin()
+            second = InFlight(number + 1, twin, monotonic(), is_hedge=True, borrower=self._exchange)
             self._begun(second)
             self._exchange.is_hedged = True
             left = self._deadline_at - second.began
@@ -384,6 +391,7 @@ class RetryLoop:
                 repeatable=repeatable,
                 size_bytes=size_bytes,
                 stood=exchange.stood,
+                borrower=exchange,
             )
 
     async def _turned_away(self, rejected: Rejected) -> None:

@@ -20,6 +20,7 @@ from sidecar.proxy.exchange.context import Services
 from sidecar.proxy.exchange.prepare import Prepared
 from sidecar.proxy.message.errors import Refused
 from sidecar.proxy.message.own_response import PROXY_STATUS
+from sidecar.proxy.routing.limiter import Borrower
 from sidecar.upstream.address_guard import Forbidden
 from sidecar.upstream.connection import Connection
 from sidecar.upstream.errors import NotConnected
@@ -249,8 +250,14 @@ class InFlight:
     """Whether it was sent beside the first."""
     maker: Any = None
     """The object that made the send, where that was not the loop."""
+    borrower: Borrower | None = None
+    """The exchange."""
 
     @property
     def token(self) -> object:
         """The token that identifies the send in ``Limiter.lent``."""
         return self.maker or self.ticket or self
+
+    def has_under_way(self, token: object) -> bool:
+        """Whether its exchange has it under way."""
+        return self.borrower is not None and self.borrower.has_under_way(token)

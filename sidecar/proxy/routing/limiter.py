@@ -31,6 +31,8 @@ from sidecar.wire.heads import RequestMessage, ResponseMessage
 
 __all__ = ["Holding", "Peer", "Rejected", "Ticker"]
 
+CALM_TICKS: Final = 30
+"""While calm, attempts under way are compared with living exchanges once in this many ticks: they hold nobody then."""
 MOST_HOLDS: Final = 100
 """Closed scopes that are listed for an operator."""
 SALT_BYTES: Final = 16
@@ -53,6 +55,13 @@ class Stood(Protocol):
     def __call__(self, by: str, seconds: float, scope: str) -> None: ...
 
 
+class Borrower(Protocol):
+    """What put a token into ``Limiter.lent``: an exchange, or one of its sends."""
+
+    def has_under_way(self, token: object) -> bool:
+        """Whether ``token`` stands for an attempt of its own that has begun and not ended."""
+
+
 class Peer(Protocol):
     """Tells other replicas what was learnt, and asks what they know."""
 
@@ -70,9 +79,11 @@ class Holding:
         "_loop",
         "_meters",
         "_policy",
+        "_ticks",
         "_timer",
         "_told",
         "_usual",
+        "_waiters",
         "limiter",
         "peer",
         "salt",
@@ -102,6 +113,9 @@ class Holding:
         self._told = (self.limiter.closings.copy(), self.limiter.openings.copy())
         """How often each scope had closed and opened when that was last reported."""
         self._usual = Latency()
+        self._waiters: dict[Ticket, asyncio.Future[None]] = {}
+        """Tickets that wait, or were settled and have not been heard of by their exchange yet."""
+        self._ticks = 0
         self.tick()
 
     def _load(self) -> Load:
@@ -111,6 +125,36 @@ class Holding:
         """Called once a second: measures what was usual before trouble began."""
         self.limiter.tick(self._clock.monotonic())
         self._usual = self._meters.told(self._usual, calm=self.limiter.calm)
+        self._ticks += 1
+        if not self.limiter.calm or self._ticks % CALM_TICKS == 0:
+            self._give_back_lost()
+
+    def _give_back_lost(self) -> None:
+        """Give back what no living exchange has under way: such a token would fill the concurrency limit, or stand for
+        the breaker's probe, until a restart. Each is a fault of ours.
+        """
+        lost = [token for token in self.limiter.lent if not self._is_under_way(token)]
+        if not lost:
+            return
+        for token in lost:
+            self.abandon(token)
+        self._meters.attempts_lost += len(lost)
+        if self._events is not None:
+            self._events.limited(
+                "attempts_lost",
+                "error",
+                upstream=self._meters.name,
+                count=len(lost),
+                message="attempts that no exchange has any more still counted as under way, and do not any more:"
+                " a fault of the sidecar; please report it",
+            )
+
+    def _is_under_way(self, token: object) -> bool:
+        if isinstance(token, Ticket) and token in self._waiters:
+            return True
+        borrower = token.owner if isinstance(token, Ticket) else token
+        has_under_way = getattr(borrower, "has_under_way", None)
+        return has_under_way is not None and bool(has_under_way(token))
 
     def scopes(self, message: RequestMessage) -> tuple[str, ...]:
         """The scopes of a request, narrow first: endpoint, tenant or credential, upstream."""
@@ -141,10 +185,11 @@ class Holding:
         repeatable: bool,
         size_bytes: int,
         stood: Stood,
+        borrower: Borrower,
     ) -> Ticket:
         """Wait until attempt ``number`` is admitted. Raises ``Rejected``; a cancelled call leaves the queue.
 
-        ``stood`` is told the time that it took, on every path.
+        ``stood`` is told the time that it took, on every path. ``borrower`` has the ticket under way from then on.
         """
         ticket = Ticket(
             deadline_at - LEAST_ATTEMPT_SECONDS,
@@ -154,6 +199,7 @@ class Holding:
             repeatable=repeatable,
             size_bytes=size_bytes,
             max_wait_seconds=max_wait_seconds,
+            owner=borrower,
         )
         self.limiter.ask(ticket, self._clock.monotonic())
         self._release()
@@ -165,7 +211,7 @@ class Holding:
 
     async def _held(self, ticket: Ticket, stood: Stood) -> None:
         held, by, begun = self._meters.held, ticket.by, self._clock.monotonic()
-        waiter = ticket.owner = self._loop.create_future()
+        waiter = self._waiters[ticket] = self._loop.create_future()
         held[by] += 1
         try:
             await waiter
@@ -174,6 +220,7 @@ class Holding:
             self._release()
             raise
         finally:
+            del self._waiters[ticket]
             held[by] -= 1
             stood(ticket.by, self._clock.monotonic() - begun, scope_text(ticket.scope))
 
@@ -215,8 +262,8 @@ class Holding:
         """Wake every exchange that is admitted or rejected now; look again when the limiter says."""
         now = self._clock.monotonic()
         for ticket in self.limiter.release(now, self._chance()):
-            waiter = ticket.owner
-            if isinstance(waiter, asyncio.Future) and not waiter.done():
+            waiter = self._waiters.get(ticket)
+            if waiter is not None and not waiter.done():
                 waiter.set_result(None)
         if self._told != (self.limiter.closings, self.limiter.openings):
             self._tell()

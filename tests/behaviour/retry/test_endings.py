@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from sidecar.core.flow.queue import Ticket
 from sidecar.proxy.routing.destination import Destination
 from tests.behaviour.conftest import Make
 from tests.support.client import Answer, request_bytes
@@ -73,6 +74,57 @@ async def test_apps_that_leave_near_the_answer_leave_nothing_under_way(make: Mak
     await sidecar.until(lambda: sidecar.sidecar.services.write_batch.under_way == 0)
     await sidecar.until(lambda: api(sidecar).holding.limiter.under_way == 0)
     assert api(sidecar).pool.lent == 0
+
+
+async def test_attempts_that_no_exchange_has_any_more_hold_nobody(make: Make, upstream: Upstream) -> None:
+    """Two of them once were enough that nothing was sent again after a short trouble, until a restart."""
+    sidecar = await make(upstream, "attempts: 1\nbreaker: {min_requests: 20}")
+    holding = api(sidecar).holding
+    limiter = holding.limiter
+    limiter.lent.update({object(), Ticket(0.0)})
+    upstream.script(*[say(503)] * 10)
+    for _ in range(10):
+        assert (await sidecar.ask("GET", "/api/x")).status == 503
+    assert limiter.concurrency is not None
+    assert int(limiter.concurrency.limit) <= limiter.under_way == 2
+    asking = asyncio.create_task(sidecar.ask("GET", "/api/held"))
+    await sidecar.until(lambda: sidecar.held("concurrency") == 1)
+    holding.tick()
+    assert (await asking).status == 200
+    assert limiter.under_way == 0
+    assert await sidecar.metric('sidecar_attempts_lost_total{upstream="api"}') == 2
+    assert '"event":"attempts_lost"' in sidecar.log.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("policy", "earlier", "sends"),
+    [("", 0, 1), ("", 1, 1), ("hedge: {after: 1ms}\n", 0, 2)],
+    ids=["without a task", "sent again", "hedged"],
+)
+async def test_what_an_exchange_has_under_way_is_not_taken_back(
+    make: Make, upstream: Upstream, policy: str, earlier: int, sends: int
+) -> None:
+    sidecar = await make(upstream, policy, quick="attempt: {head: 30s}")
+    holding = api(sidecar).holding
+    limiter = holding.limiter
+    assert (await sidecar.ask("GET", "/api/x")).status == 200
+    lives = [Live() for _ in range(sends)]
+    upstream.script(*[say(503)] * earlier, *lives)
+    async with sidecar.client() as client:
+        await client.send(request_bytes("PUT", "/api/y", body=b"x"))
+        connections = [await live.here() for live in lives]
+        for connection in connections:
+            await connection.read_request()
+        limiter.calm = False
+        holding.tick()
+        assert len(limiter.lent) == sends
+        for connection in connections:
+            await connection.send(head_bytes(200, [("Content-Length", "0")]))
+        assert (await client.answer()).status == 200
+        for live in lives:
+            live.over()
+    await sidecar.until(lambda: not limiter.lent)
+    assert await sidecar.metric('sidecar_attempts_lost_total{upstream="api"}') == 0
 
 
 @pytest.mark.parametrize(
