@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import IO
 
 from aiohttp import http_parser
 from aiohttp.web import AppRunner, TCPSite
 
-from sidecar.admin import AdminState, ReloadResult, make_admin, make_runner
+from sidecar.admin import AdminState, Reload, ReloadResult, make_admin, make_runner
 from sidecar.core.decision.policy import Policy
 from sidecar.core.flow.shared_limiter import SharedLimiter
 from sidecar.core.settings.deployment import Address, Deployment
@@ -66,7 +66,7 @@ class Sidecar:
         on_record: Callable[[ExchangeRecord], None] | None = None,
         log_stream: IO[str] | None = None,
         config_text: Callable[[], str] | None = None,
-        reload: Callable[[], Awaitable[ReloadResult]] | None = None,
+        reload: Reload | None = None,
         token: str | None = None,
         lookup: Lookup | None = None,
     ) -> None:
@@ -274,15 +274,8 @@ class Sidecar:
             self.events.event("intercept_failed", "error", message=str(exc))
         old = self.deployment
         self.deployment = replace(deployment, shared=old.shared)
-        later = {
-            "listen": old.listen != deployment.listen,
-            "admin": old.admin != deployment.admin,
-            "log": old.logging != deployment.logging,
-            "outbox": old.outbox != deployment.outbox,
-            "shared": old.shared != deployment.shared,
-            "intercept": not opened,
-        }
-        return tuple(name for name, differs in later.items() if differs)
+        later = old.needs_restart(deployment)
+        return later if opened else (*later, "intercept")
 
     async def drain(self, seconds: float) -> int:
         """Stop taking requests, finish those under way; returns how many connections had to be cut."""
@@ -328,7 +321,7 @@ def _parts(router: Router) -> Iterator[Part]:
             yield Part(name, destination.origin, limiter, destination.holding, destination.budget)
 
 
-async def _cannot_reload() -> ReloadResult:
+async def _cannot_reload(*, dry_run: bool = False) -> ReloadResult:
     return ReloadResult(ok=False, message="this sidecar was started without a way to reload")
 
 

@@ -17,7 +17,9 @@ from sidecar.app import Sidecar
 from sidecar.config.child_process import ConfigProcessFailed
 from sidecar.config.text.contents import digest_of
 from sidecar.config.text.problems import ConfigError
-from sidecar.config.validated import ValidatedConfig
+from sidecar.config.validated import ConfigInForce, ValidatedConfig
+from sidecar.core.dryrun.compare_text import summary_text
+from sidecar.observe.situations import situations_of
 
 __all__ = ["ServerProcess"]
 
@@ -29,8 +31,9 @@ class ServerProcess:
     """Runs one sidecar from its first configuration to its end."""
 
     def __init__(
-        self, loaded: ValidatedConfig, load: Callable[[], ValidatedConfig], *, token: str | None = None
+        self, loaded: ValidatedConfig, load: Callable[[ConfigInForce], ValidatedConfig], *, token: str | None = None
     ) -> None:
+        """``load`` reads everything anew and compares it with what is in force; it is called in a thread."""
         self._load = load
         self._loaded = loaded
         self._watched = loaded.files
@@ -112,12 +115,17 @@ class ServerProcess:
             self._digest = digest
             await self.reload()
 
-    async def reload(self) -> ReloadResult:
-        """Read everything anew; take it over if it is valid, else keep the old one and log why."""
+    async def reload(self, *, dry_run: bool = False) -> ReloadResult:
+        """Read everything anew; take it over if it is valid, else keep the old one and log why.
+
+        ``dry_run``: only tell what it would change.
+        """
+        if dry_run:
+            return await self._try_out()
         sidecar = self.sidecar
         wall = sidecar.services.clock.wall()
         try:
-            loaded = await asyncio.to_thread(self._load)
+            loaded = await self._load_beside()
             later = sidecar.apply(loaded.deployment)
         except (ConfigError, ConfigProcessFailed, OSError) as exc:
             if isinstance(exc, ConfigError) and exc.files:
@@ -132,9 +140,28 @@ class ServerProcess:
         self._watched = loaded.files
         self._digest = loaded.digest
         sidecar.metrics.reloaded(True, wall)
-        sidecar.events.event("reloaded", digest=loaded.digest[:12], needs_restart=", ".join(later) or None)
-        note = f"; needs a restart to take effect: {', '.join(later)}" if later else ""
-        return ReloadResult(ok=True, message=f"reloaded{note}")
+        changed = None if loaded.comparison is None else summary_text(loaded.comparison)
+        restart = ", ".join(later) or None
+        sidecar.events.event("reloaded", digest=loaded.digest[:12], needs_restart=restart, changed=changed)
+        note = f"; needs a restart to take effect: {restart}" if later else ""
+        return ReloadResult(ok=True, message=f"reloaded{note}", comparison=loaded.comparison)
+
+    async def _try_out(self) -> ReloadResult:
+        """What a reload would change. Nothing is taken over, counted or watched."""
+        try:
+            loaded = await self._load_beside()
+        except (ConfigError, ConfigProcessFailed, OSError) as exc:
+            return ReloadResult(ok=False, message=str(exc))
+        except Exception as exc:
+            self.sidecar.crashed(exc)
+            return ReloadResult(ok=False, message=f"the configuration could not be read ({type(exc).__name__})")
+        return ReloadResult(ok=True, message="not taken over: a dry run", comparison=loaded.comparison)
+
+    async def _load_beside(self) -> ValidatedConfig:
+        """The configuration in the files, compared with the one in force."""
+        recent = tuple(situations_of(self.sidecar.recent.find()))
+        in_force = ConfigInForce(self._loaded.deployment, self._loaded.settings, recent)
+        return await asyncio.to_thread(self._load, in_force)
 
     def _kept(self, why: str, wall: float) -> ReloadResult:
         """Report that the previous configuration stays in force."""

@@ -13,6 +13,6 @@ It changes nothing but through ``switches``, and it never sees a body of an app'
 from __future__ import annotations
 
 from sidecar.admin.server import make_admin, make_runner
-from sidecar.admin.state import AdminState, Check, ReloadResult
+from sidecar.admin.state import AdminState, Check, Reload, ReloadResult
 
-__all__ = ["AdminState", "Check", "ReloadResult", "make_admin", "make_runner"]
+__all__ = ["AdminState", "Check", "Reload", "ReloadResult", "make_admin", "make_runner"]

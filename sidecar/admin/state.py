@@ -6,11 +6,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from sidecar.core.dryrun.compare import Comparison
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.recent import Recent
 from sidecar.observe.trend import Trend
 
-__all__ = ["AdminState", "Check", "Operator", "ReloadResult"]
+__all__ = ["AdminState", "Check", "Operator", "Reload", "ReloadResult"]
 
 
 class Check(NamedTuple):
@@ -26,6 +27,14 @@ class ReloadResult:
     ok: bool
     message: str
     """What is in force now, or every error of the file; for people."""
+    comparison: Comparison | None = None
+    """What the configuration changes; None if it is not valid, or that could not be told."""
+
+
+class Reload(Protocol):
+    """Read the configuration anew, and take it over unless it is a dry run or not valid."""
+
+    def __call__(self, *, dry_run: bool = False) -> Awaitable[ReloadResult]: ...
 
 
 class Operator(Protocol):
@@ -62,7 +71,7 @@ class AdminState:
     recent: Recent
     config_text: Callable[[], str]
     """The effective configuration as YAML, secrets hidden."""
-    reload: Callable[[], Awaitable[ReloadResult]]
+    reload: Reload
     operator: Operator
     report: Callable[[str], Mapping[str, object] | None]
     """The report of the exchange with this id, redacted."""

@@ -6,16 +6,22 @@ host, and ``state.Operator``, which acts.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Final
 
+import orjson
 from aiohttp import web
 
 from sidecar.admin.guard import authorise
 from sidecar.admin.state import AdminState
 from sidecar.core.decision.times import duration
+from sidecar.core.dryrun.compare_text import comparison_object, comparison_text
 from sidecar.core.flow.retry_switch import LONGEST_SECONDS
 
 __all__ = ["Switches"]
+
+RELOAD_WORDS: Final = {"dry_run": frozenset({"0", "1"}), "format": frozenset({"text", "json"})}
+"""What may be asked of a reload, and the values."""
 
 
 class Switches:
@@ -25,12 +31,21 @@ class Switches:
         self._state = state
 
     async def reload(self, request: web.Request) -> web.Response:
-        """Read the configuration again: 200 if it is in force, 422 if the old one stays."""
-        refusal = authorise(request, self._state.token)
+        """Read the configuration again, and tell what it changes: 200 if it is in force, 422 if the old one stays.
+
+        ``dry_run=1``: nothing is taken over. ``format=json``: one object, for tools.
+        """
+        refusal = authorise(request, self._state.token) or _misread(request, RELOAD_WORDS)
         if refusal is not None:
             return refusal
-        result = await self._state.reload()
-        return _text(result.message, status=200 if result.ok else 422)
+        result = await self._state.reload(dry_run=request.query.get("dry_run") == "1")
+        status, found = 200 if result.ok else 422, result.comparison
+        if request.query.get("format") == "json":
+            told = {} if found is None else comparison_object(found)
+            body = orjson.dumps({"ok": result.ok, "message": result.message, **told})
+            return web.Response(status=status, body=body, content_type="application/json")
+        text = result.message if found is None else f"{result.message}\n\n{comparison_text(found)}"
+        return _text(text, status=status)
 
     async def open(self, request: web.Request) -> web.Response:
         """Forget what was learnt of an upstream (or all), and release its queue."""
@@ -81,14 +96,26 @@ class Switches:
         refusal = authorise(request, self._state.token)
         if refusal is not None:
             return refusal
-        unknown = sorted(set(request.query) - known)
-        if unknown or any(len(request.query.getall(name)) > 1 for name in request.query):
-            # A misspelt `upstream` must not change all of them.
-            return _text(f"what may be asked here, once each: {', '.join(sorted(known))}", status=400)
+        refusal = _misread(request, dict.fromkeys(known, frozenset()))
+        if refusal is not None:
+            return refusal
         upstream, names = request.query.get("upstream"), self._state.operator.names()
         if upstream is not None and upstream not in names:
             return _text(f"no upstream has this name; there are: {', '.join(names)}", status=404)
         return _text(act(upstream))
+
+
+def _misread(request: web.Request, known: Mapping[str, frozenset[str]]) -> web.Response | None:
+    """The refusal of a query with other names than these, or with other values where some are listed: a misspelt
+    ``upstream`` must not change all of them, nor a misspelt ``dry_run`` anything.
+    """
+    query = request.query
+    if set(query) - set(known) or any(len(query.getall(name)) > 1 for name in query):
+        return _text(f"what may be asked here, once each: {', '.join(sorted(known))}", status=400)
+    for name, values in known.items():
+        if values and name in query and query[name] not in values:
+            return _text(f"{name} may be {' or '.join(sorted(values))}", status=400)
+    return None
 
 
 def _text(text: str, status: int = 200) -> web.Response:

@@ -3,7 +3,7 @@
 A new command is a line in ``main`` and a file here with a ``command``. By what a person wants to do:
 
 run it          ``serve``, and ``serving`` for what only it needs · ``demo`` · ``simulate`` · ``env``
-configure it    ``init`` · ``check`` · ``show`` · ``schema`` · ``test`` · ``explain`` · ``doctor`` · ``ca``
+configure it    ``init`` · ``check`` · ``show`` · ``schema`` · ``test`` · ``diff`` · ``explain`` · ``doctor`` · ``ca``
                 ``completion``
 watch it        ``top`` · ``health`` · ``report`` · ``outbox`` · ``form`` (compiled or source)
 control it      ``open`` · ``retries``

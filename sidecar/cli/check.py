@@ -24,7 +24,7 @@ from sidecar.config.text.document import Table
 from sidecar.config.text.files import Files, default_site
 from sidecar.config.text.problems import ConfigError, Problem, page_of, sorted_problems
 
-__all__ = ["command"]
+__all__ = ["command", "kind_of"]
 
 BY_FOLDER = {"policies": "policy", "tests": "tests"}
 
@@ -57,7 +57,7 @@ def command(files: tuple[Path, ...], form: str) -> None:
 
 def _problems(path: Path) -> tuple[Problem, ...]:
     try:
-        kind = _kind_of(path)
+        kind = kind_of(path)
         if kind == "policy":
             return load_policy(path).warnings
         if kind == "sidecar":
@@ -68,7 +68,7 @@ def _problems(path: Path) -> tuple[Problem, ...]:
     return ()
 
 
-def _kind_of(path: Path) -> str:
+def kind_of(path: Path) -> str:
     """Decided by its keys; where they do not tell, by the name of its directory."""
     root = Files().parse(path).root
     keys = set(root) if isinstance(root, Table) else set()

@@ -34,4 +34,4 @@ def command(config: Path | None, listen: str | None, admin: str | None, log_form
     first = first_config_process(config, overrides)
     leave_out_the_client()
     serving = importlib.import_module("sidecar.cli.serving.run")
-    serving.serve(first, lambda: ConfigProcess(config, overrides))
+    serving.serve(first, lambda before: ConfigProcess(config, overrides, before))

@@ -7,16 +7,19 @@ import json
 import os
 import pickle
 import sys
+import traceback
 from pathlib import Path
 
-from sidecar.config.load import ConfigError, load_deployment
-from sidecar.config.validated import ValidatedConfig
+from sidecar.config.load import ConfigError, Loaded, load_deployment
+from sidecar.config.show.changes import Settings, changed_settings, settings_of
+from sidecar.config.validated import ConfigInForce, ValidatedConfig
+from sidecar.core.dryrun.compare import Comparison, compare
 
 __all__ = ["judged"]
 
 
 def judged(question: str) -> bytes:
-    """The answer, pickled."""
+    """The answer, pickled. Where the question says so, the configuration in force is read from standard input."""
     # Imported objects stay; of those that a hostile file makes, some may go.
     gc.freeze()
     gc.enable()
@@ -25,10 +28,25 @@ def judged(question: str) -> bytes:
     answer: object
     try:
         loaded = load_deployment(path, environ=os.environ, overrides=asked["overrides"])
-        answer = ValidatedConfig(loaded.deployment, loaded.warnings, loaded.files, loaded.digest, loaded.text())
+        settings = settings_of(loaded.site, loaded.chains)
+        comparison = _compared(loaded, settings) if asked.get("compares") else None
+        answer = ValidatedConfig(
+            loaded.deployment, loaded.warnings, loaded.files, loaded.digest, loaded.text(), settings, comparison
+        )
     except ConfigError as error:
         answer = (error.problems, error.files, error.digest)
     return pickle.dumps(answer)
+
+
+def _compared(loaded: Loaded, settings: Settings) -> Comparison | None:
+    """What the new configuration changes; None if that cannot be told: it is sound, and nothing else may stop it."""
+    try:
+        known: ConfigInForce = pickle.load(sys.stdin.buffer)  # noqa: S301 - written by our own parent
+        changes = changed_settings(known.settings, settings)
+        return compare(known.deployment, loaded.deployment, changes, known.situations)
+    except Exception:
+        traceback.print_exc()
+        return None
 
 
 def _main() -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from sidecar.config.text.problems import ConfigError
-from sidecar.config.validated import ValidatedConfig
+from sidecar.config.validated import ConfigInForce, ValidatedConfig
 
 __all__ = ["ConfigProcess", "ConfigProcessFailed", "ForkedConfigProcess", "first_config_process"]
 
@@ -31,10 +31,17 @@ class ConfigProcessFailed(Exception):
 class ConfigProcess:
     """One run of the other process, beside the caller; ``result`` waits for it."""
 
-    def __init__(self, path: Path | None, overrides: Mapping[str, str]) -> None:
+    def __init__(self, path: Path | None, overrides: Mapping[str, str], before: ConfigInForce | None = None) -> None:
+        """``before``: the configuration in force, which the new one is compared with."""
+        self._before = None if before is None else pickle.dumps(before)
         self._process = subprocess.Popen(  # noqa: S603 - our own module, in our own interpreter
-            [sys.executable, "-m", "sidecar.config.child_main", _question(path, overrides)],
-            stdin=subprocess.DEVNULL,
+            [
+                sys.executable,
+                "-m",
+                "sidecar.config.child_main",
+                _question(path, overrides, compares=before is not None),
+            ],
+            stdin=subprocess.DEVNULL if before is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=os.environ,
         )
@@ -51,7 +58,7 @@ class ConfigProcess:
 
     def _ended(self) -> tuple[bytes, int]:
         """Its output, and its exit code."""
-        answer, _ = self._process.communicate()
+        answer, _ = self._process.communicate(self._before)
         return answer, self._process.returncode
 
 
@@ -85,8 +92,9 @@ def first_config_process(path: Path | None, overrides: Mapping[str, str]) -> Con
     return ForkedConfigProcess(path, overrides) if can_fork() else ConfigProcess(path, overrides)
 
 
-def _question(path: Path | None, overrides: Mapping[str, str]) -> str:
-    return json.dumps({"path": None if path is None else str(path), "overrides": dict(overrides)})
+def _question(path: Path | None, overrides: Mapping[str, str], *, compares: bool = False) -> str:
+    shown = None if path is None else str(path)
+    return json.dumps({"path": shown, "overrides": dict(overrides), "compares": compares})
 
 
 def _judge_and_end(question: str, writing: int) -> NoReturn:

@@ -5,6 +5,7 @@
 ``families``  every metric, named once · ``meters`` the counters of one upstream · ``metrics`` the Prometheus collector
 ``snapshot``  the same numbers for the page · ``trend`` the last minutes of them
 ``recent``    the last exchanges · ``reports`` the last failed ones
+``situations``  what happened, to be judged again by another configuration
 ``redact``    what must never be kept or shown · ``sanitize`` foreign text made fit to be shown
 ``trace``     W3C Trace Context · ``stdlib_logging`` what libraries below us log
 """

@@ -76,8 +76,8 @@ class World:
     def states(self) -> dict[str, dict[str, object]]:
         return {name: {"state": "flowing"} for name in self.names()}
 
-    async def reload(self) -> ReloadResult:
-        self.reloads += 1
+    async def reload(self, *, dry_run: bool = False) -> ReloadResult:
+        self.reloads += not dry_run
         return self.result
 
     def state(self, token: str | None = TOKEN) -> AdminState:

@@ -17,18 +17,20 @@ from sidecar.app import CannotListen, OutboxError, Sidecar
 from sidecar.cli.form import form
 from sidecar.cli.serving.memory import collect_rarely, keep_freed_memory
 from sidecar.config.child_process import ConfigProcess, ConfigProcessFailed
-from sidecar.config.validated import ValidatedConfig
+from sidecar.config.validated import ConfigInForce, ValidatedConfig
 from sidecar.process import ServerProcess
 
 __all__ = ["serve"]
 
 
-def serve(first: ConfigProcess, again: Callable[[], ConfigProcess]) -> None:
-    """Run until a signal. ``again`` validates the configuration anew for a reload. Exits with 1 where it cannot run."""
+def serve(first: ConfigProcess, again: Callable[[ConfigInForce], ConfigProcess]) -> None:
+    """Run until a signal. ``again`` validates the configuration anew for a reload, and compares it with the one in
+    force. Exits with 1 where it cannot run.
+    """
     keep_freed_memory()
     try:
         loaded = first.result()
-        life = ServerProcess(loaded, lambda: again().result(), token=read_token(os.environ))
+        life = ServerProcess(loaded, lambda before: again(before).result(), token=read_token(os.environ))
         uvloop.run(life.run(_announce))
     except (CannotListen, ConfigProcessFailed, OutboxError, TokenError) as exc:
         click.echo(f"sidecar: {exc}", err=True)

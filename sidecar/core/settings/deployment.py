@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from sidecar.core.decision.policy import Policy
 from sidecar.core.settings.gateway import Access, Outbound, OutboundProxy, TunnelRule
 from sidecar.core.settings.path_index import PathIndex
 
 __all__ = [
+    "RESTART_SETTINGS",
     "Address",
     "Deployment",
     "Intercept",
@@ -27,6 +28,9 @@ __all__ = [
     "SharedRule",
     "Upstream",
 ]
+
+RESTART_SETTINGS: Final = ("listen", "admin", "log", "outbox", "shared")
+"""Settings that are read once, when the sidecar starts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,3 +211,14 @@ class Deployment:
     outbound: Outbound = Outbound()
     source: str = ""
     """The file that it was read from; empty for the built-in configuration."""
+
+    def needs_restart(self, new: Deployment) -> tuple[str, ...]:
+        """The settings that differ in ``new``, and that a running sidecar does not take over."""
+        differs = {
+            "listen": self.listen != new.listen,
+            "admin": self.admin != new.admin,
+            "log": self.logging != new.logging,
+            "outbox": self.outbox != new.outbox,
+            "shared": self.shared != new.shared,
+        }
+        return tuple(name for name in RESTART_SETTINGS if differs[name])

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import json
 import os
 import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from sidecar.config.child_process import ConfigProcess
 from sidecar.config.load import load_deployment
-from sidecar.config.validated import ValidatedConfig
+from sidecar.config.validated import ConfigInForce, ValidatedConfig
 from sidecar.process import ServerProcess
+from tests.support.client import connect
 from tests.support.process import Process, Processes
 from tests.support.sidecar import write_files, yaml_for
 from tests.support.upstream import Live, Upstream, head_bytes, say
@@ -36,6 +42,10 @@ def lose(path: Path, content: bytes | None) -> None:
 
 def remount(path: Path) -> None:
     path.write_text(path.read_text().replace("mount: /api", "mount: /other"))
+
+
+def drain_quickly(path: Path) -> None:
+    path.write_text(path.read_text() + "limits: {drain: 9s}\n")
 
 
 async def attempts_of(process: Process, upstream: Upstream) -> int:
@@ -161,7 +171,7 @@ async def test_a_reload_that_fails_in_an_unforeseen_way_is_told_and_the_next_one
     found = load_deployment(path, environ={})
     judged = ValidatedConfig(found.deployment, (), found.files, found.digest, "")
 
-    def load() -> ValidatedConfig:
+    def load(_: ConfigInForce) -> ValidatedConfig:
         results = {1: RuntimeError("can't start new thread"), 2: MemoryError()}
         calls.append(None)
         if len(calls) in results:
@@ -191,3 +201,64 @@ async def test_requests_are_served_through_many_reloads(processes: Processes, up
             process.signal(signal.SIGHUP)
             assert (await client.ask("GET", "/api/x")).status == 200
     assert process.child.returncode is None
+
+
+@asynccontextmanager
+async def unwatched(path: Path, log: io.StringIO) -> AsyncIterator[ServerProcess]:
+    """A sidecar that reloads only when it is asked to."""
+    first = await asyncio.to_thread(ConfigProcess(path, {}).result)
+    process = ServerProcess(first, lambda before: ConfigProcess(path, {}, before).result(), token="t")
+    process.sidecar._log_stream = log
+    await process.sidecar.start()
+    try:
+        yield process
+    finally:
+        await process.sidecar.stop()
+
+
+async def reload(process: ServerProcess, query: str = "", bearer: str = "t") -> tuple[int, str]:
+    port = process.sidecar.admin_address.port
+    async with connect("127.0.0.1", port) as client:
+        fields = [("Authorization", f"Bearer {bearer}")]
+        answer = await client.ask("POST", f"/-/reload{query}", fields, host=f"127.0.0.1:{port}")
+        return answer.status, answer.body.decode()
+
+
+async def test_a_reload_answers_with_what_it_changed(upstream: Upstream, path: Path) -> None:
+    upstream.otherwise = lambda _: say(503)
+    policy, log = path.parent / "policies/test.yaml", io.StringIO()
+
+    async def sends(process: ServerProcess) -> int:
+        before = len(upstream.requests)
+        async with connect("127.0.0.1", process.sidecar.address.port) as client:
+            await client.ask("GET", "/api/x")
+        return len(upstream.requests) - before
+
+    async with unwatched(path, log) as process:
+        assert await sends(process) == 1
+        policy.write_text(TWO)
+        drain_quickly(path)
+        status, said = await reload(process, "?dry_run=1")
+        assert (status, said.splitlines()[:3]) == (200, ["not taken over: a dry run", "", "settings"])
+        assert "  limits.drain            25s → 9s\n  policies.test.attempts  1 → 2\n" in said
+        assert "1 of 1 test or exchange judged differently\n  exchange " in said
+        status, said = await reload(process, "?dry_run=1&format=json")
+        told = json.loads(said)
+        assert (status, told["ok"], told["same"], told["needs_restart"]) == (200, True, False, [])
+        exchange = told["situations"]["different"][0]
+        assert (exchange["old"]["reason"], exchange["new"]["decision"]) == ("attempts", "retry")
+        policy.write_text(BAD)
+        assert (await reload(process, "?dry_run=1"))[0] == 422
+        policy.write_text(TWO)
+        for wrong in ("?dry_run=yes", "?dry-run=1", "?dry_run=1&dry_run=0", "?format=xml"):
+            assert (await reload(process, wrong))[0] == 400
+        assert (await reload(process, bearer="wrong"))[0] == 401
+        assert await sends(process) == 1
+        assert process.sidecar.metrics.config_ok
+        status, said = await reload(process)
+        assert (status, said.partition("\n")[0]) == (200, "reloaded")
+        assert "policies.test.attempts  1 → 2" in said
+        assert await sends(process) == 2
+        assert (await reload(process, "?dry_run=1"))[1].startswith("not taken over: a dry run\n\nthe same")
+    (event,) = [line for line in log.getvalue().splitlines() if " reloaded " in line or '"reloaded"' in line]
+    assert "2 settings, 4 differences in judgement, 2 of 2 recent exchanges judged differently" in event
