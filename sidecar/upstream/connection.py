@@ -43,6 +43,7 @@ __all__ = [
     "HELD_BYTES",
     "IDLE",
     "UNASKED",
+    "Asker",
     "Connection",
     "Owner",
     "Sink",
@@ -53,7 +54,9 @@ HELD_BYTES: Final = 64 << 10
 LAST_BYTES: Final = 256 << 10
 """Bytes read of a response that lay unread when the connection was reset."""
 MAX_INTERIM: Final = 32
-"""1xx heads before the final one; more is an attack (RFC 9110 section 15.2 sets no limit)."""
+"""1xx heads before the final one; more is an attack (RFC 9110 section 15.2 sets no limit). All of them together may
+have as many bytes as one head.
+"""
 
 UNASKED: Final = "the upstream sent what nobody had asked for, or ended"
 
@@ -70,6 +73,16 @@ class Sink(Protocol):
     def take(self, data: bytes) -> None: ...
     def end(self) -> None: ...
     def broke(self, kind: FailureKind) -> None: ...
+
+
+class Asker(Protocol):
+    """What sends a request and is called with its response, in place of awaiting ``head``."""
+
+    def head_arrived(self) -> None:
+        """A final head or a failure has come; called once."""
+
+    def interim_arrived(self, message: ResponseMessage) -> None:
+        """A 1xx head has come (RFC 9110 section 15.2); never a 101."""
 
 
 class Owner(Protocol):
@@ -97,6 +110,7 @@ class Connection(asyncio.Protocol):
         "_sink",
         "_state",
         "_waiter",
+        "asker",
         "complete",
         "detail",
         "expired",
@@ -107,10 +121,10 @@ class Connection(asyncio.Protocol):
         "idle_seconds",
         "idle_since",
         "interim",
+        "interim_bytes",
         "length",
         "may_switch_to",
         "message",
-        "on_head",
         "on_interim",
         "on_writable",
         "received_bytes",
@@ -139,8 +153,8 @@ class Connection(asyncio.Protocol):
         close_notify.
         """
         self.writing_paused = False
-        self.on_head: Callable[[], None] | None = None
-        """Called once, when a final head or a failure has come; then ``head`` need not be awaited."""
+        self.asker: Asker | None = None
+        """Called when a final head or a failure has come, and forgotten then; ``head`` need not be awaited."""
         self.on_writable: Callable[[], None] | None = None
         self.on_interim: Callable[[ResponseMessage], None] | None = None
         self.may_switch_to: frozenset[str] = frozenset()
@@ -159,6 +173,7 @@ class Connection(asyncio.Protocol):
         self.message: ResponseMessage | None = None
         self.length = 0
         self.interim = 0
+        self.interim_bytes = 0
         self.held: list[bytes] = []
         self.held_bytes = 0
         self.received_bytes = 0
@@ -216,7 +231,7 @@ class Connection(asyncio.Protocol):
         if self.message is not None:
             # The previous request's head. A connection that has failed or is tainted never gets another request.
             self.message = None
-            self.interim = 0
+            self.interim = self.interim_bytes = 0
             self.held_bytes = 0
             self.received_bytes = 0
             self.complete = False
@@ -277,10 +292,10 @@ class Connection(asyncio.Protocol):
 
     def _wake(self) -> None:
         """Last in a call: the woken task may return the connection and use it again at once."""
-        on_head = self.on_head
-        if on_head is not None:
-            self.on_head = None
-            on_head()
+        asker = self.asker
+        if asker is not None:
+            self.asker = None
+            asker.head_arrived()
             return
         waiter = self._waiter
         if waiter is not None and not waiter.done():
@@ -363,7 +378,7 @@ class Connection(asyncio.Protocol):
                     return
                 message, end, data = found
             if message.code < 200:
-                self._take_interim(message, data[end:])
+                self._take_interim(message, end, data[end:])
                 return
             length = response_length(message, self._method)
         except BadHead as exc:
@@ -378,10 +393,10 @@ class Connection(asyncio.Protocol):
             self.received_bytes = self.held_bytes = length
             self.complete = True
             self._state = DONE
-            on_head = self.on_head
-            if on_head is not None:
-                self.on_head = None
-                on_head()
+            asker = self.asker
+            if asker is not None:
+                self.asker = None
+                asker.head_arrived()
             else:
                 self._wake()
             return
@@ -393,13 +408,13 @@ class Connection(asyncio.Protocol):
                 # RFC 9112 section 6.1: read it, but trust the framing no further.
                 self.tainted = True
         self._state = BODY
-        on_head, self.on_head = self.on_head, None
+        asker, self.asker = self.asker, None
         if length == 0:
             self._finish(rest)
         elif rest:
             self._take_body(rest)
-        if on_head is not None:
-            on_head()
+        if asker is not None:
+            asker.head_arrived()
         else:
             self._wake()
 
@@ -420,15 +435,18 @@ class Connection(asyncio.Protocol):
             raise BadHead(502, "upstream", "the upstream's response head is too large")
         return parse_response_head(data if end == len(data) else data[:end]), end, data
 
-    def _take_interim(self, message: ResponseMessage, rest: bytes) -> None:
+    def _take_interim(self, message: ResponseMessage, size_bytes: int, rest: bytes) -> None:
         self.interim += 1
+        self.interim_bytes += size_bytes
         if message.code == 101:
             self._switch(message, rest)
             return
-        if self.interim > MAX_INTERIM:
+        if self.interim > MAX_INTERIM or self.interim_bytes > MAX_RESPONSE_HEAD_BYTES:
             raise BadHead(502, "upstream", "the upstream sent too many interim responses")
         if self.on_interim is not None:
             self.on_interim(message)
+        elif self.asker is not None:
+            self.asker.interim_arrived(message)
         if rest:
             self._take_head(rest)
 

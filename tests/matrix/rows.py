@@ -421,9 +421,12 @@ INPUTS = (
     row(
         78,
         "100, 102, 103 and others, a few and without end",
-        "the final answer; 502 from the 33rd on. An app sees no interim answer but the 100 that it waits for",
+        "each but a 100 that it did not wait for, then the final answer; 502 from the 33rd, or beyond 256 KiB",
         "one request",
         ANSWERED,
+        "it_comes_before_the_final_one",
+        "what_belongs_to_the_connection_stays_behind",
+        "a_malformed_one_ends_in_502",
         "endless_interim_answers_end_in_502",
     ),
     row(
@@ -735,7 +738,7 @@ FAULTS = (
     row(
         21,
         "100 twice, 103, then 200; without end",
-        "the 200; 502 beyond 32 of them",
+        "the 103, then the 200; 502 beyond 32 of them",
         "one request",
         ANSWERED,
         "the_final_answer_follows_the_interim_one",

@@ -29,6 +29,7 @@ from sidecar.proxy.exchange.respond import (
     answer_whole,
     count_error_code,
     give_buffered,
+    give_interim,
     give_own,
     give_whole,
     keeps_copies,
@@ -155,12 +156,17 @@ class Exchange:
                     limiter.lent.add(self)
                     self._fast_connection = connection
                     self.state = FAST
-                    connection.on_head = self._head_arrived
+                    connection.asker = self
                     timers.start(connection)
                     return
         self._go_on(prepared)
 
-    def _head_arrived(self) -> None:
+    def interim_arrived(self, message: ResponseMessage) -> None:
+        """The first send has a 1xx response before its final one."""
+        if self.prepared is not None:
+            give_interim(self.app, self.prepared.compiled, message)
+
+    def head_arrived(self) -> None:
         """The first send has a response head, or a failure."""
         connection, prepared = self._fast_connection, self.prepared
         if connection is None or prepared is None:
@@ -262,7 +268,7 @@ class Exchange:
         lane, self._fast_connection = self._fast_connection, None
         if lane is not None and self.prepared is not None:
             self.prepared.compiled.head_timers.stop(lane)
-            lane.on_head = None
+            lane.asker = None
             self.ended_unsent = bool(lane.unwritten)
             lane.abort()
             self.prepared.destination.holding.abandon(self)

@@ -29,6 +29,7 @@ from sidecar.proxy.message.headers import (
 from sidecar.proxy.message.own_response import OwnAnswer
 from sidecar.proxy.message.peek import first_text, parsed
 from sidecar.proxy.message.receipt import Receipt
+from sidecar.proxy.routing.destination import CompiledPolicy
 from sidecar.upstream.connection import Connection, Sink
 from sidecar.wire.chunked import LAST_CHUNK, encode_chunk
 from sidecar.wire.heads import RequestMessage, ResponseMessage, status_line
@@ -40,6 +41,7 @@ __all__ = [
     "answer_whole",
     "count_error_code",
     "give_buffered",
+    "give_interim",
     "give_own",
     "give_stream",
     "give_whole",
@@ -102,7 +104,7 @@ _CHUNKED_LINE: Final = b"Transfer-Encoding: chunked\r\n"
 
 
 NO_LENGTH: Final = frozenset({b"content-length"})
-"""Dropped from a 204, which has no length (RFC 9110 section 8.6), whatever the upstream says."""
+"""Dropped from a 1xx and a 204, which have no length (RFC 9110 section 8.6), whatever the upstream says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +210,20 @@ def _careful_head(prepared: Prepared, message: ResponseMessage) -> list[bytes]:
     if message.headers.get(compiled.correlation_id) is None:
         parts.append(compiled.correlation_line + prepared.correlation_id.encode("ascii") + b"\r\n")
     return parts
+
+
+def give_interim(app: ClientConnection, compiled: CompiledPolicy, message: ResponseMessage) -> None:
+    """Pass on a 1xx response that the app may use: 102, 103 and those to come (RFC 9110 section 15.2).
+
+    It promises nothing, so the request may still be sent again. A 100 answers an ``Expect``, which is ours to watch
+    (``Send``). An app of HTTP/1.0 knows no 1xx, and bytes for one that does not read would only pile up.
+    """
+    request = app.reader.message
+    if message.code == 100 or request is None or request.version[1] == 0 or app.stalled_since:
+        return
+    dropped = named_by_connection(message) | NO_LENGTH
+    fields = careful_fields(message, compiled.response_rules, dropped)
+    app.interim(b"".join((status_line(message.code, message.reason), *fields, b"\r\n")))
 
 
 def give_whole(app: ClientConnection, connection: Connection, head: bytes, *, chunked: bool) -> None:

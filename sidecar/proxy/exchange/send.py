@@ -18,6 +18,7 @@ from sidecar.proxy.client.body import Body
 from sidecar.proxy.client.connection import ClientConnection
 from sidecar.proxy.exchange.context import Services
 from sidecar.proxy.exchange.prepare import Prepared
+from sidecar.proxy.exchange.respond import give_interim
 from sidecar.proxy.message.errors import Refused
 from sidecar.proxy.message.own_response import PROXY_STATUS
 from sidecar.proxy.routing.limiter import Borrower
@@ -179,17 +180,21 @@ class Send:
         expects = body is not None and self._app.reader.expects_continue
         head = self._prepared.head(number, left_seconds, expects_continue=expects)
         if body is None:
-            return connection.send(head + self._payload if self._payload else head, self._method, whole=True)
-        if not connection.send(head, self._method, whole=False):
+            request = head + self._payload if self._payload else head
+            if not connection.send(request, self._method, whole=True):
+                return False
+        elif not connection.send(head, self._method, whole=False):
             return False
+        connection.on_interim = self._interim
         if expects:
-            connection.on_interim = self._interim
             self._timers.append(self._services.loop.call_later(CONTINUE_SECONDS, self._continue))
         return True
 
     def _interim(self, message: ResponseMessage) -> None:
         if message.code == 100:
             self._continue()
+        else:
+            give_interim(self._app, self._prepared.compiled, message)
 
     def _continue(self) -> None:
         """Tell the app, once, to send its body."""
@@ -229,7 +234,7 @@ class Send:
         if connection is None:
             return
         self._prepared.compiled.head_timers.stop(connection)
-        connection.on_head = None
+        connection.asker = None
         if self._body is not None:
             self._body.detach(connection)
         connection.abort()
