@@ -16,6 +16,7 @@ from sidecar.outbox.items import Item
 from sidecar.outbox.sqlite import SqliteOutbox
 from tests.behaviour.conftest import Make
 from tests.behaviour.ops.test_surroundings import full_queue
+from tests.support.clock import ManualClock
 from tests.support.sidecar import Running
 from tests.support.upstream import Connection, Live, Step, Upstream, head_bytes, refused_port, say
 
@@ -143,11 +144,19 @@ async def test_an_absurd_hint_for_one_request_does_not_stop_the_others(
 ) -> None:
     path = tmp_path / "shared.db"
     top = filled(path, "POST", "POST")
-    upstream.script(say(503, headers=[("Retry-After", "1763000000")]))  # a date by mistake: 56 years
-    sidecar = await make(upstream, ONE, top=top)
-    sidecar.clock.advance(0)
+    clock = ManualClock()
+    seen: list[float] = []
+
+    def answer(_: Connection) -> Step:
+        seen.append(clock.monotonic())
+        # A date by mistake: 56 years.
+        return say(503, headers=[("Retry-After", "1763000000")]) if len(seen) == 1 else say(200)
+
+    upstream.otherwise = answer
+    await make(upstream, ONE, top=top, clock=clock)
     await upstream.received(2)
     assert bodies(upstream)[:2] == [b"1", b"2"]
+    assert seen[1] - seen[0] < 60
 
 
 async def test_a_hint_outlives_a_restart(make: Make, upstream: Upstream, tmp_path: Path) -> None:
