@@ -155,6 +155,10 @@ class SqliteOutbox:
         """The send that was marked did not happen, or ended so that another one does no harm."""
         self._database.execute("UPDATE item SET begun = 0 WHERE id = ?", (item_id,))
 
+    def hinted(self, item_id: str, due_at: float) -> None:
+        """It must not be sent before ``due_at``, whatever becomes of the round that is going on."""
+        self._database.execute("UPDATE item SET due_at = max(due_at, ?) WHERE id = ?", (due_at, item_id))
+
     def put_off(self, item_id: str, note: str, *, tries: int, due_at: float, aside: bool) -> None:
         """It was not delivered, and may be sent again, not before ``due_at``."""
         self._database.execute(

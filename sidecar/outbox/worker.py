@@ -120,8 +120,7 @@ class OutboxWorker:
 
     def _settled(self, done: asyncio.Future[Any], size: int) -> None:
         self._pending_bytes -= size
-        if not done.cancelled():
-            done.exception()  # seen here, in case that nobody waits for it any more
+        _seen(done)
 
     async def _ended(self, job: _Job, seconds: float) -> None:
         """Returns once the job is done; raises what it failed with, or ``Refusal``: then it is never done."""
@@ -160,6 +159,12 @@ class OutboxWorker:
 
     async def put_off(self, item_id: str, note: str, *, tries: int, due_at: float, aside: bool) -> None:
         await self._ask(lambda outbox_file: outbox_file.put_off(item_id, note, tries=tries, due_at=due_at, aside=aside))
+
+    def hinted(self, item_id: str, due_at: float) -> None:
+        """Keep a hint that came in the midst of a round. Nobody waits for it: at the end of the round it is told again,
+        and what is asked for later is done later.
+        """
+        self._put(lambda outbox_file: outbox_file.hinted(item_id, due_at)).done.add_done_callback(_seen)
 
     async def mark_dead(self, item_id: str, reason: str, status: int | None, note: str, now: float) -> bool:
         return await self._ask(lambda outbox_file: outbox_file.mark_dead(item_id, reason, status, note, now))
@@ -247,6 +252,12 @@ class OutboxWorker:
     def _tell(self, act: Callable[[], None]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended: nobody is left to be told
             self._loop.call_soon_threadsafe(act)
+
+
+def _seen(done: asyncio.Future[Any]) -> None:
+    """Retrieve the exception of a job that perhaps nobody waits for any more: asyncio would log it."""
+    if not done.cancelled():
+        done.exception()
 
 
 def _lock(path: str) -> int:

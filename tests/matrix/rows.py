@@ -969,6 +969,7 @@ FAULTS = (
         "what is stored, once; again only with the same key",
         "after_a_kill_the_next_process_binds_the_same_port_at_once",
         "a_killed_sidecar_loses_nothing_and_repeats_only_with_the_same_key",
+        "a_hint_outlives_a_kill_in_the_middle_of_a_round",
         "without_a_key_nothing_comes_twice_and_what_is_unsure_is_a_dead_letter",
     ),
     row(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -196,6 +197,32 @@ async def test_a_hint_outlives_a_restart_in_the_middle_of_a_round(
     assert (item.begun, item.dead_at) == (False, None)
     assert item.due_at >= asked_at + 19
     assert len(upstream.requests) == 1
+
+
+async def test_a_hint_outlives_a_kill_in_the_middle_of_a_round(make: Make, upstream: Upstream, tmp_path: Path) -> None:
+    """What a killed process leaves is the files as they are in that moment."""
+    path, after = tmp_path / "shared.db", tmp_path / "after.db"
+    policy = "deadline: 60s\ntable: [{status: 503, then: retry, processed: false, gate: false}]"
+    upstream.script(say(503, headers=[("Retry-After", "20")]))
+    clock = ManualClock()
+    clock.hold()
+    await make(upstream, policy, top=filled(path, "PUT"), clock=clock)
+    await clock.sleeping()
+    hinted_at = clock.monotonic()
+    await until(path, lambda items: items[0].due_at > 0)
+    for suffix in ("", "-wal"):
+        shutil.copyfile(f"{path}{suffix}", f"{after}{suffix}")
+    seen: list[float] = []
+
+    def answer(_: Connection) -> Step:
+        seen.append(second.monotonic())
+        return say(200)
+
+    upstream.otherwise = answer
+    second = ManualClock()
+    await make(upstream, policy, top=f"outbox: {{file: {after}}}", clock=second)
+    await upstream.received(2)
+    assert seen[0] - hinted_at >= 19
 
 
 @pytest.mark.parametrize("hours", [1, -1])

@@ -405,6 +405,9 @@ class ClientConnection(asyncio.Protocol):
             if self.transport is not None:
                 self.transport.write(data)
 
+    def hinted(self, seconds: float) -> None:
+        """The upstream asked for this many seconds of quiet. An app that waits for its response need not know."""
+
     def interim(self, data: bytes) -> None:
         """A 1xx head before the answer."""
         if self.transport is not None and not self.response_started:

@@ -9,6 +9,7 @@ no socket. The counterpart is ``delivery``.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 from sidecar.core.settings.deployment import Limits
@@ -51,6 +52,8 @@ class NullClient(ClientConnection):
     def __init__(self, loop: asyncio.AbstractEventLoop, request: bytes) -> None:
         super().__init__(loop, _NullOwner(loop))
         self._timer: asyncio.TimerHandle | None = None
+        self.on_hint: Callable[[float], None] | None = None
+        """Called with the seconds of each hint, before it is waited for."""
         self.reader.feed(request)
 
     @property
@@ -62,6 +65,10 @@ class NullClient(ClientConnection):
     def is_leaving(self) -> bool:
         """Nobody waits, and nobody leaves."""
         return False
+
+    def hinted(self, seconds: float) -> None:
+        if self.on_hint is not None:
+            self.on_hint(seconds)
 
     def start_response(self, head: bytes, source: Connection, *, chunked: bool) -> None:
         super().start_response(head, source, chunked=chunked)

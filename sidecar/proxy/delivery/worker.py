@@ -326,6 +326,8 @@ class DeliveryWorker:
             return _Round("later", note="its upstream is not configured")
         policy = router.destinations[item.upstream].policy_for(item.method, item.path).policy
         app = NullClient(self._services.loop, _request(item, target, policy.idempotency))
+        # Kept at once: a process that is killed in the wait must not forget it.
+        app.on_hint = lambda seconds: self._worker.hinted(item.id, self._services.steady_wall() + seconds)
         message = app.request
         if message is None:
             return _Round("dead", "malformed")

@@ -347,6 +347,7 @@ class RetryLoop:
         if decision.hint_seconds:
             # A hint binds every later send of this request, also one from the outbox.
             exchange.not_before = max(exchange.not_before, ended + decision.hint_seconds)
+            exchange.app.hinted(exchange.not_before - ended)
         self._retell(sent.number, decision=decision, body_unread=self._facts.unread)
         self._attempt_over(sent, message, seconds, decision)
         return decision
