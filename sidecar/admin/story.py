@@ -46,8 +46,9 @@ _OF_TRAFFIC: Final = frozenset(
 
 
 def story_of(record: ExchangeRecord) -> dict[str, object]:
-    """``exchange``: as in ``/debug/exchanges``; ``steps``: for each attempt its number, the words, and the row that
-    decided; ``test``: text of a file for ``sidecar test``, or None.
+    """``exchange``: as in ``/debug/exchanges``; ``steps``: for each attempt its number, the words, the row that
+    decided, and the words of the shadow policy where it differs; ``test``: text of a file for ``sidecar test``, or
+    None.
     """
     return {
         "exchange": fields_of(record),
@@ -58,10 +59,14 @@ def story_of(record: ExchangeRecord) -> dict[str, object]:
 
 def _step(record: ExchangeRecord, attempt: AttemptRecord) -> dict[str, object]:
     decision = attempt.decision
+    shadow: dict[str, object] = {}
+    if attempt.shadow is not None:
+        shadow = {"shadow": explain_text(record.upstream, record.shadow, attempt.shadow)}
     if decision is None:
-        return {"n": attempt.number, "words": _unjudged(attempt)}
+        return {"n": attempt.number, "words": _unjudged(attempt), **shadow}
     step: dict[str, object] = {
         "n": attempt.number,
+        **shadow,
         "words": explain_text(record.upstream, record.policy, decision),
         "row": row_text(decision.row),
         "judged": _judged(decision),

@@ -135,6 +135,8 @@ def _policy_names(site: SiteBlock) -> Iterator[tuple[str, Mark | None]]:
     for upstream in site.upstreams:
         if upstream.policy is not None:
             yield upstream.policy, upstream.value_mark("policy")
+        if upstream.shadow is not None:
+            yield upstream.shadow, upstream.value_mark("shadow")
         for route in upstream.routes:
             yield route.policy, route.value_mark("policy")
 

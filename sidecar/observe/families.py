@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from sidecar.core.enums import UNKNOWN, FailureKind, HedgeEnd, Outcome, Reason, WaitFrom
+from sidecar.core.enums import UNKNOWN, FailureKind, HedgeEnd, Outcome, Reason, Verb, WaitFrom
 from sidecar.core.flow.scopes import SCOPE_KINDS
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "OVERHEAD_BUCKETS",
     "PROTOCOL_ERRORS",
     "STORE_FAULTS",
+    "UNREAD_BODY",
     "WAITED_FROM",
     "Family",
     "label_values",
@@ -61,6 +62,8 @@ PROTOCOL_ERRORS = (
     OTHER,
 )
 """Kinds of malformed requests: the words of ``wire`` and of ``proxy.client``."""
+UNREAD_BODY = "unread_body"
+"""In place of a shadow policy's verb: it was not judged, since it would have to look into a body that had not come."""
 STORE_FAULTS = ("timeout", "connection", "full", "refused", "foreign", OTHER)
 """Why a shared store was not used."""
 
@@ -132,6 +135,13 @@ FAMILIES: tuple[Family, ...] = (
         ("upstream", "reason"),
         "Errors that were not retried (again), by reason.",
         "Why did it stop retrying?",
+    ),
+    _family(
+        "shadow_decisions_total",
+        "counter",
+        ("upstream", "actual", "shadow"),
+        "Answers that an upstream's shadow policy judged as well, by what was done and what it would have done.",
+        "What would the new policy do differently, before it acts?",
     ),
     _family(
         "upstream_errors_total",
@@ -384,6 +394,9 @@ def label_values() -> dict[str, str]:
         "by": ", ".join(f"`{holder}`" for holder in HELD_BY)
         + "; of `sidecar_flow_changes_total`: "
         + ", ".join(f"`{part}`" for part in FLOW_PARTS),
+        "actual": ", ".join(f"`{verb}`" for verb in Verb),
+        "shadow": ", ".join(f"`{verb}`" for verb in Verb)
+        + f", or `{UNREAD_BODY}`: not judged, since it needs the body",
         "scope": ", ".join(f"`{kind}`" for kind in SCOPE_KINDS),
         "to": ", ".join(f"`{change}`" for change in FLOW_CHANGES),
         "fault": ", ".join(f"`{fault}`" for fault in STORE_FAULTS),

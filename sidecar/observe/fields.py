@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from sidecar.core.dryrun.explain import decision_text
 from sidecar.observe.record import AttemptRecord, ExchangeRecord, HeldRecord
 from sidecar.observe.sanitize import clean, clean_message, clean_path
 
@@ -24,6 +25,7 @@ FIELDS: dict[str, str] = {
     "upstream": "name from the configuration, or `unknown`",
     "host": "the host that was asked for, where it is not a configured one",
     "policy": "name of the policy that decided",
+    "shadow": "name of the upstream's shadow policy, where it would have done something else about an attempt",
     "path": "without the query; cut after 2 KiB",
     "attempts": "every send, in order: see below",
     "duration_seconds": "from the request head to the end of the answer",
@@ -55,6 +57,7 @@ ATTEMPT_FIELDS: dict[str, str] = {
     "body_unread": "the content coding because of which the table could not look into the body",
     "hedge": "`true` where it was sent beside the first, which was slow",
     "cancelled": "`true`, in place of a status, where it was cut because the one beside it was quicker",
+    "shadow": "what the shadow policy would have done about it, where that differs",
     "row": "file and line of the policy's row that decided about it, where one was asked",
 }
 """Field of one entry of ``attempts`` -> what it means."""
@@ -106,6 +109,7 @@ def _of_exchange(record: ExchangeRecord) -> dict[str, object]:
         "upstream": record.upstream,
         "host": clean(record.host, _NAME_LIMIT),
         "policy": record.policy,
+        "shadow": record.shadow,
         "path": clean_path(record.path),
         "attempts": [_of_attempt(attempt) for attempt in record.attempts],
         "duration_seconds": round(record.duration_seconds, 6),
@@ -152,6 +156,8 @@ def _of_attempt(attempt: AttemptRecord) -> dict[str, object]:
         told["hedge"] = True
     if attempt.cancelled:
         told["cancelled"] = True
+    if attempt.shadow is not None:
+        told["shadow"] = decision_text(attempt.shadow)
     row = None if attempt.decision is None else attempt.decision.row
     if row is not None:
         told["row"] = f"{row.file}:{row.line}" if row.file else "built in"

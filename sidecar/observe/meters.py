@@ -91,6 +91,7 @@ class UpstreamMeters:
         "requests",
         "retries",
         "retries_off",
+        "shadow",
         "suppressions",
         "waits",
     )
@@ -108,6 +109,8 @@ class UpstreamMeters:
         self.retries: dict[str, int] = {}
         self.hedges = dict.fromkeys(HedgeEnd, 0)
         self.suppressions = dict.fromkeys(Reason, 0)
+        self.shadow: dict[tuple[str, str], int] = {}
+        """What was done and what the shadow policy would have done → answers."""
         self.errors: dict[str, int] = {}
         """Error code of the upstream's own → error responses with it."""
         self.logins = 0
@@ -182,6 +185,10 @@ class UpstreamMeters:
     def cancelled(self) -> None:
         """Count a send that was cut because the other one was quicker; its duration is unknown."""
         self.attempts[HEDGE_CANCELLED] = self.attempts.get(HEDGE_CANCELLED, 0) + 1
+
+    def shadowed(self, actual: str, shadow: str) -> None:
+        """Count an answer that was judged by the shadow policy, too: verbs, or ``UNREAD_BODY``."""
+        self.shadow[actual, shadow] = self.shadow.get((actual, shadow), 0) + 1
 
     def suppressed(self, reason: Reason) -> None:
         """Count an error that was not retried (again), by its reason."""

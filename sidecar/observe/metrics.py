@@ -211,6 +211,8 @@ def _collect_attempts(meters: UpstreamMeters, families: dict[str, Metric]) -> No
             _single(families["hedges_total"], [meters.name, str(end)], count)
     for reason, count in meters.suppressions.items():
         _single(families["retries_suppressed_total"], [meters.name, str(reason)], count)
+    for (actual, shadow), count in list(meters.shadow.items()):
+        _single(families["shadow_decisions_total"], [meters.name, actual, shadow], count)
     for code, count in list(meters.errors.items()):
         _single(families["upstream_errors_total"], [meters.name, code], count)
     if meters.logins:

@@ -39,6 +39,8 @@ class AttemptRecord:
     """Cut, because the other send was quicker."""
     decision: Decision | None = None
     """The decision about it; None where its response went to the app without one."""
+    shadow: Decision | None = None
+    """What the shadow policy would have done, where that differs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,8 @@ class ExchangeRecord:
     """The error code of a response that the sidecar made itself."""
     body_cut: bool = False
     """The response broke off, and so did our connection to the app."""
+    shadow: str = ""
+    """Name of the shadow policy, where it differs about an attempt."""
     judged_path: str = ""
     """The path as the policy's rows see it: without the mount and the origin's base path. Not logged; for policy
     tests.

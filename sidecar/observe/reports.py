@@ -34,6 +34,7 @@ _FACTS: Final = (
     ("Trace id", "trace_id"),
     ("Time", "time"),
     ("Upstream", "upstream"),
+    ("Shadow policy", "shadow"),
     ("Outcome", "outcome"),
     ("Reason", "reason"),
     ("Error code", "error_code"),
@@ -78,11 +79,14 @@ def markdown(report: Report) -> str:
     """The whole report for a ticket."""
     lines = [f"# Failed request {_word(report.get('request_id', ''))}", "", "| | |", "|---|---|"]
     lines += [f"| {title} | {_word(report[name])} |" for title, name in _FACTS if report.get(name) not in (None, "")]
-    lines += ["", "## Attempts", "", "| n | result | seconds | waited before |", "|---|---|---|---|"]
+    shadows = "shadow" in report
+    lines += ["", "## Attempts", "", "| n | result | seconds | waited before |" + " shadow |" * shadows]
+    lines.append("|---|---|---|---|" + "---|" * shadows)
     for attempt in report.get("attempts", []):
         result = attempt.get("status", attempt.get("failure", ""))
         waited = f"{attempt['waited']} ({attempt['from']})" if "from" in attempt else ""
-        lines.append(f"| {attempt['n']} | {_word(result)} | {attempt['seconds']} | {waited} |")
+        shadow = f" {_word(attempt.get('shadow', ''))} |" if shadows else ""
+        lines.append(f"| {attempt['n']} | {_word(result)} | {attempt['seconds']} | {waited} |{shadow}")
     lines += ["", *_message("Request", report["request"]), "", *_message("Response", report["answer"])]
     return "\n".join(lines) + "\n"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from sidecar.observe.families import UNREAD_BODY
 from sidecar.observe.metrics import Metrics, UpstreamMeters
 from sidecar.observe.trend import SLOT_SAMPLES, SLOTS, Trend
 
@@ -61,6 +62,20 @@ def _upstream(meters: UpstreamMeters) -> dict[str, object]:
         "breaker_state": meters.breaker_state,
         "budget_tokens": round(meters.budget(), 3),
         "opened": meters.opened,
+        "shadow": _shadow(meters),
+    }
+
+
+def _shadow(meters: UpstreamMeters) -> dict[str, object] | None:
+    """What the shadow policy has come to; None where it has judged nothing."""
+    if not meters.shadow:
+        return None
+    told = [(actual, shadow, count) for (actual, shadow), count in list(meters.shadow.items())]
+    unread = sum(count for _, shadow, count in told if shadow == UNREAD_BODY)
+    return {
+        "judged": sum(count for _, _, count in told) - unread,
+        "unread_body": unread,
+        "differs": {f"{actual} → {shadow}": n for actual, shadow, n in told if shadow not in (actual, UNREAD_BODY)},
     }
 
 

@@ -258,11 +258,13 @@ class Listener:
         wanted = self._log.wants(exchange.outcome, exchange.attempts_made, seconds, chance, status)
         policy = prepared.compiled.policy if prepared is not None and status >= 400 else None
         rule = policy.report if policy is not None else None
-        if not wanted and rule is None and on_record is None:
+        differs = exchange.shadowed is not None
+        if not wanted and not differs and rule is None and on_record is None:
             return
         record = record_of(exchange, self._services.clock.wall() - seconds, seconds)
-        if wanted:
+        if wanted or differs:
             self._recent.add(record)
+        if wanted:
             self._log.write(record)
             meters = prepared.destination.meters if prepared is not None else self._services.metrics.unknown
             meters.is_logged(record.outcome, seconds, record.request_id, self._services.clock.wall())

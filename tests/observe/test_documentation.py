@@ -72,6 +72,7 @@ def test_families_and_labels_are_those_of_the_contract() -> None:
         "sidecar_retries_total": ("upstream", "cause"),
         "sidecar_hedges_total": ("upstream", "result"),
         "sidecar_retries_suppressed_total": ("upstream", "reason"),
+        "sidecar_shadow_decisions_total": ("upstream", "actual", "shadow"),
         "sidecar_upstream_errors_total": ("upstream", "code"),
         "sidecar_logins_total": ("upstream",),
         "sidecar_login_failures_total": ("upstream",),

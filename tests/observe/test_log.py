@@ -111,12 +111,17 @@ def test_every_field_of_a_line_is_documented_and_every_field_of_a_record_is_told
         waited_seconds=1.0,
         held=(HeldRecord("gate", 1.0, 1, "endpoint GET /v1/x"),),
         own_code="gate",
+        shadow="second",
         attempts=(
             *FAILED.attempts,
             replace(
                 RECOVERED.attempts[1], written=False, then=Verb.LOGIN, hedge=True, body_unread="br", cancelled=True
             ),
-            replace(FAILED.attempts[0], decision=Decision(Verb.PASS, row=Row(Verb.PASS, file="p.yaml", line=3))),
+            replace(
+                FAILED.attempts[0],
+                decision=Decision(Verb.PASS, row=Row(Verb.PASS, file="p.yaml", line=3)),
+                shadow=Decision(Verb.RETRY),
+            ),
         ),
     )
     stream = io.StringIO()

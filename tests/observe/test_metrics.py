@@ -193,6 +193,7 @@ def test_everything_exposed_is_documented_and_everything_documented_is_exposed(m
     meters.waited(WaitFrom.HINT, 1.0)
     meters.hedged(HedgeEnd.WON)
     meters.erred("GONE", frozenset({"GONE"}))
+    meters.shadowed("retry", "pass")
     meters.logins += 1
     meters.rate_limit_per_second, meters.concurrency_limit = 4.5, 3
     meters.flow_changed("gate", "hold", 1)
@@ -261,6 +262,7 @@ def test_the_snapshot_for_the_page_says_what_the_counters_say(metrics: Metrics) 
             "budget_tokens": 0.0,
             "trend": [],
             "opened": 0,
+            "shadow": None,
         }
     ]
 

@@ -245,6 +245,7 @@ def _upstream(
         host=block.host,
         connections=block.connections,
         login=compile_login(block.login, origin, folder),
+        shadow=policies[block.shadow] if block.shadow else None,
     )
 
 

@@ -81,6 +81,10 @@ class UpstreamBlock(Block):
     )
     policy: PolicyName | None = Field(None, description="The name of its policy; left out: `default_policy`.")
     routes: list[RouteBlock] = Field([], description="Other policies for some of its requests, first match wins.")
+    shadow: PolicyName | None = Field(
+        None,
+        description="A second policy that judges every answer as well, and acts on nothing; its differences are told.",
+    )
     host: Literal["origin", "keep"] = Field(
         "origin", description="What `Host` says toward it: the origin's name, or what the app sent."
     )

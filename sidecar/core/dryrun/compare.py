@@ -401,6 +401,7 @@ def _policies(deployment: Deployment) -> dict[str, Policy]:
     used = [deployment.default_policy]
     for upstream in deployment.upstreams:
         used += [upstream.policy, *(route.policy for route in upstream.routes)]
+        used += [] if upstream.shadow is None else [upstream.shadow]
     return {policy.name: policy for policy in used}
 
 

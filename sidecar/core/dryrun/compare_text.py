@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from sidecar.core.dryrun.compare import Comparison, Difference, Result, SettingChange, Told, Verdict
-from sidecar.core.dryrun.explain import WAITS, explain_object
-from sidecar.core.dryrun.story_words import count_text, range_text, row_text
-from sidecar.core.enums import Verb
+from sidecar.core.dryrun.explain import decision_text, explain_object
+from sidecar.core.dryrun.story_words import count_text, row_text
 
 __all__ = ["comparison_object", "comparison_text", "is_same", "ranges_text", "summary_text"]
 
@@ -143,13 +142,7 @@ def _verdict_text(verdict: Verdict) -> str:
     decision = verdict.decision
     if decision is None:
         return verdict.words
-    parts = [decision.verb.value if decision.reason is None else f"{decision.verb} ({decision.reason})"]
-    wait = decision.wait
-    if wait is not None:
-        parts.append(f"wait {range_text(wait.min_seconds, wait.max_seconds)}, {WAITS[wait.source]}")
-    if decision.verb is not Verb.PASS:
-        parts.append(f"{decision.attempts_left} left")
-    return f"{', '.join(parts)}  [{verdict.policy}, {row_text(decision.row)}]"
+    return f"{decision_text(decision)}  [{verdict.policy}, {row_text(decision.row)}]"
 
 
 def ranges_text(results: Sequence[Result]) -> str:

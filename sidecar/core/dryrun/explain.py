@@ -10,7 +10,7 @@ from sidecar.core.decision.policy import HedgeRule
 from sidecar.core.decision.wait import Wait
 from sidecar.core.enums import Reason, Safe, Verb, WaitFrom
 
-__all__ = ["REASONS", "SAFE", "VERBS", "WAITS", "explain_object", "explain_text", "hedge_text"]
+__all__ = ["REASONS", "SAFE", "VERBS", "WAITS", "decision_text", "explain_object", "explain_text", "hedge_text"]
 
 REASONS: dict[Reason, str] = {
     Reason.NOT_RETRYABLE: "the table hands this over",
@@ -109,6 +109,16 @@ def _wait_text(wait: Wait) -> str:
     if wait.max_seconds > wait.min_seconds:
         spread = f"{wait.min_seconds:.3g} … {wait.max_seconds:.3g} s"
     return f"{spread}, {WAITS[wait.source]}"
+
+
+def decision_text(decision: Decision) -> str:
+    """The decision in one line: ``retry, wait 0 … 0.25 s, backoff, 4 left``."""
+    parts = [decision.verb.value if decision.reason is None else f"{decision.verb} ({decision.reason})"]
+    if decision.wait is not None:
+        parts.append(f"wait {_wait_text(decision.wait)}")
+    if decision.verb is not Verb.PASS:
+        parts.append(f"{decision.attempts_left} left")
+    return ", ".join(parts)
 
 
 def hedge_text(rule: HedgeRule) -> str:

@@ -125,6 +125,8 @@ class Upstream:
     connections: int = 1000
     """Connections at once, at most; further attempts wait for one."""
     login: Login | None = None
+    shadow: Policy | None = None
+    """A second policy that judges every answer as well, and acts on nothing."""
 
     def route_of(self, method: str, path: str) -> Route | None:
         """The first route that takes such a request; ``path`` is after the mount, without the query. None: no route."""

@@ -22,6 +22,7 @@ from sidecar.observe.redact import BODY_BYTES
 from sidecar.proxy.client.body import Body
 from sidecar.proxy.client.connection import ClientConnection
 from sidecar.proxy.exchange.context import Services
+from sidecar.proxy.exchange.facts import Facts
 from sidecar.proxy.exchange.prepare import Prepared, own_ids, prepare
 from sidecar.proxy.exchange.respond import (
     BufferedResponse,
@@ -103,6 +104,8 @@ class Exchange:
     """
     decision: Decision | None = None
     """The last decision; None: the table was not asked."""
+    shadowed: Decision | None = None
+    """The last decision of the shadow policy that differs from ours."""
     ended_unsent = False
     """Whether it ended before the next send had written a byte, with nothing else on the wire."""
     state = NEW
@@ -180,8 +183,10 @@ class Exchange:
                 self._fast_connection = None
                 prepared.destination.holding.abandon(self)
             if message is None or not connection.complete or not compiled.passes[message.code]:
-                self._go_on(prepared)
-                return
+                if message is None or not connection.complete or not compiled.hands_over[message.code]:
+                    self._go_on(prepared)
+                    return
+                self._judge_by_shadow(prepared, connection, message)
             code = message.code
             seconds = self.upstream_seconds = self._services.monotonic() - self.started
             prepared.destination.meters.attempted(STATUS_TEXT[code], seconds)
@@ -203,6 +208,12 @@ class Exchange:
             self.finish(cut=True)
         else:
             self.finish(cut=False)
+
+    def _judge_by_shadow(self, prepared: Prepared, connection: Connection, message: ResponseMessage) -> None:
+        """The shadow policy judges a whole first response that the policy in force hands over."""
+        if prepared.compiled.shadow is not None:
+            facts = Facts(self._services, self.app, self.message, self.body, prepared)
+            self.shadowed = facts.shadow_of_passed(connection, message, 1, self.started, self.started)
 
     def _go_on(self, prepared: Prepared) -> None:
         """Continue with a task: from the first send, or from its result."""
@@ -304,7 +315,7 @@ class Exchange:
         """Every attempt, the untroubled one too."""
         if self.attempts or not self.upstream_seconds:
             return self.attempts
-        return (AttemptRecord(1, self.status, duration_seconds=self.upstream_seconds),)
+        return (AttemptRecord(1, self.status, duration_seconds=self.upstream_seconds, shadow=self.shadowed),)
 
     @property
     def _is_first_answer(self) -> bool:

@@ -19,6 +19,7 @@ from sidecar.proxy.exchange.context import Services
 from sidecar.proxy.exchange.prepare import Prepared
 from sidecar.proxy.exchange.send import InFlight, Send
 from sidecar.proxy.message.peek import decoded, is_event_stream
+from sidecar.proxy.routing.shadow import Shadow, is_calm
 from sidecar.upstream.connection import HELD_BYTES, Connection
 from sidecar.wire.heads import RequestMessage, ResponseMessage
 
@@ -40,6 +41,8 @@ class Facts:
         """The attempts judged so far, in the order in which they came back, numbered so."""
         self.unread = ""
         """The content coding of the last response, where a row looks into its body and the coding cannot be undone."""
+        self.shadow: Decision | None = None
+        """What the shadow policy would have done about the last attempt, where that differs."""
 
     async def judge(self, sent: InFlight, ended: float, deadline_at: float) -> Decision:
         """Decide about a send that has come back. ``ended`` and ``deadline_at`` are monotonic seconds."""
@@ -75,14 +78,59 @@ class Facts:
         self.history += (attempt,)
         clock, services = self._services.clock, self._services
         now = Now(clock.monotonic(), clock.wall())
-        return decide(
-            prepared.compiled.policy,
-            request,
-            self.history,
-            now,
-            services.chance(),
-            self.pressure(now.monotonic, sending),
-        )
+        chance, pressure = services.chance(), self.pressure(now.monotonic, sending)
+        decision = decide(prepared.compiled.policy, request, self.history, now, chance, pressure)
+        shadow = prepared.compiled.shadow
+        if shadow is not None:
+            self.shadow = self._shadow(shadow, decision, request, attempt, now, chance, pressure, connection, message)
+        return decision
+
+    def _shadow(
+        self,
+        shadow: Shadow,
+        actual: Decision | None,
+        request: Request,
+        attempt: Attempt,
+        now: Now,
+        chance: float,
+        pressure: Pressure,
+        connection: Connection | None,
+        message: ResponseMessage | None,
+    ) -> Decision | None:
+        """The shadow policy's decision about the same answer, if it differs. It is counted."""
+        prepared = self._prepared
+        started = request.deadline_at - prepared.deadline_seconds
+        ends_at = shadow.deadline_at(started, prepared.deadline_seconds, prepared.compiled.policy.deadline_seconds)
+        second: Decision | None = None
+        if message is not None and attempt.status is not None:
+            left = ends_at - now.monotonic
+            second = shadow.known(attempt.status, request.method, attempt.number, message.headers, left)
+        if second is None or not is_calm(pressure, second.cost, now.monotonic):
+            if attempt.body is None and message is not None and connection is not None and connection.complete:
+                # It has come whole: a look holds nothing back.
+                attempt = replace(attempt, body=decoded(message, b"".join(connection.held)))
+            second = shadow.judge(replace(request, deadline_at=ends_at), attempt, now, chance, pressure)
+        return shadow.tell(prepared.destination.meters, actual, second)
+
+    def shadow_of_passed(
+        self, connection: Connection, message: ResponseMessage, number: int, began: float, started: float
+    ) -> Decision | None:
+        """The shadow policy's decision about a response that ours hands over without a judgement, if it differs.
+
+        ``began`` and ``started``: of this send and of the exchange, in monotonic seconds.
+        """
+        prepared, services = self._prepared, self._services
+        shadow, meters, now = prepared.compiled.shadow, prepared.destination.meters, services.monotonic()
+        if shadow is None or not shadow.judges[message.code]:
+            return None
+        seconds, own_seconds = prepared.deadline_seconds, prepared.compiled.policy.deadline_seconds
+        left = shadow.deadline_at(started, seconds, own_seconds) - now
+        second = shadow.known(message.code, self._message.method, number, message.headers, left)
+        if second is not None:
+            return shadow.tell(meters, None, second)
+        attempt = Attempt(number, message.code, Headers(message.raw_headers), started_at=began, ended_at=now)
+        moment, request = Now(now, services.clock.wall()), self.facts(started + seconds)
+        return self._shadow(shadow, None, request, attempt, moment, services.chance(), Pressure(), connection, message)
 
     async def _look(self, connection: Connection, message: ResponseMessage, left_seconds: float) -> bytes | None:
         """The first 64 KiB of the body, decoded; or what has arrived of it in time.

@@ -64,6 +64,7 @@ class ExchangeView(Protocol):
     held: tuple[HeldRecord, ...]
     attempts: tuple[AttemptRecord, ...]
     is_hedged: bool
+    shadowed: Decision | None
     not_before: float
 
     def stood(self, by: str, seconds: float, scope: str = "") -> None: ...
@@ -337,7 +338,13 @@ class RetryLoop:
         self._note(AttemptRecord(sent.number, status, failure, *wait, seconds, sending.written, hedge=sent.is_hedge))
         if self._hedging is not None and sent.number == 1:
             self._hedging.learn(seconds, status, failure)
-        if message is not None and self._prepared.compiled.passes[message.code]:
+        compiled = self._prepared.compiled
+        if message is not None and compiled.hands_over[message.code]:
+            if not compiled.passes[message.code] and sending.connection is not None:
+                shadow = self._facts.shadow_of_passed(
+                    sending.connection, message, sent.number, sent.began, exchange.started
+                )
+                self._note_shadow(sent.number, shadow)
             if self._spent and message.code < 400:
                 self._prepared.destination.budget.give_back(self._spent)  # the retries were not in vain
                 self._spent = 0.0
@@ -349,6 +356,8 @@ class RetryLoop:
             exchange.not_before = max(exchange.not_before, ended + decision.hint_seconds)
             exchange.app.hinted(exchange.not_before - ended)
         self._retell(sent.number, decision=decision, body_unread=self._facts.unread)
+        if compiled.shadow is not None:
+            self._note_shadow(sent.number, self._facts.shadow)
         self._attempt_over(sent, message, seconds, decision)
         return decision
 
@@ -362,6 +371,12 @@ class RetryLoop:
         self._exchange.attempts = tuple(
             replace(each, **facts) if each.number == number else each for each in self._exchange.attempts
         )
+
+    def _note_shadow(self, number: int, shadow: Decision | None) -> None:
+        """Record that the shadow policy would have done something else."""
+        if shadow is not None:
+            self._exchange.shadowed = shadow
+            self._retell(number, shadow=shadow)
 
     def _attempt_over(
         self, sent: InFlight, message: ResponseMessage | None, seconds: float, decision: Decision | None = None

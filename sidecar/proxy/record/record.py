@@ -47,8 +47,15 @@ def record_of(exchange: Exchange, started_at: float, duration_seconds: float) ->
         request_bytes=exchange.request_bytes,
         response_bytes=exchange.app.response_bytes,
         body_cut=exchange.app.broken is not None,
+        shadow="" if exchange.shadowed is None else _shadow(exchange),
         judged_path=_path(prepared.target[len(prepared.destination.base_path) :]) if prepared is not None else "",
     )
+
+
+def _shadow(exchange: Exchange) -> str:
+    """The name of the shadow policy."""
+    shadow = None if exchange.prepared is None else exchange.prepared.compiled.shadow
+    return "" if shadow is None else shadow.policy.name
 
 
 def _path(target: str) -> str:

@@ -22,6 +22,7 @@ from sidecar.core.settings.path_index import PathIndex
 from sidecar.observe.metrics import UpstreamMeters
 from sidecar.proxy.message.headers import request_rules, response_rules
 from sidecar.proxy.routing.limiter import Holding
+from sidecar.proxy.routing.shadow import Shadow
 from sidecar.upstream.login import Credential
 from sidecar.upstream.pool import Pool
 from sidecar.upstream.timeouts import Timers
@@ -60,6 +61,7 @@ class CompiledPolicy:
         "correlation_line",
         "correlation_name",
         "creates",
+        "hands_over",
         "head_timers",
         "looks",
         "passes",
@@ -70,20 +72,35 @@ class CompiledPolicy:
         "request_id_name",
         "request_rules",
         "response_rules",
+        "shadow",
         "store_first",
         "varies",
         "via_line",
     )
 
     def __init__(
-        self, policy: Policy, timers: TimersByLength, via: str, *, store_first: bool = False, judges: bool = True
+        self,
+        policy: Policy,
+        timers: TimersByLength,
+        via: str,
+        *,
+        store_first: bool = False,
+        judges: bool = True,
+        shadow: Shadow | None = None,
     ) -> None:
         self.policy = policy
         self._timers = timers
         self._via = via
         self._for_tunnels: CompiledPolicy | None = None
-        self.passes = tuple([not judges or policy_passes(policy, status) for status in STATUSES])
-        """Indexed by status: whether that response goes to the app without a judgement."""
+        self.hands_over = tuple([not judges or policy_passes(policy, status) for status in STATUSES])
+        """Indexed by status: whether that response goes to the app without a judgement of this policy."""
+        self.shadow = shadow
+        """A second policy that judges as well, and acts on nothing."""
+        self.passes = self.hands_over
+        """The same, and no shadow judges it either."""
+        if shadow is not None:
+            pairs = zip(self.hands_over, shadow.judges, strict=True)
+            self.passes = tuple([passes and not judges for passes, judges in pairs])
         self.looks = tuple([judges and policy_looks_into_body(policy, status) for status in STATUSES])
         """Indexed by status: whether the judgement has to look into the body."""
         self.request_id = istr(policy.ids.request.header)

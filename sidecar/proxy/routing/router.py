@@ -24,6 +24,7 @@ from sidecar.proxy.message.errors import Refused, own_options
 from sidecar.proxy.routing.access import Admission
 from sidecar.proxy.routing.destination import CompiledPolicy, Destination, RetryBudget, TimersByLength
 from sidecar.proxy.routing.limiter import Holding
+from sidecar.proxy.routing.shadow import Shadow
 from sidecar.upstream.dialer import Dialer
 from sidecar.upstream.login import Credentials
 from sidecar.upstream.outbound_proxy import OutboundProxies
@@ -95,7 +96,8 @@ class Router:
         """The credential that clients of the forward side must show; None: none."""
         self._admission = Admission(deployment)
         self._way_out = OutboundProxies(deployment.outbound)
-        self._bounds: dict[tuple[int, bool, bool], CompiledPolicy] = {}
+        self._bounds: dict[tuple[int, bool, bool, int], CompiledPolicy] = {}
+        self._shadows: dict[int, Shadow] = {}
         self.default = self._bind(deployment.default_policy)
         self._mounts: dict[str, Destination] = {}
         self._hosts: dict[str, Destination] = {}
@@ -110,12 +112,17 @@ class Router:
         self._root = self._mounts.pop("/", None)
         self._depths = sorted({mount.count("/") for mount in self._mounts}, reverse=True)
 
-    def _bind(self, policy: Policy, *, logs_in: bool = False, store_first: bool = False) -> CompiledPolicy:
-        """Compile each policy once, however many upstreams share it; apart for those with a login."""
-        key = (id(policy), logs_in, store_first)
+    def _bind(
+        self, policy: Policy, *, logs_in: bool = False, store_first: bool = False, shadow: Policy | None = None
+    ) -> CompiledPolicy:
+        """Compile each policy once, however many upstreams share it; apart for those with a login or a shadow."""
+        key = (id(policy), logs_in, store_first, id(shadow))
         compiled = self._bounds.get(key)
         if compiled is None:
-            compiled = self._bounds[key] = CompiledPolicy(policy, self._timers, self.via, store_first=store_first)
+            second = None if shadow is None else self._shadows.setdefault(id(shadow), Shadow(shadow))
+            compiled = self._bounds[key] = CompiledPolicy(
+                policy, self._timers, self.via, store_first=store_first, shadow=second
+            )
             if logs_in:
                 # The login's credential is put on each send: it may have been renewed meanwhile.
                 compiled.creates = compiled.varies = True
@@ -134,7 +141,7 @@ class Router:
             pool=pool,
             meters=meters,
             holding=self._holding(upstream.policy, meters, earlier),
-            compiled=self._bind(upstream.policy, logs_in=logs_in),
+            compiled=self._bind(upstream.policy, logs_in=logs_in, shadow=upstream.shadow),
             budget=budget,
             host_line=b"" if upstream.host == "keep" and not _asks_proxy(origin) else _host_line(origin),
             base_path=_before_path(origin),
@@ -143,7 +150,7 @@ class Router:
                     route.methods,
                     route.path,
                     route.pattern,
-                    self._bind(route.policy, logs_in=logs_in, store_first=route.store_first),
+                    self._bind(route.policy, logs_in=logs_in, store_first=route.store_first, shadow=upstream.shadow),
                 )
                 for route in upstream.routes
             )
