@@ -53,6 +53,7 @@ ATTEMPT_FIELDS: dict[str, str] = {
     "waited": "seconds waited before it",
     "from": "where that wait came from: `hint`, `constant` or `backoff`",
     "unsent": "`true` where not one byte had been written",
+    "uncounted": "`true` where a pooled connection was closed under it at once: one more send was made in its place",
     "then": "`login` or `reread`, where one was carried out after it",
     "body_unread": "the content coding because of which the table could not look into the body",
     "hedge": "`true` where it was sent beside the first, which was slow",
@@ -148,6 +149,8 @@ def _of_attempt(attempt: AttemptRecord) -> dict[str, object]:
         told["from"] = str(attempt.wait_from)
     if not attempt.written:
         told["unsent"] = True
+    if attempt.decision is not None and attempt.decision.uncounted:
+        told["uncounted"] = True
     if attempt.then is not None:
         told["then"] = str(attempt.then)
     if attempt.body_unread:

@@ -277,6 +277,11 @@ class Connection(asyncio.Protocol):
             await self._wait()
         return self.message
 
+    @property
+    def is_unanswered(self) -> bool:
+        """Whether not one byte has come back for the current request."""
+        return self.message is None and not self._head and not self.interim
+
     async def whole(self, limit_bytes: int) -> bool:
         """Wait until the body is complete (True), or is larger than ``limit_bytes``, or broke off (False)."""
         while not self.complete and self.failure is None and self.held_bytes <= limit_bytes:

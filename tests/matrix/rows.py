@@ -641,6 +641,8 @@ FAULTS = (
         "a_close_that_nobody_has_noticed_yet_costs_no_attempt_where_the_connection_has_rested",
         "a_pooled_connection_that_has_just_been_closed_costs_no_attempt",
         "a_pooled_connection_that_dies_under_a_get_is_replaced",
+        "a_close_that_crosses_the_first_send_of_a_get_costs_no_attempt",
+        "it_goes_once_beyond_the_limit_and_no_further",
         "a_pooled_connection_that_dies_under_a_written_post_is_not",
     ),
     row(

@@ -84,6 +84,10 @@ class Attempt:
     """False only if not one byte of the request was handed to a connection."""
     pooled: bool = False
     """True if it went over a connection that an earlier exchange had opened."""
+    crossed: bool = False
+    """True if that connection was closed so soon, and without a byte of a response, that the close may have crossed
+    the request on its way (RFC 9112 section 9.5).
+    """
     started_at: float = 0.0
     """When it was sent, in monotonic seconds."""
     ended_at: float = 0.0

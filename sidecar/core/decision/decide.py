@@ -4,7 +4,8 @@
 arguments. So ``serve``, ``explain``, ``test`` and ``simulate`` run the same engine. Counterpart:
 ``proxy.exchange.retry_loop``, which acts. It judges in this order; the first objection is the reason:
 
-1. the first row that matches says what is wanted; the upstream's verdict header may overrule it;
+1. the first row that matches says what is wanted; the upstream's verdict header may overrule it; what met a pooled
+   connection in its close is sent again whatever they say;
 2. a response that has begun, or a body that is gone, ends the exchange;
 3. safety: the five permissions (``safety``), and the body still held whole;
 4. attempts left;
@@ -28,7 +29,7 @@ from sidecar.core.decision.rows import HintSource, Reread, Row
 from sidecar.core.decision.safety import why_safe
 from sidecar.core.decision.table import BODY_PLACES, source_looks_into_body
 from sidecar.core.decision.wait import Wait, limits_of, plan_wait
-from sidecar.core.enums import FailureKind, Outcome, OverMax, Reason, Safe, Verb, WaitFrom
+from sidecar.core.enums import IDEMPOTENT_METHODS, FailureKind, Outcome, OverMax, Reason, Safe, Verb, WaitFrom
 
 __all__ = [
     "ORDER",
@@ -80,7 +81,7 @@ NOW_IS_NO_MATTER: Final = Now(0.0, 0.0)
 """For checks whether a hint is usable, which does not depend on the time."""
 
 NO_WAIT: Final = Wait(WaitFrom.BACKOFF, 0.0, 0.0, 0.0)
-"""The wait before a login or a reread."""
+"""The wait before a login, a reread, or a send in place of one that does not count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,8 @@ class Decision:
     """What to read; with the verb ``reread`` only."""
     hint_seconds: float | None = None
     """Seconds that the upstream (or the policy's constant) asked for, also where that was not followed."""
+    uncounted: bool = False
+    """Whether the attempt does not count: neither toward ``attempts`` and the budget, nor as a sign of trouble."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,10 @@ class Case:
     chance: float
     pressure: Pressure
     hint: Hint | None
+    uncounted: bool = False
+    """See ``Decision``."""
+    more: int = 0
+    """Sends beyond the policy's limit, in place of one that did not count."""
 
     @property
     def attempts_left(self) -> int:
@@ -127,7 +134,7 @@ class Case:
         limit = self.policy.attempts if row is None or row.attempts is None else row.attempts
         if self._will_be_the_same and (row is None or (row.attempts is None and row.failures == ANY_FAILURE)):
             limit = 1
-        return max(0, limit - self.attempt.number)
+        return max(0, limit + self.more - self.attempt.number)
 
     @property
     def _will_be_the_same(self) -> bool:
@@ -142,7 +149,7 @@ class Case:
         """Budget tokens; 0 for a pooled connection that was closed before a byte was written: that is no sign of
         load.
         """
-        if self.attempt.pooled and not self.attempt.written and self.attempt.status is None:
+        if self.uncounted or (self.attempt.pooled and not self.attempt.written and self.attempt.status is None):
             return 0.0
         return 1.0 if self.row is None else self.row.cost
 
@@ -158,10 +165,14 @@ def decide(
     look = Look(request, attempt)
     row = policy.table.match(request, attempt, look)
     verb, reason = wanted(policy, row, attempt)
-    if row is None and verb is Verb.PASS:
+    more = int(_is_uncounted(request, history[0]))
+    uncounted = more > 0 and len(history) == 1
+    if uncounted:
+        verb = Verb.RETRY
+    elif row is None and verb is Verb.PASS:
         return Decision(Verb.PASS, reason, attempts_left=max(0, policy.attempts - attempt.number))
-    hint = _hint(policy, row, verb, look, now)
-    case = Case(policy, request, attempt, row, now, chance, pressure, hint)
+    hint = None if uncounted else _hint(policy, row, verb, look, now)
+    case = Case(policy, request, attempt, row, now, chance, pressure, hint, uncounted, more)
     draft = Decision(
         Verb.PASS,
         reason,
@@ -169,8 +180,18 @@ def decide(
         attempts_left=case.attempts_left,
         gate_until=_gate_until(case),
         hint_seconds=None if hint is None else hint.seconds,
+        uncounted=uncounted,
     )
     return draft if verb is Verb.PASS else _follow(case, verb, draft)
+
+
+def _is_uncounted(request: Request, first: Attempt) -> bool:
+    """Whether the first attempt of an exchange met a pooled connection that the upstream was closing.
+
+    An idempotent request is then sent once more at once, whatever the table says (RFC 9112 section 9.3.1, RFC 9110
+    section 9.2.2). The first alone: later ones go over connections that have just been seen alive.
+    """
+    return first.crossed and request.method in IDEMPOTENT_METHODS
 
 
 def needs_body(policy: Policy, request: Request, attempt: Attempt) -> bool:
@@ -314,7 +335,8 @@ def _affordable_wait(case: Case, verb: Verb) -> Wait | Reason:
     """The pause before the next send, or the first thing that speaks against it."""
     if case.attempts_left == 0:
         return Reason.ATTEMPTS
-    wait = _timely_wait(case) if verb is Verb.RETRY else _in_time(case, NO_WAIT)
+    is_timed = verb is Verb.RETRY and not case.uncounted
+    wait = _timely_wait(case) if is_timed else _in_time(case, NO_WAIT)
     if isinstance(wait, Reason):
         return wait
     if not case.pressure.budget_tokens >= case.cost:  # written so that NaN does not pay

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Final
 
 from sidecar.core.decision.attempt import Attempt, Headers, Now, Pressure, Replay, Request
 from sidecar.core.decision.conditions import Look
 from sidecar.core.decision.decide import Decision, decide, needs_body
 from sidecar.core.decision.safety import why_safe
+from sidecar.core.enums import FailureKind
 from sidecar.proxy.client.body import Body
 from sidecar.proxy.client.connection import ClientConnection
 from sidecar.proxy.exchange.context import Services
@@ -24,6 +26,11 @@ from sidecar.upstream.connection import HELD_BYTES, Connection
 from sidecar.wire.heads import RequestMessage, ResponseMessage
 
 __all__ = ["Facts"]
+
+CROSSED_SECONDS: Final = 0.5
+"""Seconds after a send within which the end of a pooled connection may have been under way already: a long round trip.
+Later, the upstream was working on the request.
+"""
 
 
 class Facts:
@@ -71,6 +78,7 @@ class Facts:
             lasting=sending.lasting,
             written=sending.written,
             pooled=sending.pooled,
+            crossed=_has_crossed(sending, ended - sent.began),
             started_at=sent.began,
             ended_at=ended,
             waited_seconds=sent.waited_seconds,
@@ -192,3 +200,11 @@ class Facts:
         if body is not None and not body.can_be_sent:
             return Replay.SPOOL_FAILED if body.spool_failed else Replay.TOO_LARGE
         return Replay.HELD
+
+
+def _has_crossed(sending: Send, seconds: float) -> bool:
+    """Whether the upstream may have closed a pooled connection before it saw the request, ``seconds`` ago."""
+    connection = sending.connection
+    if connection is None or not (sending.pooled and sending.written) or seconds > CROSSED_SECONDS:
+        return False
+    return sending.failure in (FailureKind.CLOSED, FailureKind.RESET) and connection.is_unanswered

@@ -112,6 +112,8 @@ class RetryLoop:
         self._sends = 0
         self._last = 0
         """The number of the send that came back last."""
+        self._uncounted = 0
+        """Sends that do not count toward the policy's limit."""
         self._paid = 0.0
         """Tokens paid for a send that has not been made yet."""
         self._spent = 0.0
@@ -262,7 +264,7 @@ class RetryLoop:
         """Make a send and wait for its result; where the policy hedges and it is slow, for that of a second one,
         too.
         """
-        hedging, attempts = self._hedging, self._prepared.compiled.policy.attempts
+        hedging, attempts = self._hedging, self._prepared.compiled.policy.attempts + self._uncounted
         number, monotonic = first.number, self._services.monotonic
         attempt = first.sending.attempt(number, self._deadline_at - first.began, last=number >= attempts)
         after: float | None = None
@@ -355,6 +357,7 @@ class RetryLoop:
             # A hint binds every later send of this request, also one from the outbox.
             exchange.not_before = max(exchange.not_before, ended + decision.hint_seconds)
             exchange.app.hinted(exchange.not_before - ended)
+        self._uncounted += decision.uncounted
         self._retell(sent.number, decision=decision, body_unread=self._facts.unread)
         if compiled.shadow is not None:
             self._note_shadow(sent.number, self._facts.shadow)
@@ -384,6 +387,9 @@ class RetryLoop:
         """Tell the limiter and the metrics how an attempt ended."""
         self._under_way.remove(sent)
         holding = self._prepared.destination.holding
+        if decision is not None and decision.uncounted:
+            holding.abandon(sent.token)
+            return
         holding.limiter.lent.discard(sent.token)
         if message is None or message.code >= 500 or message.code == 429 or not holding.limiter.calm:
             gate_until = None if decision is None else decision.gate_until

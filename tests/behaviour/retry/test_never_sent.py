@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
+from sidecar.proxy.exchange.facts import CROSSED_SECONDS
 from sidecar.upstream.pool import RESTED_SECONDS
 from sidecar.upstream.resolver import AddressInfo, Lookup
 from tests.behaviour.conftest import Make
 from tests.support.client import request_bytes
 from tests.support.plain import names
 from tests.support.sidecar import QUICK
-from tests.support.upstream import Step, Upstream, close, free_port, reset, say
+from tests.support.upstream import Live, Step, Upstream, close, free_port, reset, say
 from tests.support.wire import PlainChannel
 
 
@@ -218,3 +219,72 @@ async def test_a_row_that_names_it_waits_for_a_name_to_appear(make: Make, upstre
     policy = QUICK + "\ntable: [{failure: resolve, then: retry}]"
     sidecar = await make(upstream, policies={"default": policy}, lookup=unresolving(socket.EAI_NONAME))
     assert (await sidecar.ask("GET", f"http://new.test:{upstream.port}/x", host="new.test")).status == 200
+
+
+ONCE = "attempts: 1\ntable: [{failure: any, then: pass}]"
+
+
+@pytest.mark.parametrize("policy", [ONCE, "attempts: 3"], ids=["no-retries", "retries"])
+@pytest.mark.parametrize("dying", [close("nothing"), reset("nothing"), close("request")])
+async def test_a_close_that_crosses_the_first_send_of_a_get_costs_no_attempt(
+    make: Make, upstream: Upstream, dying: Step, policy: str
+) -> None:
+    """RFC 9112 section 9.3.1. The send is numbered and shown; it counts toward no limit and needs no wait."""
+    sidecar = await make(upstream, policy + "\nbudget: {ratio: 0, min_per_second: 0.001}")
+    upstream.script(say(200), dying, say(200, b"again"))
+    await sidecar.ask("GET", "/api/first")
+    answer = await sidecar.ask("GET", "/api/second")
+    assert (answer.status, answer.body) == (200, b"again")
+    assert answer.headers.get("Sidecar") == "outcome=recovered, attempts=2"
+    assert sidecar.clock.waits == []
+    assert '"uncounted":true' in sidecar.log.getvalue()
+    limiter = sidecar.sidecar.listener.router.destinations["api"].holding.limiter
+    assert limiter.calm
+    assert not limiter.lent
+
+
+async def test_it_goes_once_beyond_the_limit_and_no_further(make: Make, upstream: Upstream) -> None:
+    sidecar = await make(upstream, "attempts: 2")
+    upstream.script(say(200), *[reset("request")] * 5)
+    await sidecar.ask("GET", "/api/first")
+    answer = await sidecar.ask("GET", "/api/second")
+    assert (answer.status, len(upstream.requests)) == (502, 1 + 3)
+    assert "attempts=3" in (answer.headers.get("Sidecar") or "")
+
+
+@pytest.mark.parametrize(
+    ("method", "dying"),
+    [("POST", close("request")), ("GET", close("request", send=b"HTTP/1.1 2"))],
+    ids=["not-idempotent", "answered"],
+)
+async def test_what_may_have_been_acted_upon_counts(make: Make, upstream: Upstream, method: str, dying: Step) -> None:
+    sidecar = await make(upstream, ONCE)
+    upstream.script(say(200), dying, say(200))
+    await sidecar.ask("GET", "/api/first")
+    assert (await sidecar.ask(method, "/api/second")).status == 502
+    assert len(upstream.requests) == 2
+
+
+async def test_a_close_after_a_while_counts(make: Make, upstream: Upstream) -> None:
+    """Then the upstream was working on it."""
+    sidecar = await make(upstream, ONCE, quick="attempt: {head: 30s}")
+    live = Live()
+    upstream.script(say(200), live, say(200))
+    await sidecar.ask("GET", "/api/first")
+    asking = asyncio.create_task(sidecar.ask("GET", "/api/second"))
+    connection = await live.here()
+    await connection.read_request()
+    sidecar.clock.advance(CROSSED_SECONDS)
+    connection.close()
+    live.over()
+    assert (await asking).status == 502
+    assert len(upstream.requests) == 2
+
+
+async def test_an_operator_who_has_turned_retries_off_gets_none(make: Make, upstream: Upstream) -> None:
+    sidecar = await make(upstream)
+    assert (await sidecar.change("/-/retries/off")).status == 200
+    upstream.script(say(200), close("request"), say(200))
+    await sidecar.ask("GET", "/api/first")
+    assert (await sidecar.ask("GET", "/api/second")).status == 502
+    assert len(upstream.requests) == 2
