@@ -769,6 +769,7 @@ FAULTS = (
         "502 `body_cut` where nothing was sent on yet; else cut",
         "its connection is cut",
         "broken_chunks_right_behind_the_head_are_502",
+        "a_body_that_breaks_with_its_head_is_a_failure_that_is_retried",
         "malformed_chunks_in_an_answer_cut_it",
         "what_two_readers_could_read_differently_is_refused",
         "a_cut_answer_is_cut_for_the_app_too",

@@ -327,6 +327,7 @@ class RetryLoop:
     async def _came_back(self, sent: InFlight) -> Decision | None:
         """Record the result of a send, and judge it; None: its response goes to the app without a judgement."""
         exchange, sending = self._exchange, sent.sending
+        sending.settle()  # since the head came, its body may have broken off: nothing of it has reached the app yet
         self._sending, self._last = sending, sent.number
         ended = self._services.monotonic()
         message, failure = sending.message, sending.failure
