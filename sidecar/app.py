@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import IO
 
@@ -22,7 +22,7 @@ from sidecar.core.settings.deployment import Address, Deployment
 from sidecar.intercept.open import CannotIntercept, contexts_for
 from sidecar.observe.log import EventLog, ExchangeLog
 from sidecar.observe.log_writer import LineWriter
-from sidecar.observe.metrics import Metrics, SharedMeters, UpstreamMeters
+from sidecar.observe.metrics import Metrics, SharedMeters, TraceMeters, UpstreamMeters
 from sidecar.observe.recent import Recent
 from sidecar.observe.record import ExchangeRecord
 from sidecar.observe.stdlib_logging import listen_to_libraries
@@ -42,6 +42,7 @@ from sidecar.proxy.server import CannotListen, Listener
 from sidecar.proxy.tunnel.intercept import Contexts, TunnelInterceptor
 from sidecar.shared.open import CannotShare, open_sync
 from sidecar.shared.parts import Part, Sync
+from sidecar.tracing.open import Tracing, open_tracing
 from sidecar.upstream.login import Credentials
 from sidecar.upstream.pool import Pools
 from sidecar.upstream.resolver import Lookup
@@ -54,7 +55,8 @@ RECENT_EXCHANGES = 500
 class Sidecar:
     """One running sidecar.
 
-    ``clock``, ``chance`` and ``lookup`` (of names) are for tests; ``on_record`` sees every exchange's record.
+    ``clock``, ``chance`` and ``lookup`` (of names) are for tests; ``on_record`` sees every exchange's record;
+    ``environ`` has the ``OTEL_*`` variables.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Sidecar:
         reload: Reload | None = None,
         token: str | None = None,
         lookup: Lookup | None = None,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         self.deployment = deployment
         self._clock = clock or SystemClock()
@@ -79,6 +82,8 @@ class Sidecar:
         self._reload = reload or _cannot_reload
         self._token = token
         self._lookup = lookup
+        self._environ = environ or {}
+        self._tracing: Tracing | None = None
         self.address = deployment.listen
         """The address that apps use; once started, with the port that was really bound."""
         self.admin_address = deployment.admin
@@ -112,6 +117,8 @@ class Sidecar:
         )
         self.services.notices = Notices(self.events)
         self._credentials = Credentials(self._pools, self._clock.monotonic, self.events)
+        self._trace()
+        tracing = self._tracing
         self.listener = Listener(
             self.services,
             self._router(deployment, None),
@@ -120,6 +127,7 @@ class Sidecar:
             self.events,
             self.recent,
             self._on_record,
+            None if tracing is None else tracing.ended,
         )
         self.opener = TunnelInterceptor(loop, self.listener, self.events)
         self.services.interceptor = self.opener
@@ -140,6 +148,13 @@ class Sidecar:
         except (CannotListen, OutboxError):
             await self._tear_down()
             raise
+
+    def _trace(self) -> None:
+        """Begin to export spans, where the ``OTEL_*`` variables ask for them."""
+        meters = TraceMeters()
+        self._tracing = open_tracing(self._environ, self.events, meters)
+        if self._tracing is not None:
+            self.metrics.traces = meters
 
     def _contexts(self, deployment: Deployment) -> Contexts | None:
         """Raises ``CannotListen``."""
@@ -198,6 +213,7 @@ class Sidecar:
             before,
             self._credentials,
             hold=self._hold,
+            sampler=None if self._tracing is None else self._tracing.sampler,
         )
 
     def _sample(self) -> None:
@@ -308,6 +324,8 @@ class Sidecar:
         for holding in self.listener.router.holdings():
             holding.close()
         self._timers.close()
+        if self._tracing is not None:
+            await self._tracing.close()
         await self._credentials.close()
         await self._pools.close()
         self._spool.close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from sidecar.admin import ReloadResult
@@ -31,7 +31,12 @@ class ServerProcess:
     """Runs one sidecar from its first configuration to its end."""
 
     def __init__(
-        self, loaded: ValidatedConfig, load: Callable[[ConfigInForce], ValidatedConfig], *, token: str | None = None
+        self,
+        loaded: ValidatedConfig,
+        load: Callable[[ConfigInForce], ValidatedConfig],
+        *,
+        token: str | None = None,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         """``load`` reads everything anew and compares it with what is in force; it is called in a thread."""
         self._load = load
@@ -45,6 +50,7 @@ class ServerProcess:
             config_text=self._text,
             reload=self.reload,
             token=token,
+            environ=environ,
         )
 
     async def run(self, announce: Callable[[Sidecar, ValidatedConfig], None]) -> None:

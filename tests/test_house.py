@@ -30,9 +30,22 @@ LAYERS = {
     "proxy": {"outbox", "upstream", "observe", "wire", "core"},
     "admin": {"upstream", "observe", "core"},
     "shared": {"observe", "core"},
+    "tracing": {"observe", "core"},
     "client_setup": set(),
     "intercept": set(),
-    "app": {"admin", "intercept", "shared", "proxy", "outbox", "upstream", "observe", "wire", "config", "core"},
+    "app": {
+        "admin",
+        "intercept",
+        "shared",
+        "tracing",
+        "proxy",
+        "outbox",
+        "upstream",
+        "observe",
+        "wire",
+        "config",
+        "core",
+    },
     "process": {"app", "admin", "proxy", "observe", "config", "core"},
     "demo": {"app", "config", "core"},
     "doctor": {"client_setup", "core"},
@@ -81,6 +94,7 @@ ONLY_THERE = {
     "click": {"cli"},
     "cryptography": {"intercept"},
     "redis": {"shared"},
+    "opentelemetry": {"tracing"},
 }
 """A third-party package -> the packages that may import it."""
 

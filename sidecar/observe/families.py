@@ -354,6 +354,13 @@ FAMILIES: tuple[Family, ...] = (
         "Why is it not used?",
     ),
     _family(
+        "traced_total",
+        "counter",
+        ("state",),
+        "Exchanges whose spans were exported, refused by the collector, or dropped; only where they are asked for.",
+        "Are the traces complete, and is the collector there?",
+    ),
+    _family(
         "config_last_reload_successful",
         "gauge",
         (),
@@ -399,6 +406,7 @@ def label_values() -> dict[str, str]:
         + f", or `{UNREAD_BODY}`: not judged, since it needs the body",
         "scope": ", ".join(f"`{kind}`" for kind in SCOPE_KINDS),
         "to": ", ".join(f"`{change}`" for change in FLOW_CHANGES),
+        "state": "`exported`, `failed` (the collector did not take them), `queue_full` (dropped)",
         "fault": ", ".join(f"`{fault}`" for fault in STORE_FAULTS),
         "kind": ", ".join(f"`{kind}`" for kind in PROTOCOL_ERRORS),
     }

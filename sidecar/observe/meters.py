@@ -30,7 +30,7 @@ from sidecar.observe.families import (
     WAITED_FROM,
 )
 
-__all__ = ["DURATION_SUM", "OVERHEAD_SUM", "Cells", "SharedMeters", "UpstreamMeters", "cells_of"]
+__all__ = ["DURATION_SUM", "OVERHEAD_SUM", "Cells", "SharedMeters", "TraceMeters", "UpstreamMeters", "cells_of"]
 
 EXEMPLAR_CHARACTERS: Final = 100
 """Characters of a request id in an exemplar: OpenMetrics allows 128 for the names and values of its labels together."""
@@ -225,6 +225,19 @@ class SharedMeters:
     def failed(self, fault: str) -> None:
         """Count a failed operation; a fault outside the closed list counts as ``other``."""
         self.errors[fault if fault in self.errors else OTHER] += 1
+
+
+class TraceMeters:
+    """The counters of the export of spans, by exchange."""
+
+    __slots__ = ("exported", "failed", "queue_full")
+
+    def __init__(self) -> None:
+        self.exported = 0
+        self.failed = 0
+        """The collector did not take them."""
+        self.queue_full = 0
+        """Dropped, since the collector had not taken those before."""
 
 
 def _admit(counts: dict[str, int], result: str) -> None:

@@ -37,9 +37,9 @@ from sidecar.observe.families import (
     OVERHEAD_BUCKETS,
     PROTOCOL_ERRORS,
 )
-from sidecar.observe.meters import OVERHEAD_SUM, Cells, SharedMeters, UpstreamMeters, cells_of
+from sidecar.observe.meters import OVERHEAD_SUM, Cells, SharedMeters, TraceMeters, UpstreamMeters, cells_of
 
-__all__ = ["Metrics", "SharedMeters", "UpstreamMeters"]
+__all__ = ["Metrics", "SharedMeters", "TraceMeters", "UpstreamMeters"]
 
 
 class Metrics(Collector):
@@ -61,6 +61,8 @@ class Metrics(Collector):
         """Whether the outbox's metrics are shown."""
         self.shared: SharedMeters | None = None
         """The counters of a shared store, where one is configured."""
+        self.traces: TraceMeters | None = None
+        """The counters of exported spans, where they are asked for."""
         self.config_ok = True
         self.config_loaded_at = 0.0
         """Unix seconds of the last successful load."""
@@ -151,6 +153,11 @@ class Metrics(Collector):
             _single(families["shared_store_up"], [], int(self.shared.up))
             for fault, count in self.shared.errors.items():
                 _single(families["shared_store_errors_total"], [fault], count)
+        if self.traces is not None:
+            traces = self.traces
+            states = {"exported": traces.exported, "failed": traces.failed, "queue_full": traces.queue_full}
+            for state, count in states.items():
+                _single(families["traced_total"], [state], count)
         build = families["build_info"]
         assert isinstance(build, InfoMetricFamily)  # noqa: S101 - for the type checker
         build.add_metric([], self.build)

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from sidecar.core.decision.decide import Decision
 from sidecar.core.enums import FailureKind, Outcome, Reason, Verb, WaitFrom
+from sidecar.observe.trace import SpanIds
 
-__all__ = ["AttemptRecord", "ExchangeRecord", "HeldRecord"]
+__all__ = ["AttemptRecord", "ExchangeRecord", "HeldRecord", "TraceRecord"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,8 @@ class AttemptRecord:
     """Whether it was sent beside a slow first send."""
     body_unread: str = ""
     """The content coding because of which its body could not be read, though the policy asks for that."""
+    began_seconds: float = 0.0
+    """Seconds from the start of the exchange to this send."""
     cancelled: bool = False
     """Cut, because the other send was quicker."""
     decision: Decision | None = None
@@ -54,6 +57,17 @@ class HeldRecord:
     """The number of the attempt that was due."""
     scope: str = ""
     """The scope that was held, in words; empty: this exchange alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class TraceRecord:
+    """What spans need beside the record; only where they are exported."""
+
+    spans: SpanIds
+    origin: str
+    """``https://host:port/base``: what precedes the path, without credentials."""
+    host: str
+    port: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +109,8 @@ class ExchangeRecord:
     """The error code of a response that the sidecar made itself."""
     body_cut: bool = False
     """The response broke off, and so did our connection to the app."""
+    trace: TraceRecord | None = None
+    """None: no spans are exported of it."""
     shadow: str = ""
     """Name of the shadow policy, where it differs about an attempt."""
     judged_path: str = ""

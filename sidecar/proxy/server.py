@@ -85,7 +85,9 @@ class Listener:
         events: EventLog,
         recent: Recent,
         on_record: Callable[[ExchangeRecord], None] | None = None,
+        on_traced: Callable[[ExchangeRecord], None] | None = None,
     ) -> None:
+        """``on_record`` sees every record, ``on_traced`` those of sampled traces."""
         self._services = services
         self.router = router
         """Replaced by a reload; a running exchange keeps the one it began with."""
@@ -96,6 +98,8 @@ class Listener:
         self.write_batch = services.write_batch
         self.reports = Reports()
         self._on_record = on_record
+        self._on_traced = on_traced
+        self._is_watched = on_record is not None or on_traced is not None
         self._connections: set[ClientConnection] = set()
         self._server: Any = None
         """Declared Any: uvloop's server is no subclass of asyncio's type, and compiled code checks types."""
@@ -238,7 +242,7 @@ class Listener:
             meters.suppressed(reason)
         chance = services.chance()
         tell = outcome is not _OK or chance < log.sample or seconds >= log.slow_seconds
-        if tell or self._on_record or exchange.is_hedged:
+        if tell or self._is_watched or exchange.is_hedged:
             try:
                 self._tell(exchange, seconds, chance, self._on_record)
             except Exception as exc:
@@ -259,7 +263,10 @@ class Listener:
         policy = prepared.compiled.policy if prepared is not None and status >= 400 else None
         rule = policy.report if policy is not None else None
         differs = exchange.shadowed is not None
-        if not wanted and not differs and rule is None and on_record is None:
+        on_traced = self._on_traced
+        if on_traced is not None and (prepared is None or prepared.spans is None or not prepared.spans.is_sampled):
+            on_traced = None
+        if not wanted and not differs and rule is None and on_record is None and on_traced is None:
             return
         record = record_of(exchange, self._services.clock.wall() - seconds, seconds)
         if wanted or differs:
@@ -272,6 +279,8 @@ class Listener:
             self.reports.add(policy.name, rule.keep, report_of(exchange, record, rule))
         if on_record is not None:
             on_record(record)
+        if on_traced is not None:
+            on_traced(record)
 
     def told(self, exchange: Exchange) -> None:
         """Report one delivery from the outbox. As a request of an app it was counted when it was stored."""

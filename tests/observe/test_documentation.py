@@ -103,6 +103,7 @@ def test_families_and_labels_are_those_of_the_contract() -> None:
         "sidecar_outbox_dead_total": ("upstream",),
         "sidecar_shared_store_up": (),
         "sidecar_shared_store_errors_total": ("fault",),
+        "sidecar_traced_total": ("state",),
         "sidecar_config_last_reload_successful": (),
         "sidecar_config_last_reload_success_timestamp_seconds": (),
         "sidecar_build_info": ("version", "python", "loop", "aiohttp"),

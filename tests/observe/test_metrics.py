@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 
 from sidecar.core.enums import FailureKind, HedgeEnd, Outcome, Reason, WaitFrom
 from sidecar.observe.families import FAMILIES, METHODS
-from sidecar.observe.metrics import Metrics, SharedMeters
+from sidecar.observe.metrics import Metrics, SharedMeters, TraceMeters
 from sidecar.observe.snapshot import snapshot
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -199,6 +199,7 @@ def test_everything_exposed_is_documented_and_everything_documented_is_exposed(m
     meters.flow_changed("gate", "hold", 1)
     metrics.has_outbox = True
     metrics.shared = SharedMeters()
+    metrics.traces = TraceMeters()
     seen: dict[str, set[str]] = {}
     for name, labels in samples(metrics):
         base = name.removesuffix("_bucket").removesuffix("_sum").removesuffix("_count")

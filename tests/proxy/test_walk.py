@@ -50,6 +50,7 @@ async def walked(make: Make, upstream: Upstream, kind: str) -> list[Entry]:
     sidecar = await make(upstream, top="log: {sample: 0}")
     listener = sidecar.sidecar.listener
     listener._on_record = None
+    listener._is_watched = False
     async with sidecar.client() as client:
         for _ in range(3):
             upstream.script(say(200, b"{}"))

@@ -182,6 +182,7 @@ async def running(
         log_stream=log,
         lookup=lookup,
         token=TOKEN,
+        environ=environ,
     )
     await app.start()
     try:

@@ -30,7 +30,9 @@ def serve(first: ConfigProcess, again: Callable[[ConfigInForce], ConfigProcess])
     keep_freed_memory()
     try:
         loaded = first.result()
-        life = ServerProcess(loaded, lambda before: again(before).result(), token=read_token(os.environ))
+        life = ServerProcess(
+            loaded, lambda before: again(before).result(), token=read_token(os.environ), environ=os.environ
+        )
         uvloop.run(life.run(_announce))
     except (CannotListen, ConfigProcessFailed, OutboxError, TokenError) as exc:
         click.echo(f"sidecar: {exc}", err=True)

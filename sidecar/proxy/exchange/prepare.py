@@ -16,7 +16,7 @@ from multidict import istr
 from sidecar.core.decision.policy import Idempotency
 from sidecar.core.decision.times import duration
 from sidecar.core.settings.deployment import Origin
-from sidecar.observe.trace import child, create
+from sidecar.observe.trace import SpanIds, child, create
 from sidecar.proxy.message.errors import own_options
 from sidecar.proxy.message.headers import (
     CODINGS,
@@ -64,6 +64,8 @@ class Prepared:
     keyed = False
     """Whether the request carries a key that this upstream honours."""
     trace: str | None = None
+    spans: SpanIds | None = None
+    """The ids of its spans; None: no spans are made."""
     credential: Credential | None = None
     """The credential put on each send, where the upstream has a login and the app sent none of its own."""
     credential_number = 0
@@ -90,7 +92,10 @@ class Prepared:
         policy = self.compiled.policy
         head = self.prefix
         if self.trace is not None:
-            self.trace = child(self.trace, int(new_id()[:16], 16)) or self.trace
+            if self.spans is not None:
+                self.trace = self.spans.header(number)
+            else:
+                self.trace = child(self.trace, int(new_id()[:16], 16)) or self.trace
             head += b"traceparent: " + self.trace.encode("ascii") + b"\r\n"
         if self.credential is not None:
             head += self.credential.line()
@@ -239,7 +244,12 @@ def _take_rarer(
     """Trace, idempotency key and our own counters, where the policy or the app asks for them."""
     policy = prepared.compiled.policy
     creates = policy.trace == "create"
-    if creates or _TRACEPARENT in message.headers:
+    sampler = prepared.compiled.sampler
+    if sampler is not None:
+        prepared.spans = sampler.begin(message.headers.get(_TRACEPARENT), int(new_id() + new_id(), 16))
+        prepared.trace = prepared.spans.header(0)
+        named = _without(named, message, _TRACEPARENT)
+    elif creates or _TRACEPARENT in message.headers:
         _take_trace(prepared, message.headers.get(_TRACEPARENT), create_missing=creates)
         if prepared.trace is not None:
             named = _without(named, message, _TRACEPARENT)

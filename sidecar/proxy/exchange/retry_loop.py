@@ -315,7 +315,14 @@ class RetryLoop:
             self._prepared.destination.holding.abandon(cut.token)
             seconds, written = now - cut.began, cut.sending.written
             self._note(
-                AttemptRecord(cut.number, duration_seconds=seconds, written=written, hedge=cut.is_hedge, cancelled=True)
+                AttemptRecord(
+                    cut.number,
+                    duration_seconds=seconds,
+                    written=written,
+                    hedge=cut.is_hedge,
+                    began_seconds=cut.began - self._exchange.started,
+                    cancelled=True,
+                )
             )
             meters.cancelled()
             if not cut.is_hedge:
@@ -338,7 +345,19 @@ class RetryLoop:
         self._queued(sending)
         self._prepared.destination.meters.attempted(STATUS_TEXT[status] if status else str(failure), seconds)
         wait = (sent.waited_seconds, sent.wait_from)
-        self._note(AttemptRecord(sent.number, status, failure, *wait, seconds, sending.written, hedge=sent.is_hedge))
+        began = sent.began - exchange.started
+        self._note(
+            AttemptRecord(
+                sent.number,
+                status,
+                failure,
+                *wait,
+                seconds,
+                sending.written,
+                hedge=sent.is_hedge,
+                began_seconds=began,
+            )
+        )
         if self._hedging is not None and sent.number == 1:
             self._hedging.learn(seconds, status, failure)
         compiled = self._prepared.compiled

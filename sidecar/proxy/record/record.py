@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from sidecar.core.decision.conditions import MISSING
 from sidecar.core.decision.policy import IdRule
-from sidecar.observe.record import ExchangeRecord
-from sidecar.observe.trace import parse
+from sidecar.observe.record import ExchangeRecord, TraceRecord
+from sidecar.observe.trace import SpanIds, parse
 from sidecar.proxy.exchange.exchange import Exchange
+from sidecar.proxy.exchange.prepare import Prepared
 from sidecar.proxy.message.peek import first_text, parsed
 from sidecar.wire.heads import ResponseMessage
 
@@ -22,6 +23,7 @@ def record_of(exchange: Exchange, started_at: float, duration_seconds: float) ->
     message = exchange.message
     trace = parse(prepared.trace) if prepared is not None and prepared.trace is not None else None
     codes = _read_back(exchange)
+    spans = None if prepared is None else prepared.spans
     return ExchangeRecord(
         request_id=prepared.request_id if prepared is not None else exchange.ids[0],
         correlation_id=prepared.correlation_id if prepared is not None else exchange.ids[1],
@@ -47,9 +49,16 @@ def record_of(exchange: Exchange, started_at: float, duration_seconds: float) ->
         request_bytes=exchange.request_bytes,
         response_bytes=exchange.app.response_bytes,
         body_cut=exchange.app.broken is not None,
+        trace=None if prepared is None or spans is None or not spans.is_sampled else _traced(prepared, spans),
         shadow="" if exchange.shadowed is None else _shadow(exchange),
         judged_path=_path(prepared.target[len(prepared.destination.base_path) :]) if prepared is not None else "",
     )
+
+
+def _traced(prepared: Prepared, spans: SpanIds) -> TraceRecord:
+    origin = prepared.destination.origin
+    text = f"{origin.scheme}://{origin.authority}{origin.base_path}"
+    return TraceRecord(spans, text, origin.host, origin.port)
 
 
 def _shadow(exchange: Exchange) -> str:

@@ -20,6 +20,7 @@ from sidecar.core.decision.table import policy_looks_into_body, policy_passes
 from sidecar.core.settings.deployment import Origin
 from sidecar.core.settings.path_index import PathIndex
 from sidecar.observe.metrics import UpstreamMeters
+from sidecar.observe.trace import Sampler
 from sidecar.proxy.message.headers import request_rules, response_rules
 from sidecar.proxy.routing.limiter import Holding
 from sidecar.proxy.routing.shadow import Shadow
@@ -72,6 +73,7 @@ class CompiledPolicy:
         "request_id_name",
         "request_rules",
         "response_rules",
+        "sampler",
         "shadow",
         "store_first",
         "varies",
@@ -87,6 +89,7 @@ class CompiledPolicy:
         store_first: bool = False,
         judges: bool = True,
         shadow: Shadow | None = None,
+        sampler: Sampler | None = None,
     ) -> None:
         self.policy = policy
         self._timers = timers
@@ -100,7 +103,7 @@ class CompiledPolicy:
         """The same, and no shadow judges it either."""
         if shadow is not None:
             pairs = zip(self.hands_over, shadow.judges, strict=True)
-            self.passes = tuple([passes and not judges for passes, judges in pairs])
+            self.passes = tuple([handed_over and not shadowed for handed_over, shadowed in pairs])
         self.looks = tuple([judges and policy_looks_into_body(policy, status) for status in STATUSES])
         """Indexed by status: whether the judgement has to look into the body."""
         self.request_id = istr(policy.ids.request.header)
@@ -111,7 +114,9 @@ class CompiledPolicy:
         self.request_id_name = f"{policy.ids.request.header}: "
         self.correlation_name = f"\r\n{policy.ids.correlation.header}: "
         """Header name for both id lines."""
-        self.creates = policy.trace == "create" or policy.idempotency is not None
+        self.sampler = sampler
+        """Which exchanges are traced; None: no spans are made."""
+        self.creates = policy.trace == "create" or policy.idempotency is not None or sampler is not None
         """Whether a request may need a field that the app did not send."""
         self.store_first = store_first
         """Whether requests are stored instead of sent while the app waits (``store: always``)."""

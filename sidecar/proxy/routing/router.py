@@ -20,6 +20,7 @@ from sidecar.core.decision.policy import Policy
 from sidecar.core.settings.deployment import Deployment, Login, Origin, Upstream
 from sidecar.core.settings.path_index import PathIndex
 from sidecar.observe.metrics import Metrics, UpstreamMeters
+from sidecar.observe.trace import Sampler
 from sidecar.proxy.message.errors import Refused, own_options
 from sidecar.proxy.routing.access import Admission
 from sidecar.proxy.routing.destination import CompiledPolicy, Destination, RetryBudget, TimersByLength
@@ -82,8 +83,10 @@ class Router:
         credentials: Credentials | None = None,
         *,
         hold: Callable[[Policy, UpstreamMeters], Holding],
+        sampler: Sampler | None = None,
     ) -> None:
         self._hold = hold
+        self._sampler = sampler
         self.deployment = deployment
         self._pools = pools
         self._timers = timers
@@ -121,7 +124,7 @@ class Router:
         if compiled is None:
             second = None if shadow is None else self._shadows.setdefault(id(shadow), Shadow(shadow))
             compiled = self._bounds[key] = CompiledPolicy(
-                policy, self._timers, self.via, store_first=store_first, shadow=second
+                policy, self._timers, self.via, store_first=store_first, shadow=second, sampler=self._sampler
             )
             if logs_in:
                 # The login's credential is put on each send: it may have been renewed meanwhile.
