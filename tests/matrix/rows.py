@@ -906,8 +906,10 @@ FAULTS = (
     row(
         40,
         "memory is short",
-        "*Not yet*: the machine's limit is not looked at. What an exchange may hold is bounded, and so is their number",
+        "what an exchange may hold is bounded, and so is their number; where the process gets no more, that connection"
+        " ends, and others are served. The machine's limit itself is not looked at",
         "back-pressure",
+        "it_survives_having_no_memory_left",
         "the_memory_of_the_process_stays_flat",
         "the_queue_is_bounded_by_number_and_by_bytes",
         "past_the_limits_it_is_streamed_once",

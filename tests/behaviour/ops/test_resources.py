@@ -23,6 +23,12 @@ def processor_seconds(process: Process) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def memory_bytes(process: Process) -> int:
+    """The size of its address space."""
+    status = Path(f"/proc/{process.child.pid}/status").read_text(encoding="ascii")
+    return int(status.partition("VmSize:")[2].split()[0]) << 10
+
+
 async def test_it_survives_having_no_descriptors_left(upstream: Upstream, processes: Processes, tmp_path: Path) -> None:
     process = await processes.serve(write_files(tmp_path, yaml_for(upstream), {"test": POLICY}))
     assert (await process.ask("GET", "/api/x")).status == 200
@@ -97,3 +103,31 @@ upstreams:
             for _ in range(20):
                 assert (await process.ask("GET", "/quick/x")).body == b"quick"
             assert len(slow.requests) == 5
+
+
+async def test_it_survives_having_no_memory_left(upstream: Upstream, processes: Processes, tmp_path: Path) -> None:
+    """Bodies that together need more than the process may have: each is answered, or its connection ends."""
+    process = await processes.serve(write_files(tmp_path, yaml_for(upstream), {"test": POLICY}))
+    assert (await process.ask("GET", "/api/x")).status == 200
+    size = memory_bytes(process)
+    resource.prlimit(process.child.pid, resource.RLIMIT_AS, (size + (24 << 20), resource.RLIM_INFINITY))
+
+    async def one() -> str:
+        try:
+            return str((await process.ask("POST", "/api/x", body=b"x" * (1000 << 10))).status)
+        except (OSError, Gone) as error:
+            return type(error).__name__
+
+    upstream.keep_bodies = False
+    upstream.otherwise = lambda _: hang()
+    ends = await asyncio.gather(*[one() for _ in range(80)])
+    assert ends.count("Gone") > 0
+    assert set(ends) <= {"Gone", "502", "503", "504", "ConnectionResetError"}
+    upstream.otherwise = lambda _: say(200)
+    async with asyncio.timeout(30):
+        while not await _is_well(process):
+            pass
+    assert process.child.returncode is None
+    assert process.said.count("Traceback") == 0
+    for gauge in ("sidecar_inflight_requests", "sidecar_buffered_bytes"):
+        assert await process.metric(gauge) == 0
