@@ -153,6 +153,24 @@ def test_every_command_line_of_the_documents_is_understood() -> None:
         assert options <= known or isinstance(command, click.Group), f"{page.name}: {' '.join(words)}"
 
 
+def shown_outputs(page: Path) -> list[tuple[str, str]]:
+    """Each command that is shown with its output (``$ sidecar …`` first in a block), with that output."""
+    text = page.read_text(encoding="utf-8")
+    return re.findall(r"^```\n\$ (sidecar [^\n]*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def test_what_the_documents_show_of_a_command_is_what_it_says() -> None:
+    """A line ``…`` stands for any number of lines; after the last one that is shown, more may follow."""
+    found = [(page, command, shown) for page in PAGES for command, shown in shown_outputs(page)]
+    assert len(found) >= 4
+    for page, line, shown in found:
+        words = shlex.split(line)
+        done = CliRunner().invoke(importlib.import_module(f"sidecar.cli.{words[1]}").command, words[2:])
+        assert done.exit_code == 0, f"{page.name}: {line}: {done.output}"
+        parts = [re.escape(part) for part in re.split(r"^…\n", shown, flags=re.MULTILINE)]
+        assert re.match(".*?".join(parts), done.output, re.DOTALL), f"{page.name}: {line}: {done.output}"
+
+
 def test_what_the_readme_says_of_explain_is_what_explain_says() -> None:
     text = README.read_text(encoding="utf-8")
     shown = re.search(r"^\$ (sidecar explain .*?)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)

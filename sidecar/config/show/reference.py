@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from sidecar.config.environment import settings, variable_of
 from sidecar.config.schema.fields import Block
@@ -99,8 +99,20 @@ def _kind(node: dict[str, Any], words: dict[str, list[str]]) -> str:
     )
 
 
+OTHER_VARIABLES: Final = {
+    "SIDECAR_CONFIG": "no setting: the `sidecar.yaml` of every verb",
+    "SIDECAR_ADMIN_TOKEN": "no setting: the token that allows a change on the admin port",
+    "SIDECAR_ADMIN_TOKEN_FILE": "no setting: a file that holds it",
+    "NO_COLOR": "no setting: no colour at a terminal",
+    "TMPDIR": "no setting: where large request bodies are held",
+    "OTEL_…": "no setting: [spans](metrics.md#opentelemetry)",
+}
+"""Variables that stand for no key of ``sidecar.yaml``."""
+
+
 def _variables() -> str:
     lines = [f"| `{variable_of(keys)}` | `{'.'.join(keys)}` |" for keys, _ in settings()]
+    lines += [f"| `{name}` | {meaning} |" for name, meaning in OTHER_VARIABLES.items()]
     return "\n".join(["### Variables", "", "| variable | setting |", "|---|---|", *lines])
 
 
