@@ -116,6 +116,7 @@ $(RUNS): $(PINS)
 .venv/.system: $(RUNS)
 	@missing=(); for tool in curl wget git; do command -v $$tool >/dev/null || missing+=($$tool); done; \
 	command -v redis-server >/dev/null || command -v valkey-server >/dev/null || missing+=(redis-server); \
+	command -v promtool >/dev/null || missing+=(prometheus); \
 	if (($${#missing[@]})); then \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    echo "installing $${missing[*]}, which some tests run …"; apt-get update -qq && \
