@@ -291,6 +291,20 @@ FAMILIES: tuple[Family, ...] = (
         "How many tunnels and upgraded connections stand open?",
     ),
     _family(
+        "accept_paused",
+        "gauge",
+        (),
+        "1 while new connections wait because the limit of open files is near.",
+        "Does an app wait only because the process may open too few files?",
+    ),
+    _family(
+        "accept_pauses_total",
+        "counter",
+        (),
+        "How often accepting connections was paused for that.",
+        "Has the limit of open files been too low since the last look?",
+    ),
+    _family(
         "protocol_errors_total",
         "counter",
         ("kind",),

@@ -54,6 +54,9 @@ class Metrics(Collector):
         self.buffered_bytes = 0
         self.tunnels = 0
         self.open_tunnels = 0
+        self.accept_paused = False
+        """Whether new connections wait because the limit of open files is near."""
+        self.accept_pauses = 0
         self.protocol_errors = dict.fromkeys(PROTOCOL_ERRORS, 0)
         self.read_log_dropped: Callable[[], int] | None = None
         """If set, called at every scrape: lines that the log has lost."""
@@ -140,6 +143,8 @@ class Metrics(Collector):
             "buffered_bytes": self.buffered_bytes,
             "tunnels_total": self.tunnels,
             "open_tunnels": self.open_tunnels,
+            "accept_paused": int(self.accept_paused),
+            "accept_pauses_total": self.accept_pauses,
             "log_dropped_total": self.log_dropped(),
             "config_last_reload_successful": int(self.config_ok),
             "config_last_reload_success_timestamp_seconds": self.config_loaded_at,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import resource
 import socket
 from collections.abc import Callable
@@ -60,6 +61,12 @@ def places(wanted: int) -> int:
 
 
 BACKLOG: Final = 1024
+OVERSHOOT: Final = 8
+"""Connections that may come after accepting was paused: those that the loop had taken already."""
+RESUME_SHARE: Final = 0.9
+"""Share of the places that must be taken at most before accepting resumes, so that it does not flap."""
+PAUSED_IDLE_SECONDS: Final = 1.0
+"""Seconds for which an idle connection is kept while others wait to be accepted."""
 _OK: Final = Outcome.OK
 STALL_SECONDS: Final = 60.0
 """Seconds for which an app may leave our response unread before we cut it."""
@@ -101,10 +108,14 @@ class Listener:
         self._on_traced = on_traced
         self._is_watched = on_record is not None or on_traced is not None
         self._connections: set[ClientConnection] = set()
-        self._server: Any = None
+        self._servers: list[Any] = []
         """Declared Any: uvloop's server is no subclass of asyncio's type, and compiled code checks types."""
         self._sweep_handle: asyncio.TimerHandle | None = None
         self._idle: asyncio.Event = asyncio.Event()
+        self._waiting_room: list[socket.socket] = []
+        """The listening sockets while accepting is paused: the kernel goes on queueing connections. Else empty."""
+        self._resuming: asyncio.Task[None] | None = None
+        self._is_public = False
         self.stall_seconds = STALL_SECONDS
         self.exchanges = 0
         """Exchanges that are over."""
@@ -120,23 +131,75 @@ class Listener:
         """Listen; returns the address really bound (port 0 asks for any). Raises ``CannotListen``."""
         loop = self._services.loop
         try:
-            self._server = await loop.create_server(
+            server = await loop.create_server(
                 lambda: ClientConnection(loop, self), address.host, address.port, backlog=BACKLOG, reuse_address=True
             )
         except OSError as exc:
             raise CannotListen.of(exc, address) from None
+        self._servers.append(server)
         self._sweep()
-        compiled = self._server.sockets[0].getsockname()
+        self._is_public = any(not is_loopback(sock.getsockname()[0]) for sock in server.sockets)
+        compiled = server.sockets[0].getsockname()
         return Address(address.host, compiled[1])
 
     @property
     def is_open(self) -> bool:
         """Whether other machines can reach the port."""
-        return self._server is not None and any(not is_loopback(sock.getsockname()[0]) for sock in self._server.sockets)
+        return self._is_public
 
     def stop_listening(self) -> None:
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
+        if self._resuming is not None:
+            self._resuming.cancel()
+        waiting, self._waiting_room = self._waiting_room, []
+        for sock in waiting:
+            sock.close()
+
+    def _pause(self) -> None:
+        """Accept no more: the limit of open files is near, and a connection that waits is better than one refused."""
+        if self._waiting_room or self.draining:
+            return
+        # A listening socket lives on, with its queue, as long as one descriptor of it is open.
+        waiting: list[socket.socket] = []
+        try:
+            for server in self._servers:
+                waiting += [socket.socket(fileno=os.dup(sock.fileno())) for sock in server.sockets]
+        except OSError:  # the limit was lowered meanwhile: not one is left
+            for sock in waiting:
+                sock.close()
+            return
+        for server in self._servers:
+            server.close()
+        self._servers, self._waiting_room = [], waiting
+        self._services.metrics.accept_pauses += 1
+        self._services.metrics.accept_paused = True
+        self._events.limited(
+            "accept_paused",
+            connections=len(self._connections),
+            message="new connections wait: raise the limit of open files (ulimit -n), or lower `limits.connections`",
+        )
+
+    def _resume(self) -> None:
+        if self._resuming is None and not self.draining:
+            self._resuming = self._services.loop.create_task(self._accept_again())
+            self._resuming.add_done_callback(self._resumed)
+
+    async def _accept_again(self) -> None:
+        loop = self._services.loop
+        while self._waiting_room:
+            server = await loop.create_server(
+                lambda: ClientConnection(loop, self), sock=self._waiting_room[-1], backlog=BACKLOG
+            )
+            self._waiting_room.pop()
+            self._servers.append(server)
+
+    def _resumed(self, task: asyncio.Task[None]) -> None:
+        self._resuming = None
+        fault = None if task.cancelled() else task.exception()
+        if isinstance(fault, Exception):
+            self._services.crashed(fault)  # the next sweep tries again
+        self._services.metrics.accept_paused = bool(self._waiting_room)
 
     def drain(self) -> None:
         """Shut down: take no new request, cut waits short, let what is under way go on."""
@@ -168,8 +231,8 @@ class Listener:
         await self._idle.wait()
         if self._sweep_handle is not None:
             self._sweep_handle.cancel()
-        if self._server is not None:
-            await self._server.wait_closed()
+        for server in self._servers:
+            await server.wait_closed()
 
     @property
     def connections(self) -> int:
@@ -178,14 +241,20 @@ class Listener:
     # -- connections -------------------------------------------------------------------------------------
 
     def joined(self, app: ClientConnection) -> bool:
-        if self.draining or len(self._connections) >= places(self.limits.connections):
-            self._events.limited("connection_refused", connections=len(self._connections))
+        most, there = self.limits.connections, len(self._connections)
+        room = places(most)
+        if self.draining or there >= (most if room == most else room + OVERSHOOT):
+            self._events.limited("connection_refused", connections=there)
             return False
         self._connections.add(app)
+        if there + 1 >= room < most:
+            self._pause()
         return True
 
     def left(self, app: ClientConnection) -> None:
         self._connections.discard(app)
+        if self._waiting_room and len(self._connections) <= RESUME_SHARE * places(self.limits.connections):
+            self._resume()
         if self.draining and not self._connections:
             self._idle.set()
 
@@ -195,6 +264,8 @@ class Listener:
         shortest = min(limits.head_seconds, limits.idle_seconds, self.stall_seconds)
         self._sweep_handle = self._services.loop.call_later(min(5.0, max(0.02, shortest / 4)), self._sweep)
         now = self._services.loop.time()
+        if self._waiting_room and len(self._connections) < places(limits.connections):
+            self._resume()
         for app in list(self._connections):
             app.note_activity()
             if self._is_stuck(app.stalled_since, now) or self._is_stuck(app.leaving_since, now):
@@ -209,7 +280,8 @@ class Listener:
         """Sweep a connection without an exchange."""
         limits, reader = self.limits, app.reader
         if not reader.has_part:
-            if now - app.active_at > limits.idle_seconds:
+            idle = PAUSED_IDLE_SECONDS if self._waiting_room else limits.idle_seconds
+            if now - app.active_at > idle:
                 app.close_if_idle()
         elif app.part != reader.parts:
             app.part, app.part_since = reader.parts, now

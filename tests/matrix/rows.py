@@ -881,9 +881,12 @@ FAULTS = (
     row(
         37,
         "very many connections, silent ones",
-        "over `limits.connections`: the end at once, or 503; others are served. Shown with 300",
+        "over `limits.connections`: the end at once, or 503; beyond what open files allow they wait to be accepted, and"
+        " idle ones make room. Shown with 300, and with 600 for 128 files",
         "what the others ask",
         "hundreds_of_idle_connections_cost_no_service",
+        "where_descriptors_are_few_connections_wait_and_none_is_refused",
+        "idle_connections_make_room_for_those_that_wait",
         "a_connection_over_the_limit_leaves_the_others_alone",
         "an_idle_connection_is_closed_after_the_limit",
     ),

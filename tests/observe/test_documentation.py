@@ -94,6 +94,8 @@ def test_families_and_labels_are_those_of_the_contract() -> None:
         "sidecar_buffered_bytes": (),
         "sidecar_tunnels_total": (),
         "sidecar_open_tunnels": (),
+        "sidecar_accept_paused": (),
+        "sidecar_accept_pauses_total": (),
         "sidecar_protocol_errors_total": ("kind",),
         "sidecar_log_dropped_total": (),
         "sidecar_outbox_items": ("upstream",),

@@ -9,7 +9,7 @@ import resource
 import signal
 from pathlib import Path
 
-from tests.support.client import request_bytes
+from tests.support.client import Client, request_bytes
 from tests.support.process import Process, Processes
 from tests.support.sidecar import write_files, yaml_for
 from tests.support.upstream import Upstream, hang, say
@@ -48,6 +48,57 @@ async def test_it_survives_having_no_descriptors_left(upstream: Upstream, proces
     assert process.child.returncode is None
     assert process.said.count("Traceback") == 0
     assert len(process.said.splitlines()) < 200
+
+
+async def test_where_descriptors_are_few_connections_wait_and_none_is_refused(
+    upstream: Upstream, processes: Processes, tmp_path: Path
+) -> None:
+    """600 apps at once, each on a connection of its own, and 128 open files: the kernel holds those that wait."""
+    process = await processes.serve(write_files(tmp_path, yaml_for(upstream), {"test": POLICY}))
+    assert await process.metric("sidecar_accept_pauses_total") == 0
+    resource.prlimit(process.child.pid, resource.RLIMIT_NOFILE, (128, 128))
+    before = processor_seconds(process)
+    async with contextlib.AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(process.client()) for _ in range(600)]
+
+        async def asked(client: Client) -> int:
+            await client.send(request_bytes("GET", "/api/x", [("Connection", "close")]))
+            return (await client.answer()).status
+
+        assert await asyncio.gather(*map(asked, clients)) == [200] * 600
+    assert await process.metric("sidecar_accept_pauses_total") > 0  # type: ignore[operator]
+    assert processor_seconds(process) - before < 5.0
+    assert '"event":"accept_paused"' in process.said
+    async with asyncio.timeout(30):
+        while await process.metric("sidecar_accept_paused"):
+            pass
+
+
+async def test_idle_connections_make_room_for_those_that_wait(
+    upstream: Upstream, processes: Processes, tmp_path: Path
+) -> None:
+    process = await processes.serve(write_files(tmp_path, yaml_for(upstream), {"test": POLICY}))
+    resource.prlimit(process.child.pid, resource.RLIMIT_NOFILE, (64, 64))
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(40):
+            await stack.enter_async_context(process.client())
+        assert (await process.ask("GET", "/api/x")).status == 200
+
+
+async def test_a_shutdown_while_connections_wait_is_a_clean_one(
+    upstream: Upstream, processes: Processes, tmp_path: Path
+) -> None:
+    process = await processes.serve(write_files(tmp_path, yaml_for(upstream), {"test": POLICY}))
+    resource.prlimit(process.child.pid, resource.RLIMIT_NOFILE, (64, 64))
+    upstream.otherwise = lambda _: hang()
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(40):
+            client = await stack.enter_async_context(process.client())
+            await client.send(request_bytes("GET", "/api/x"))
+        await process.until(lambda: '"event":"accept_paused"' in process.said)
+        process.signal(signal.SIGTERM)
+        assert (await process.exit()).code == 0
+    assert "Traceback" not in process.said
 
 
 async def _is_well(process: Process) -> bool:
