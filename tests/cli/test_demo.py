@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import re
 import signal
+import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -21,6 +22,8 @@ from sidecar.demo.table import Side, table
 from sidecar.demo.upstream import SHAKY, Fate, SampleUpstream, fate_of
 from tests.support.client import connect
 from tests.support.process import Processes
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -157,7 +160,7 @@ async def test_every_emulated_api_tells_its_story_with_nothing_done_twice() -> N
 
 def test_there_is_a_story_for_every_emulated_api_and_a_policy_of_its_name() -> None:
     assert set(STORIES) == set(APIS)
-    policies = {path.stem for path in (Path(__file__).parents[2] / "config" / "policies").glob("*.yaml")}
+    policies = {path.stem for path in (ROOT / "config" / "policies").glob("*.yaml")}
     assert set(APIS) <= policies
     for name in APIS:
         assert deployment_of(name, 9).upstreams[0].policy.name == name
@@ -188,6 +191,31 @@ async def test_staying_prints_a_curl_line_that_shows_a_recovered_request_and_end
     ended = await process.exit()
     assert ended.code == 0, ended.said
     assert "Traceback" not in ended.said
+
+
+def masked(text: str) -> list[str]:
+    """Its lines, without what differs from run to run: ids, dates, versions, figures, spaces."""
+    lines = [re.sub(r"^(Date|Server): .*", r"\1: …", line) for line in text.replace("\r", "").strip().splitlines()]
+    return [re.sub(r"\s+", " ", re.sub(r"[0-9a-f]{32}|\d+(\.\d+)?", "…", line)) for line in lines]
+
+
+async def test_the_readmes_first_commands_show_what_it_says(processes: Processes) -> None:
+    """``make run``, then its curl line as it stands there, with the port that was free here."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = re.search(r"^```\n\$ curl -i http://127\.0\.0\.1:8080(/\S+)\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
+    assert shown is not None
+    dry = subprocess.run(["make", "--dry-run", "run"], cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: ASYNC221
+    assert "/sidecar demo --stay\n" in dry.stdout
+    anywhere = {"SIDECAR_LISTEN": "127.0.0.1:0", "SIDECAR_ADMIN": "127.0.0.1:0"}
+    process = await processes.start("demo", "--stay", environ=anywhere)
+    await process.until(lambda: "Ctrl-C" in process.said)
+    line = re.search(rf"curl -i (http://127\.0\.0\.1:\d+{re.escape(shown[1])})", process.said)
+    assert line is not None, process.said
+    curl = await asyncio.create_subprocess_exec("curl", "-si", line[1], stdout=asyncio.subprocess.PIPE)
+    said, _ = await curl.communicate()
+    assert masked(said.decode()) == masked(shown[2])
+    process.signal(signal.SIGTERM)
+    assert (await process.exit()).code == 0
 
 
 async def test_an_address_in_use_is_one_clear_line_and_exit_code_1(
