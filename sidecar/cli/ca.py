@@ -26,8 +26,8 @@ _config = click.option(
     "-c",
     "--config",
     envvar="SIDECAR_CONFIG",
-    default=lambda: default_site(os.environ) or Path("config/sidecar.yaml"),
-    show_default="sidecar.yaml, config/sidecar.yaml",
+    default=lambda: default_site(os.environ) or Path("sidecar.yaml"),
+    show_default="sidecar.yaml",
     type=click.Path(path_type=Path),
     help="The sidecar.yaml whose `intercept` names the hosts and the folder.  [env: SIDECAR_CONFIG]",
 )

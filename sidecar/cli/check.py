@@ -37,11 +37,12 @@ BY_FOLDER = {"policies": "policy", "tests": "tests"}
 def command(files: tuple[Path, ...], form: str) -> None:
     """Judge configuration files: sidecar.yaml with its policies, policies alone, or policy tests.
 
-    Without FILE: what SIDECAR_CONFIG names, else sidecar.yaml or config/sidecar.yaml. Exit code 78 if anything is
-    wrong; warnings are printed and are no error.
+    Without FILE: what SIDECAR_CONFIG names, else sidecar.yaml of this directory, else the built-in configuration, each
+    with the environment's settings. Exit code 78 if anything is wrong; warnings are printed and are no error.
     """
-    paths = files or (default_site(os.environ) or Path("config/sidecar.yaml"),)
-    problems = sorted_problems(problem for path in paths for problem in _problems(path))
+    site = default_site(os.environ)
+    paths = files or (() if site is None else (site,))
+    problems = sorted_problems(problem for path in paths or (None,) for problem in _problems(path))
     errors = sum(not problem.is_warning for problem in problems)
     if form == "json":
         click.echo(orjson.dumps([_as_object(problem) for problem in problems], option=orjson.OPT_INDENT_2))
@@ -55,8 +56,11 @@ def command(files: tuple[Path, ...], form: str) -> None:
     sys.exit(EXIT_CONFIGURATION if errors else 0)
 
 
-def _problems(path: Path) -> tuple[Problem, ...]:
+def _problems(path: Path | None) -> tuple[Problem, ...]:
+    """None: the built-in configuration."""
     try:
+        if path is None:
+            return load_deployment(None, environ=os.environ).warnings
         kind = kind_of(path)
         if kind == "policy":
             return load_policy(path).warnings
@@ -90,7 +94,7 @@ def _print_text(paths: tuple[Path, ...], problems: tuple[Problem, ...], errors: 
         pages = dict.fromkeys(page_of(problem.code) for problem in problems)
         click.echo(f"{paint('what they mean:', 'dim')} {' '.join(pages)}\n")
     warnings = len(problems) - errors
-    names = ", ".join(map(str, paths))
+    names = ", ".join(map(str, paths)) or "built-in configuration"
     if errors:
         click.echo(f"{names}: {paint(_count(errors, 'error'), 'red')}, {_count(warnings, 'warning')}")
     else:

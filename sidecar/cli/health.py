@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from sidecar.cli.probe import DEFAULT_ADMIN, NotHttp, admin_line, ask, reachable, split, why
+from sidecar.cli.probe import DEFAULT_ADMIN, NotHttp, admin_line, ask, reachable, site, split, why
 
 __all__ = ["command"]
 
@@ -61,13 +61,14 @@ def _place(url: str) -> tuple[str, int, str]:
 def _configured(file: Path | None) -> tuple[str, int]:
     """The admin address: environment before file before default, as for every setting."""
     written = os.environ.get("SIDECAR_ADMIN")
-    if written is None and file is not None:
+    named = site() if file is None else str(file)
+    if written is None and named is not None:
         try:
-            host, port = split(admin_line(str(file)) or DEFAULT_ADMIN)
+            host, port = split(admin_line(named) or DEFAULT_ADMIN)
         except (OSError, ValueError):
             # It says what is wrong with the file; loading it costs more than all the rest.
             loader = importlib.import_module("sidecar.config.load")
-            admin = loader.load_deployment(file, environ=os.environ).deployment.admin
+            admin = loader.load_deployment(Path(named), environ=os.environ).deployment.admin
             host, port = admin.host, admin.port
         return reachable(host), port
     try:

@@ -1,8 +1,8 @@
 """``python -m sidecar.cli.probe``: ``sidecar health`` for a container's health check, which runs every few seconds.
 
 It imports a socket and little else, so that a check costs some 30 ms of a core and not 150. Same exit codes, same line.
-The admin address is that of ``SIDECAR_ADMIN``, else of the file that ``SIDECAR_CONFIG`` names, else the default. Only
-the one line of the file that names it is read; any other spelling is left to the real loader. Counterpart:
+The admin address is that of ``SIDECAR_ADMIN``, else of the file that every verb takes (``site``), else the default.
+Only the one line of the file that names it is read; any other spelling is left to the real loader. Counterpart:
 ``sidecar.admin``.
 """
 
@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 
-__all__ = ["DEFAULT_ADMIN", "NotHttp", "admin_line", "ask", "main", "reachable", "split", "why"]
+__all__ = ["DEFAULT_ADMIN", "NotHttp", "admin_line", "ask", "main", "reachable", "site", "split", "why"]
 
 DEFAULT_ADMIN = "127.0.0.1:9180"
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - listening there means: ask on loopback
@@ -28,7 +28,7 @@ class NotHttp(Exception):
 def main() -> int:
     """0 if it lives, else 1 with one line that says why; 2 if the address cannot be read here."""
     try:
-        written = os.environ.get("SIDECAR_ADMIN") or admin_line(os.environ.get("SIDECAR_CONFIG"))
+        written = os.environ.get("SIDECAR_ADMIN") or admin_line(site())
         host, port = split(written or DEFAULT_ADMIN)
     except (OSError, ValueError):
         # Beyond this small reader: the command reads the file as `serve` does, and says what is wrong with it.
@@ -39,6 +39,13 @@ def main() -> int:
         status, text = 0, f"no answer from http://{host}:{port}/livez: {why(error)}"
     sys.stdout.write(f"{text}\n")
     return 0 if status == 200 else 1
+
+
+def site() -> str | None:
+    """As ``config.text.files.default_site``, which costs more to import than all of this: ``SIDECAR_CONFIG``, else
+    ``sidecar.yaml`` here, else None.
+    """
+    return os.environ.get("SIDECAR_CONFIG") or ("sidecar.yaml" if os.path.isfile("sidecar.yaml") else None)
 
 
 def admin_line(path: str | None) -> str | None:

@@ -24,7 +24,6 @@ from sidecar.observe.sanitize import clean
 __all__ = ["command"]
 
 EXIT_FAILED = 1
-DEFAULT_SITE = Path("config/sidecar.yaml")
 _LINE_LIMIT = 4000
 """Characters of a line; texts of the files are shown without control characters."""
 
@@ -36,11 +35,11 @@ _LINE_LIMIT = 4000
 def command(files: tuple[Path, ...], config: Path | None, form: str) -> None:
     """Run policy tests: what must come of which answer, held against the policies. Offline.
 
-    FILE is a file of cases, or a directory of them. Without: every *.yaml in policies/tests/ beside sidecar.yaml
-    (config/sidecar.yaml where none is named). Exit code 1 if a case fails, 78 if a file or a policy is wrong.
+    FILE is a file of cases, or a directory of them. Without: every *.yaml in policies/tests/ beside sidecar.yaml.
+    Exit code 1 if a case fails, 78 if a file or a policy is wrong.
     """
     site = config or default_site(os.environ)
-    paths = _paths(files or ((site or DEFAULT_SITE).parent / "policies" / "tests",))
+    paths = _paths(files or ((site.parent if site else Path()) / "policies" / "tests",))
     cases = load_cases(paths, site, environ=os.environ)
     failures = [failed for failed in map(judge, cases) if failed is not None]
     if form == "json":

@@ -20,8 +20,18 @@ def check(*arguments: str | Path, env: dict[str, str] | None = None) -> Result:
 
 def test_the_shipped_configuration_is_fine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    result = check()
+    result = check("config/sidecar.yaml")
     assert (result.exit_code, result.output) == (0, "config/sidecar.yaml: fine\n")
+
+
+def test_without_a_file_the_built_in_configuration_is_judged_with_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert check().output == "built-in configuration: fine\n"
+    result = check(env={"SIDECAR_LISTN": "127.0.0.1:1"})
+    assert result.exit_code == 78
+    assert "did you mean `SIDECAR_LISTEN`" in result.output
 
 
 def test_a_policy_alone_is_known_by_its_keys(tmp_path: Path) -> None:

@@ -131,6 +131,16 @@ def test_the_address_is_that_of_the_configuration(port: int, tmp_path: Path, wri
     assert (done.returncode, done.stdout) == (0, "ok\n")
 
 
+def test_without_a_named_file_it_is_that_of_this_directory(
+    port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sidecar.yaml").write_text(f"admin: 127.0.0.1:{port}\n")
+    assert health().exit_code == 0
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
+    assert (probe().returncode, probe().stdout) == (0, "ok\n")
+
+
 def test_a_container_s_check_is_the_command_without_its_price(listener: socket.socket, tmp_path: Path) -> None:
     port = listener.getsockname()[1]
     listener.close()

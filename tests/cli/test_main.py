@@ -96,6 +96,10 @@ def test_every_verb_takes_the_same_file(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "sidecar.yaml").write_text("listen: 127.0.0.1:18181\n")
     assert "127.0.0.1:18181" in run("show").output
     assert "18181" in run("env", "--for", "curl").output
+    assert run("check").output == "sidecar.yaml: fine\n"
+    (tmp_path / "policies" / "tests").mkdir(parents=True)
+    assert "no *.yaml in policies/tests" in run("test").output
+    assert "sidecar.yaml has no `intercept`" in run("ca").output
     (tmp_path / "named.yaml").write_text("listen: 127.0.0.1:18182\n")
     monkeypatch.setenv("SIDECAR_CONFIG", "named.yaml")
     assert "127.0.0.1:18182" in run("show").output

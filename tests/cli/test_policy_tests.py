@@ -94,6 +94,9 @@ def write(config: Path, text: str, name: str = "orders") -> Path:
 
 
 def run(*arguments: str | Path, env: dict[str, str] | None = None) -> Result:
+    """Without a file or a configuration: with that of the fixture."""
+    if not arguments or arguments[0] == "--format":
+        arguments = (*arguments, "-c", "config/sidecar.yaml")
     return CliRunner().invoke(main, ["test", *map(str, arguments)], env=env)
 
 
@@ -245,7 +248,9 @@ def test_finding_no_test_is_no_success(config: Path, named: tuple[str, ...]) -> 
 
 def test_without_any_configuration_nothing_is_found_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run().exit_code == 2
+    result = CliRunner().invoke(main, ["test"])
+    assert result.exit_code == 2
+    assert "there is no *.yaml in policies/tests" in result.output
 
 
 @pytest.mark.parametrize("arguments", [("nowhere.yaml",), ("-c", "nowhere.yaml", "config/policies/tests/orders.yaml")])
@@ -270,7 +275,7 @@ def test_colour_is_for_terminals(config: Path, environ: dict[str, str], painted:
     write(config, FAILS)
     ours, theirs = pty.openpty()
     bare = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "TERM")}
-    command = [sys.executable, "-m", "sidecar", "test"]
+    command = [sys.executable, "-m", "sidecar", "test", "-c", "config/sidecar.yaml"]
     done = subprocess.run(command, stdout=theirs, env={**bare, "TERM": "xterm", **environ}, timeout=60)
     os.close(theirs)
     output = os.read(ours, 65536).decode()
