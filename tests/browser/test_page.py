@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import pytest
 from playwright.async_api import Browser, expect
 
-from sidecar.core.enums import Outcome
+from sidecar.core.decision.decide import Decision
+from sidecar.core.enums import Outcome, Verb
+from sidecar.observe.families import UNREAD_BODY
 from tests.browser.conftest import Shown
 from tests.observe.samples import FAILED, OK, RECOVERED
 
@@ -235,6 +238,44 @@ async def test_a_switch_needs_the_token_and_a_keyboard_is_enough(shown: Shown) -
     assert await page.evaluate(kept) == [0, 0, "", shown.url + "/"]
     await page.reload()
     assert await page.locator("#token").input_value() == ""
+
+
+@pytest.mark.parametrize(("name", "upstream"), [("meshqu", "meshqu"), ("all upstreams", None)])
+async def test_what_is_held_is_let_go(shown: Shown, name: str, upstream: str | None) -> None:
+    page, world = shown.page, shown.world
+    hold = {"by": "gate", "scope": "upstream", "seconds": 40.0}
+    world.metrics.upstream("meshqu").held["gate"] = 3
+    world.told["meshqu"] = {"state": "gate", "holds": [hold], "retries_off": None}
+    await shown.refreshed()
+    await expect(page.locator(".state")).to_have_text("gate")
+    if upstream is not None:
+        await page.locator(".card summary").first.click()
+    await page.locator("#switches summary").first.click()
+    await page.locator("#token").fill("correct horse")
+    await page.get_by_role("button", name=f"Let go what is held: {name}").click()
+    await expect(page.locator("#told.good")).to_contain_text("3 exchanges were held")
+    assert world.changes == [("open", upstream)]
+    world.metrics.upstream("meshqu").held["gate"] = 0
+    world.told["meshqu"] = {"state": "flowing", "holds": [], "retries_off": None}
+    await shown.refreshed()
+    await expect(page.locator(".state")).to_have_text("idle")
+
+
+async def test_what_a_shadow_policy_would_have_done_is_on_its_card_and_in_the_story(shown: Shown) -> None:
+    page, meters = shown.page, shown.world.metrics.upstream("meshqu")
+    await shown.refreshed()
+    await expect(page.locator(".card dl").first).not_to_contain_text("shadow policy")
+    meters.shadowed("retry", "retry")
+    meters.shadowed("retry", "pass")
+    meters.shadowed("pass", UNREAD_BODY)
+    first = replace(RECOVERED.attempts[0], decision=Decision(Verb.RETRY), shadow=Decision(Verb.PASS))
+    shown.add(RECOVERED, shadow="next", attempts=(first, *RECOVERED.attempts[1:]))
+    await shown.refreshed()
+    card = page.locator(".card dl").first
+    await expect(card).to_contain_text("2 judged, 1 differ (retry → pass); 1 not judged: body")
+    await page.locator("button.open").first.click()
+    await expect(page.get_by_text("The shadow policy next would have decided:")).to_be_visible()
+    assert shown.errors == []
 
 
 async def test_a_wrong_token_changes_nothing_and_is_told(shown: Shown) -> None:
