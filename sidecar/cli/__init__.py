@@ -4,7 +4,7 @@ A new command is a line in ``main`` and a file here with a ``command``. By what 
 
 run it          ``serve``, and ``serving`` for what only it needs · ``demo`` · ``simulate`` · ``env``
 configure it    ``init`` · ``check`` · ``show`` · ``schema`` · ``test`` · ``diff`` · ``explain`` · ``doctor`` · ``ca``
-                ``completion``
+                ``fmt`` · ``completion``
 watch it        ``top`` · ``health`` · ``report`` · ``outbox`` · ``form`` (compiled or source)
 control it      ``open`` · ``retries``
 

@@ -31,6 +31,7 @@ VERBS = {
     "explain": "Say what would happen with an answer, and why. Nothing is sent.",
     "simulate": "Run the same engine on a virtual clock.",
     "test": "Run policy tests: what must come of which answer.",
+    "fmt": "Indent configuration files alike; comments and order stay.",
     "diff": "Say what a change of the configuration does.",
     "show": "Print the effective configuration, and where each value comes from.",
     "schema": "Print the JSON Schema of the configuration, for editors.",
