@@ -165,9 +165,12 @@ class ServerProcess:
 
     async def _load_beside(self) -> ValidatedConfig:
         """The configuration in the files, compared with the one in force."""
-        recent = tuple(situations_of(self.sidecar.recent.find()))
-        in_force = ConfigInForce(self._loaded.deployment, self._loaded.settings, recent)
-        return await asyncio.to_thread(self._load, in_force)
+        loaded, records = self._loaded, self.sidecar.recent.find()
+
+        def load() -> ValidatedConfig:
+            return self._load(ConfigInForce(loaded.deployment, loaded.settings, tuple(situations_of(records))))
+
+        return await asyncio.to_thread(load)
 
     def _kept(self, why: str, wall: float) -> ReloadResult:
         """Report that the previous configuration stays in force."""

@@ -95,6 +95,7 @@ ONLY_THERE = {
     "cryptography": {"intercept"},
     "redis": {"shared"},
     "opentelemetry": {"tracing"},
+    "requests": {"tracing"},
 }
 """A third-party package -> the packages that may import it."""
 

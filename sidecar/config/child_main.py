@@ -9,6 +9,7 @@ import pickle
 import sys
 import traceback
 from pathlib import Path
+from typing import Final
 
 from sidecar.config.load import ConfigError, Loaded, load_deployment
 from sidecar.config.show.changes import Settings, changed_settings, settings_of
@@ -16,6 +17,9 @@ from sidecar.config.validated import ConfigInForce, ValidatedConfig
 from sidecar.core.dryrun.compare import Comparison, compare
 
 __all__ = ["judged"]
+
+COMPARE_NICENESS: Final = 10
+"""The comparison is for people to read; the process that serves may share this core, and goes first."""
 
 
 def judged(question: str) -> bytes:
@@ -41,6 +45,7 @@ def judged(question: str) -> bytes:
 def _compared(loaded: Loaded, settings: Settings) -> Comparison | None:
     """What the new configuration changes; None if that cannot be told: it is sound, and nothing else may stop it."""
     try:
+        os.nice(COMPARE_NICENESS)
         known: ConfigInForce = pickle.load(sys.stdin.buffer)  # noqa: S301 - written by our own parent
         changes = changed_settings(known.settings, settings)
         return compare(known.deployment, loaded.deployment, changes, known.situations)

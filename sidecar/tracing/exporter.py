@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from typing import Final
 
+import requests
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace.export import SpanExportResult
@@ -42,7 +43,10 @@ class Exporter:
         self._events = events
         self._meters = meters
         self._loop = asyncio.get_running_loop()
-        self._exporter = OTLPSpanExporter()
+        # HTTP_PROXY may lead to this very sidecar, whose spans would then make spans.
+        session = requests.Session()
+        session.trust_env = False
+        self._exporter = OTLPSpanExporter(session=session)
         resource = Resource.create()
         if str(resource.attributes.get(SERVICE_NAME, "")).startswith("unknown_service"):
             resource = resource.merge(Resource({SERVICE_NAME: NAME}))

@@ -153,9 +153,11 @@ async def test_a_recovered_exchange_is_told_by_its_spans(
     assert collector.resources[0]["service.name"] == "retry-sidecar"
 
 
-async def test_an_exchange_without_a_trace_begins_one(
-    make: Make, upstream: Upstream, collector: Collector, environ: dict[str, str]
+async def test_an_exchange_without_a_trace_begins_one_and_no_proxy_is_asked(
+    make: Make, upstream: Upstream, collector: Collector, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{refused_port()}")
     sidecar = await make(upstream, environ=environ)
     for _ in range(2):
         assert (await sidecar.ask("GET", "/api/x")).status == 200
