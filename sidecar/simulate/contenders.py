@@ -18,6 +18,7 @@ from sidecar.core.decision.budget import deposit, full_floor, refill, withdraw
 from sidecar.core.decision.decide import LEAST_ATTEMPT_SECONDS, Decision, concerns_others, decide
 from sidecar.core.decision.policy import BreakerRule, GateRule, Policy
 from sidecar.core.decision.table import policy_passes
+from sidecar.core.decision.wait import expected_backoff_seconds
 from sidecar.core.enums import IDEMPOTENT_METHODS, Reason, Verb
 from sidecar.core.flow.keys import CREDENTIALS, Kind, endpoint_of, kind_of, scopes_of
 from sidecar.core.flow.latency import Latency, median, update
@@ -179,7 +180,9 @@ class Sidecar:
             request.deadline_at - LEAST_ATTEMPT_SECONDS,
             self._scopes(request),
             number=exchange.number,
-            sends_left=self._policy.attempts - exchange.number + 1,
+            began_at=exchange.began,
+            retries=self._policy.attempts - 1,
+            backoff_seconds=expected_backoff_seconds(self._policy),
             repeatable=can_repeat and exchange.number < self._policy.attempts,
             size_bytes=TYPICAL_BYTES,
             max_wait_seconds=self._policy.max_wait_seconds,
@@ -238,7 +241,7 @@ class Sidecar:
 
     def _tell(self, exchange: Exchange, answer: Answer, kind: Kind, seconds: float, opens_at: float | None) -> None:
         figures = read_ratelimit_headers(answer.headers, self._clock.wall)
-        result = Result(kind, seconds, opens_at, figures, exchange.number == 1)
+        result = Result(kind, seconds, opens_at, figures, exchange.number)
         self.host.limiter.finished(
             exchange.ticket, result, self._clock.now, self._clock.chance(), self._scopes(exchange.request)
         )

@@ -190,7 +190,8 @@ class Quota:
         else:
             answer = refusal(429, self._hint, self._style, self._clock.wall, *self._figures())
             if self._style != "none":
-                self._asked_until[call.index] = now + self._latency + self._hint
+                is_moment = self._style in ("date", "reset")  # it is not put off by the answer's way
+                self._asked_until[call.index] = now + self._hint + (0.0 if is_moment else self._latency)
         self._clock.after(self._latency, reply, answer)
 
     def _figures(self) -> Fields:

@@ -18,7 +18,7 @@ from sidecar.core.decision.retry_after import Hint
 from sidecar.core.decision.rows import Backoff, Row
 from sidecar.core.enums import Jitter, OverMax, WaitFrom
 
-__all__ = ["Wait", "hint_spread", "limits_of", "plan_wait"]
+__all__ = ["Wait", "expected_backoff_seconds", "hint_spread", "limits_of", "plan_wait"]
 
 SPREAD_SHARE: Final = 0.1
 """Share of a hint that is added at most: 20 s become 20 … 22 s."""
@@ -91,6 +91,16 @@ def hint_spread(rule: Backoff, hint_seconds: float, retry_number: int) -> tuple[
     if rule.jitter is Jitter.NONE:
         return 0.0, 0.0
     return 0.0, max(most, min(hint_seconds * SPREAD_SHARE, LONGEST_SPREAD_SECONDS))
+
+
+def expected_backoff_seconds(policy: Policy) -> float:
+    """What the retries of an exchange wait by themselves on average, where no hint asks for more."""
+    total = 0.0
+    for retry in range(1, policy.attempts):
+        total += sum(backoff_range(policy.backoff, retry, policy.backoff.cap_seconds)) / 2
+        if total >= policy.deadline_seconds:
+            return policy.deadline_seconds
+    return total
 
 
 def _hinted(rule: Backoff, hint: Hint, attempt: Attempt, chance: float) -> Wait:

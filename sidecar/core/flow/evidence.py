@@ -11,16 +11,15 @@ from collections import deque
 from math import sqrt
 from typing import Final
 
-__all__ = ["FEWEST", "Evidence", "is_evidence", "wilson"]
+__all__ = ["FEWEST", "WORTH", "Evidence", "is_evidence", "wilson"]
 
 Z: Final = 2.0
 """Standard deviations of the bound: one verdict in forty is wrong by chance."""
 WORTH: Final = 0.15
 """Share of refusals from which on holding can save anything: below it each exchange's own wait costs less."""
-FEWEST: Final = 8
-"""Answers, before anything is concluded: with five, a random 3 % of refusals would close a scope within minutes."""
-ENOUGH: Final = 20
-"""Answers that make the last second alone a sample; with fewer, all that is kept is looked at."""
+FEWEST: Final = 20
+"""Answers, before anything is concluded, and those that make the last second alone a sample: with five, a random 3 %
+of refusals would close a scope within minutes; below two answers a second holding saves hardly a send."""
 RECENT_SECONDS: Final = 1.0
 KEPT_SECONDS: Final = 10.0
 """An upstream that is asked once a second still has a sample of ten."""
@@ -37,10 +36,13 @@ def wilson(refused: int, answers: int) -> float:
     return max(0.0, (share + z / (2 * answers) - spread) / (1 + z / answers))
 
 
-def is_evidence(accepted: int, refused: int) -> bool:
-    """Whether so many refusals among these answers say that the scope is being refused."""
+def is_evidence(accepted: int, refused: int, under_way: int = 0) -> bool:
+    """Whether so many refusals among these answers say that the scope is being refused.
+
+    ``under_way``: sends without an answer yet, which count as not refused: refusals come sooner than successes do.
+    """
     answers = accepted + refused
-    return answers >= FEWEST and wilson(refused, answers) > WORTH
+    return answers >= FEWEST and wilson(refused, answers + under_way) > WORTH
 
 
 class Evidence:
@@ -67,7 +69,7 @@ class Evidence:
     def recent(self, now: float) -> tuple[int, int, float]:
         """Accepted, refused, and the seconds from the first of them until now: of the last second, or of all."""
         found = self._since(now, RECENT_SECONDS)
-        return found if found[0] + found[1] >= ENOUGH else self._since(now, KEPT_SECONDS)
+        return found if found[0] + found[1] >= FEWEST else self._since(now, KEPT_SECONDS)
 
     def _since(self, now: float, seconds: float) -> tuple[int, int, float]:
         oldest = int((now - seconds) / SLOT_SECONDS) + 1
@@ -78,6 +80,25 @@ class Evidence:
                 break
             accepted, refused, first = accepted + good, refused + bad, slot * SLOT_SECONDS
         return accepted, refused, max(0.0, now - first)
+
+    def most_per_second(self) -> float:
+        """Acceptances in the busiest second of those that are kept: a burst is not thinned by the quiet after it."""
+        slots, most, total, first = self._slots, 0, 0, 0
+        for slot, good, _ in slots:
+            total += good
+            while slots[first][0] <= slot - int(RECENT_SECONDS / SLOT_SECONDS):
+                total -= slots[first][1]
+                first += 1
+            most = max(most, total)
+        return most / RECENT_SECONDS
+
+    def accepted(self, now: float, since: float) -> int:
+        """Acceptances from that moment on, of those that are kept."""
+        return self._since(now, min(KEPT_SECONDS, max(0.0, now - since) + SLOT_SECONDS))[0]
+
+    def has_answers(self, now: float) -> bool:
+        accepted, refused, _ = self._since(now, KEPT_SECONDS)
+        return accepted + refused > 0
 
     def has_refusals(self, now: float) -> bool:
         return self._since(now, KEPT_SECONDS)[1] > 0

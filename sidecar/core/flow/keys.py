@@ -3,8 +3,9 @@
 A scope is what an exchange is one of: an endpoint (method and path shape), a credential or tenant, the whole upstream.
 There are many where a header has many values, so their number is bounded and the least recently used one is forgotten
 first, but never one in which somebody waits. Algorithm: a scope is closed by ``limiter`` on evidence; where nearly all
-is refused its gate closes until the hint ends, else its rate is limited to what was accepted (``rate_limit``). Where
-that has not made refusals rarer it is let go, and left alone for 30 s, then 60 … 600 s (exponential backoff).
+is refused its gate closes until the hint ends, else its rate is limited to what was accepted (``rate_limit``). While
+it is closed a control group goes all the same, and opens it if it is accepted. Where a limit has not made refusals
+rarer it is let go, and the scope left alone for 30 s, then 60 … 600 s (exponential backoff).
 """
 
 from __future__ import annotations
@@ -37,8 +38,12 @@ INSTANT_SECONDS: Final = 0.2
 """What was accepted within less than this was a burst, not a rate."""
 FLOOR_PER_SECOND: Final = 2.0
 """Acceptances a second above which a scope is never shut, but goes on at that rate: the floor, as of slow start."""
-NO_HINT_SECONDS: Final = 0.5
+NO_HINT_SECONDS: Final = 0.25
 """The quiet after refusals without a hint."""
+FIRST_CONTROL: Final = 4
+"""While a gate is closed, one in so many goes all the same, as a control: if it is accepted, the gate was wrong …"""
+MOST_CONTROL: Final = 64
+"""… and if it is refused, four times as many are held before the next one, up to this."""
 NEEDED_SECONDS: Final = 5.0
 """A limit for which nobody had to wait for so long is over."""
 FIRST_COOLING_SECONDS: Final = 30.0
@@ -114,9 +119,9 @@ class Result:
     opens_at: float | None = None
     """``Decision.gate_until``: monotonic seconds until which the upstream asked for quiet."""
     figures: RateLimitHeaders = NO_RATELIMIT_HEADERS
-    is_first: bool = True
-    """Whether it was the first send of its exchange: only those are evidence, since a request that is refused once is
-    likely to be refused again, and would be counted five times over."""
+    number: int = 1
+    """Of the attempt in its exchange. Only first ones are evidence of refusals, and only first and second ones of
+    failures: a request that is turned away once is likely to be turned away again, and would be counted five times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +160,16 @@ class KeyState:
     lease: Lease = field(default_factory=Lease)
     whole: RateLimit | None = None
     """The limit of all replicas, while this one goes on alone with its share of it."""
+    hint_seconds: float = 0.0
+    """Of the last refusal that closed it."""
+    accepted_at: float = -1e9
+    """When something was last accepted while it was closed."""
+    asked: int = 0
+    """Since the last control."""
+    every: int = FIRST_CONTROL
+    """One in so many is a control."""
+    is_busy: bool = False
+    """It was closed by 503: that is said of the upstream, not of who asks."""
     is_leased: bool = False
     """Whether a store that is shared with others says when one may go, in place of the limit alone."""
 
@@ -179,6 +194,8 @@ class KeyState:
         if self.rate is None:
             return opens_at
         turn = max(opens_at, rate_limits.ready_at(self.rate, now))
+        if self.rate.slow_start:
+            return turn  # it doubles within a second: how long the queue takes is not known
         return turn + self.queue.waiting / max(rate_limits.rate_at(self.rate, turn), 1e-6)
 
     def may_go(self, now: float) -> bool:
@@ -197,22 +214,49 @@ class KeyState:
         elif self.rate is not None:
             self.rate = rate_limits.take(self.rate, now) or self.rate
 
-    def close(self, result: Result, now: float, before_per_second: float) -> None:
+    def is_control_due(self, now: float) -> bool:
+        """Whether one that comes now is a control."""
+        if self.is_busy or gates.left_seconds(self.gate, now) <= 0:
+            return False
+        self.asked += 1
+        return self.asked >= self.every
+
+    def control_told(self, result: Result, now: float) -> None:
+        """What came of one that was not held: evidence of what would come of the others."""
+        if result.kind in ("refused", "busy"):
+            self.every = min(MOST_CONTROL, 4 * self.every)
+        elif result.kind == "ok":
+            self.accepted_at = now
+            self.every = max(FIRST_CONTROL, self.every // 2)
+            if gates.left_seconds(self.gate, now) > 0:
+                self.gate = Gate()
+                if self.rate is not None:
+                    self.rate = replace(self.rate, since=now, at=now, tokens=0.0)
+            if self.rate is not None:
+                self.rate = rate_limits.succeeded(self.rate, now, now - result.seconds, tries=not self.is_leased)
+
+    def close(self, result: Result, now: float, before_per_second: float, under_way: int) -> None:
         """The evidence says that it is being refused: quiet until the hint ends, or at the rate that was accepted.
 
-        ``before_per_second``: what it took before anything was counted; 0 if that is not known.
+        ``before_per_second``: what it took before anything was counted; 0 if that is not known. ``under_way``: sends
+        without an answer, which count as not refused: refusals come sooner than successes do.
         """
         accepted, refused, seconds = self.evidence.recent(now)
-        share = refused / max(1, accepted + refused)
+        share = refused / max(1, accepted + refused + under_way)
         self.needed_at = now
+        self.asked, self.every, self.is_busy = 0, FIRST_CONTROL, result.kind == "busy"
+        self.hint_seconds = 0.0 if result.opens_at is None else max(0.0, result.opens_at - now)
         self.lease.void()
         is_instant = seconds < INSTANT_SECONDS
         if is_instant and share < CLOSED_SHARE:
             return  # what was accepted may be a burst: it says no rate, and closing would undercut it
         if share >= CLOSED_SHARE and (is_instant or accepted <= FLOOR_PER_SECOND * max(1.0, seconds)):
-            self._shut(result, now, share, max(before_per_second, accepted / max(seconds, 1.0)))
+            self._shut(result, now, share, max(before_per_second, self.evidence.most_per_second()))
         elif result.kind == "refused" or accepted:
-            self.rate = rate_limits.begin(now, now, accepted / max(seconds, INSTANT_SECONDS), share, slow_start=False)
+            per_second = max(
+                accepted / max(seconds, INSTANT_SECONDS), self.evidence.most_per_second(), before_per_second
+            )
+            self.rate = rate_limits.begin(now, now, per_second, share, slow_start=False)
             self.taken = 0
 
     def _quiet(self, result: Result, now: float) -> float:
@@ -247,6 +291,7 @@ class KeyState:
                     self.cooling_seconds, self.taken, self.total = FIRST_COOLING_SECONDS, 0, 0
                     self.lease.void()
         elif result.kind == "ok":
+            self.accepted_at = now
             if is_shut and sent_at > self.gate.closed_at:  # a probe was answered
                 self.gate = Gate()
                 if limit is not None:
@@ -254,7 +299,7 @@ class KeyState:
             if limit is not None:
                 self.taken += sent_at >= limit.since
                 self.lease.untold += sent_at >= limit.since
-                self.rate = rate_limits.succeeded(limit, now, sent_at)
+                self.rate = rate_limits.succeeded(limit, now, sent_at, tries=not self.is_leased)
         if self.rate is not None:
             self.rate = rate_limits.informed(self.rate, result.figures, now)
         return True
@@ -312,9 +357,7 @@ class KeyState:
 
     def is_over(self, now: float) -> bool:
         """It holds nobody, and nothing that is known of it matters any more."""
-        return not (
-            self.queue.waiting or self.is_closed(now) or self.is_cooling(now) or self.evidence.has_refusals(now)
-        )
+        return not (self.queue.waiting or self.is_closed(now) or self.is_cooling(now) or self.evidence.has_answers(now))
 
 
 class Keys:

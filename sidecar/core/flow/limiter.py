@@ -6,9 +6,10 @@ While ``calm`` is true nobody has to ask, and an exchange pays one test of that 
 Algorithm: a refusal closes the widest scope of its exchange that the evidence speaks of (``evidence``), but a wide one
 only if requests unlike this one are refused as well: without its own endpoint and without its own credential the share
 must still be significant. Invariants: one refusal among many successes holds nobody else; nobody is held past the
-deadline; what holding has not improved is let go. It acts on nothing: time and chance are arguments, and the loop
-learns from ``release`` whom to wake and from ``next_at`` when to ask again. ``forecast`` tells ``decide`` the same
-facts before anybody waits or pays.
+deadline; what holding has not improved is let go; no hold rejects an exchange before its deadline that its own retries
+would still have sent; failures of one endpoint or credential alone say nothing of the upstream. It acts on nothing:
+time and chance are arguments, and the loop learns from ``release`` whom to wake and from ``next_at`` when to ask again.
+``forecast`` tells ``decide`` the same facts before anybody waits or pays.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ from itertools import islice
 from typing import Final
 
 from sidecar.core.decision.policy import BreakerRule, GateRule
+from sidecar.core.decision.wait import SPREAD_SHARE
 from sidecar.core.enums import Reason
 from sidecar.core.flow import breaker as breakers
 from sidecar.core.flow import concurrency_limit as concurrency_limits
 from sidecar.core.flow import rate_limit as rate_limits
 from sidecar.core.flow.breaker import Breaker
 from sidecar.core.flow.concurrency_limit import ConcurrencyLimit
-from sidecar.core.flow.evidence import is_evidence
+from sidecar.core.flow.evidence import FEWEST, is_evidence
 from sidecar.core.flow.gate import left_seconds
 from sidecar.core.flow.keys import (
     FIRST_COOLING_SECONDS,
@@ -58,6 +60,9 @@ RELAX_SECONDS: Final = 0.25
 """Between two looks at many closed scopes, so that thousands cost no more than a few."""
 CONCURRENCY_KEPT_SECONDS: Final = 3.0
 """A limit on the number under way is let go when nobody has had to wait for it for this long."""
+PATIENCE: Final = 0.3
+"""Of the time that its own retries would take. After it an exchange goes as if nobody held it, where nothing at all is
+accepted in its scope: so it has every send that it would have had alone, and its error comes hardly later."""
 CROWDED_SECONDS: Final = 0.25
 """The breaker's share of failures among its ``of_at_least`` attempts within this time means too many at once, and so do
 half of ``of_at_least`` in a row. To be wrong here costs a third fewer at once, for a moment."""
@@ -110,12 +115,14 @@ class Limiter:
         "_deadlines",
         "_ended",
         "_failed_at",
+        "_free",
         "_gate_rule",
         "_keys",
         "_load",
         "_queued",
         "_relaxed_at",
         "_samples",
+        "_troubled_at",
         "_usual_per_second",
         "breaker",
         "calm",
@@ -152,6 +159,8 @@ class Limiter:
         self._closed_by: dict[str, HeldBy] = {}
         """What each of them held by when it closed."""
         self._queued: OrderedDict[str, KeyState] = OrderedDict()
+        self._free: list[Ticket] = []
+        """Controls that are to be admitted."""
         self._deadlines = Deadlines()
         self._ended = 0
         """Attempts that had ended when that was last told."""
@@ -171,6 +180,8 @@ class Limiter:
         """Of attempts that were sent under the present limit, and how many of them failed."""
         self._concurrency_failed = 0
         self._failed_at = -1e9
+        self._troubled_at = 0.0
+        """When it was calm the last time."""
         self._relaxed_at = -1e9
 
     @property
@@ -216,6 +227,7 @@ class Limiter:
         away here.
         """
         ticket.asked_at = now
+        ticket.is_control = self._is_control(ticket, now)
         objection = self._objection(ticket, now)
         if objection is not None:
             self._reject(ticket, objection, now)
@@ -225,16 +237,30 @@ class Limiter:
         ticket.by, ticket.scope = self._cause(ticket.scopes, now)
         state = self._keys.use(ticket.queue)
         state.queue.put(ticket)
+        if ticket.is_control:
+            self._free.append(ticket)
         self._queued[ticket.queue] = state
         self._deadlines.put(ticket, self._patience_at(ticket, now))
         self.waiting += 1
         self.waiting_bytes += ticket.size_bytes
 
+    def _is_control(self, ticket: Ticket, now: float) -> bool:
+        """Whether it is one of the few that no closed gate holds."""
+        states = self._closed_of(ticket)
+        if not states or self.breaker.is_open:
+            return False
+        due = [state.is_control_due(now) for state in states]
+        if not all(due):
+            return False
+        for state in states:
+            state.asked = 0
+        return True
+
     def _objection(self, ticket: Ticket, now: float) -> Reason | None:
         if ticket.deadline_at <= now:
             return Reason.DEADLINE
         facts = self.forecast(ticket.scopes, now, ticket.size_bytes)
-        if facts.full is not None or ticket.number > 1:
+        if facts.full is not None or ticket.number > 1 or ticket.is_control:
             return facts.full
         if facts.breaker_open:
             return Reason.BREAKER
@@ -246,10 +272,18 @@ class Limiter:
         return None
 
     def _patience_at(self, ticket: Ticket, now: float) -> float:
-        """Until when it is held at the latest: where a gate stays closed, no longer than its own retries would take."""
-        hints = [state.gate.until - state.gate.closed_at for state in self._closed_of(ticket)]
-        patience = max(hints, default=0.0) * max(1, ticket.sends_left)
-        return min(ticket.deadline_at, now + patience) if patience > 0 else ticket.deadline_at
+        """Until when it is held at the latest where nothing is accepted: a part of what its own retries would take."""
+        hints = [state.hint_seconds for state in self._closed_of(ticket)]
+        if not hints:
+            return ticket.deadline_at
+        left, pause = ticket.deadline_at - ticket.began_at, (1 + SPREAD_SHARE) * max(hints)
+        retries = min(ticket.retries, int(left / pause)) if pause > 0 else 0
+        patience = PATIENCE * min(retries * pause + ticket.backoff_seconds, left)
+        return min(ticket.deadline_at, max(now, ticket.began_at + patience))
+
+    def _is_hopeless(self, ticket: Ticket) -> bool:
+        """Whether a scope holds it in which nothing was accepted since its exchange began."""
+        return any(state.accepted_at < ticket.began_at for state in self._closed_of(ticket))
 
     def _queue_of(self, scopes: tuple[str, ...], now: float) -> str:
         """The narrowest scope that is closed; else the tenant's, so that one's waiting does not fill another's."""
@@ -292,11 +326,19 @@ class Limiter:
         """Whoever is admitted or rejected at this moment. Call it after every other call, and at ``next_at``."""
         settled = self._deadlines.due(now)
         for late in list(settled):
-            if late.deadline_at > now and not any(left_seconds(each.gate, now) > 0 for each in self._closed_of(late)):
+            if late.deadline_at > now:
                 settled.remove(late)
-                self._deadlines.put(late, late.deadline_at)  # the gate has opened: its turn comes
+                self._deadlines.put(late, late.deadline_at)
+                if self._is_hopeless(late):  # else its turn comes
+                    late.is_control = True
+                    self._free.append(late)
             else:
                 self._reject(late, HELD_BY[late.by], now)
+        for free in self._free:
+            if free.state is TicketState.WAITING and not self.breaker.is_open and not self._is_full():
+                self._admit(free, now)
+                settled.append(free)
+        self._free.clear()
         while self.waiting and (ticket := self._next(now, chance)) is not None:
             settled.append(ticket)
         if not self.waiting:
@@ -386,7 +428,7 @@ class Limiter:
         return self.concurrency is not None and self.under_way >= int(self.concurrency.limit)
 
     def _admit(self, ticket: Ticket, now: float) -> None:
-        for state in self._closed_of(ticket):
+        for state in self._closed_of(ticket) if not ticket.is_control else ():
             state.take(now)
         self._settle(ticket, TicketState.ADMITTED, now)
         ticket.breaker_generation = self.breaker.generation
@@ -425,6 +467,7 @@ class Limiter:
         """
         if ticket is not None:
             self.lent.discard(ticket)
+            scopes = ticket.scopes
         if self.calm and result.kind == "ok":
             return
         was_calm = self.calm
@@ -435,14 +478,27 @@ class Limiter:
         self._ended = ended
         generation = self._calm_generation if ticket is None else ticket.breaker_generation
         if generation == self.breaker.generation:
-            self._tell_breaker(result, now, succeeded, chance, ticket)
-        self._tell_scopes(scopes if ticket is None else ticket.scopes, result, now)
+            is_local = result.kind in ("failed", "busy") and not self.breaker.is_open and self._is_local(scopes, now)
+            if not is_local:
+                self._tell_breaker(result, now, succeeded, chance, ticket)
+        is_control = ticket is not None and ticket.is_control
+        self._tell_scopes(scopes, result, now, is_control=is_control)
         if ticket is not None:
             ticket.state = TicketState.GONE
         self._relax(now)
 
+    def _is_local(self, scopes: tuple[str, ...], now: float) -> bool:
+        """Whether a failure says nothing of the upstream: since the trouble began others are accepted, in numbers, but
+        nothing of its own endpoint or credential."""
+        since, whole = self._troubled_at, self._keys.get(UPSTREAM)
+        if whole is None or whole.evidence.accepted(now, since) < FEWEST:
+            return False
+        narrow = [self._keys.get(name) for name in scopes[:-1]]
+        return any(state is None or not state.evidence.accepted(now, since) for state in narrow)
+
     def _leave_calm(self, now: float) -> None:
         self.calm = False
+        self._troubled_at = now
         sends, seconds = self._taken(now)
         self._usual_per_second = sends / max(1.0, seconds)
         self._calm_generation = self.breaker.generation
@@ -452,12 +508,12 @@ class Limiter:
         if result.kind in ("ok", "refused"):
             if result.kind == "ok" or before.is_open:  # an upstream that refuses for the rate is there again
                 self._set_breaker(breakers.answered(before, rule, now), now)
-        else:
+        elif result.number <= (1 if result.kind == "busy" else 2) or before.is_open:
             self._failed_at = now
             quiet = result.opens_at or 0.0
             self._set_breaker(breakers.failed(before, rule, now, chance, succeeded, self.under_way, quiet), now)
         if before.is_open and not self.breaker.is_open:
-            self._limit(self._few(now), now)
+            self._limit(None if self._is_concurrency_cooling(now) else self._few(now), now)
         elif self.breaker.is_open:
             self._limit(None, now)
         elif self.concurrency is not None:
@@ -491,7 +547,7 @@ class Limiter:
         self._concurrency_results = self._concurrency_failed = 0
 
     def _look_for_crowding(self, now: float) -> None:
-        if 0 < self._concurrency_cool_until - now <= LONGEST_COOLING_SECONDS:
+        if self._is_concurrency_cooling(now):
             return
         rule = self._breaker_rule
         attempts, bad = breakers.share(self.breaker, rule, now, CROWDED_SECONDS)
@@ -500,8 +556,11 @@ class Limiter:
             self._concurrency_share = bad
             self._limit(concurrency_limits.overloaded(now, self.under_way + 1, self._load().usual_seconds), now)
 
+    def _is_concurrency_cooling(self, now: float) -> bool:
+        return 0 < self._concurrency_cool_until - now <= LONGEST_COOLING_SECONDS
+
     def _few(self, now: float) -> ConcurrencyLimit:
-        self._concurrency_share = 1.0  # nothing was answered
+        self._concurrency_share = concurrency_limits.MANY_FAIL
         usual = self._load().usual_seconds
         return concurrency_limits.after_outage(now, usual, self._usual_per_second * usual)
 
@@ -514,7 +573,7 @@ class Limiter:
             self._concurrency_needed_at = now
             self._concurrency_results = self._concurrency_failed = 0
 
-    def _tell_scopes(self, scopes: tuple[str, ...], result: Result, now: float) -> None:
+    def _tell_scopes(self, scopes: tuple[str, ...], result: Result, now: float, *, is_control: bool) -> None:
         """Evidence for each scope; one that is closed learns from it, else the widest that it speaks of is closed."""
         if result.kind == "failed":
             return
@@ -529,12 +588,14 @@ class Limiter:
         for name in closed:
             state = self._closed[name]
             before = 0 if state.rate is None else state.rate.generation
-            if not state.told(result, now):
+            if is_control:
+                state.control_told(result, now)
+            elif not state.told(result, now):
                 self._let_go(scopes, now)
                 return
             if is_refusal:
                 self._scope_closed(name, state, before)
-        if is_refusal and result.is_first and not closed and not (result.kind == "busy" and self.breaker.is_open):
+        if is_refusal and result.number == 1 and not closed and not (result.kind == "busy" and self.breaker.is_open):
             self._close(scopes, result, now)
 
     def _close(self, scopes: tuple[str, ...], result: Result, now: float) -> None:
@@ -545,16 +606,16 @@ class Limiter:
         counts = [state.evidence.recent(now) for state in states]
         for at in reversed(range(len(scopes))):
             accepted, refused, _ = counts[at]
-            if not is_evidence(accepted, refused):
+            if not is_evidence(accepted, refused, self.under_way):
                 continue
-            if all(is_evidence(accepted - good, refused - bad) for good, bad, _ in counts[:at]):
-                is_all = counts[at] == counts[-1]  # all that is known is of this scope, and so is what went before
-                states[at].close(result, now, self._usual_per_second if is_all else 0.0)
+            if all(is_evidence(accepted - good, refused - bad, self.under_way) for good, bad, _ in counts[:at]):
+                part = (accepted + refused) / max(1, sum(counts[-1][:2]))  # of all answers, so of what went before
+                states[at].close(result, now, part * self._usual_per_second, self.under_way)
                 if states[at].is_closed(now):
                     self._began(scopes[at], states[at], now)
                     self._scope_closed(scopes[at], states[at], 0)
                     if states[at].rate is None:  # it is down: it comes back as after an outage
-                        self._limit(self._few(now), now)
+                        self._limit(None if self._is_concurrency_cooling(now) else self._few(now), now)
                 return
 
     def _began(self, name: str, state: KeyState, now: float) -> None:

@@ -51,8 +51,12 @@ class Ticket:
     """What it is one of, narrow first; the last is the whole upstream's."""
     number: int = 1
     """Of the attempt that is to be sent, from 1."""
-    sends_left: int = 1 << 20
-    """This one and the retries that the policy allows after it."""
+    began_at: float = 0.0
+    """Monotonic seconds at which its exchange began."""
+    retries: int = 1 << 20
+    """That the policy allows the exchange in all …"""
+    backoff_seconds: float = float("inf")
+    """… and what they would wait by themselves on average, without a hint."""
     repeatable: bool = True
     """Whether it could be sent again after an error: such ones make the better probes."""
     size_bytes: int = 0
@@ -76,6 +80,8 @@ class Ticket:
     """How long it stood still; known when it is settled."""
     asked_at: float = 0.0
     is_probe: bool = False
+    is_control: bool = False
+    """Not held by gate or rate, so that it is seen what comes of such."""
     breaker_generation: int = 0
     concurrency_generation: int = 0
 

@@ -428,8 +428,9 @@ class RetryLoop:
             return await self._prepared.destination.holding.admitted(
                 exchange.message,
                 number,
+                exchange.started,
                 self._deadline_at,
-                self._prepared.compiled.policy.max_wait_seconds,
+                self._prepared.compiled.policy,
                 repeatable=repeatable,
                 size_bytes=size_bytes,
                 stood=exchange.stood,

@@ -15,6 +15,7 @@ from typing import Final, Protocol
 from sidecar.core.decision.attempt import Headers
 from sidecar.core.decision.decide import LEAST_ATTEMPT_SECONDS
 from sidecar.core.decision.policy import Policy
+from sidecar.core.decision.wait import expected_backoff_seconds
 from sidecar.core.enums import Reason
 from sidecar.core.flow.breaker import State
 from sidecar.core.flow.keys import CREDENTIALS, endpoint_of, kind_of, scopes_of
@@ -179,15 +180,18 @@ class Holding:
         self,
         message: RequestMessage,
         number: int,
+        began_at: float,
         deadline_at: float,
-        max_wait_seconds: float,
+        policy: Policy,
         *,
         repeatable: bool,
         size_bytes: int,
         stood: Stood,
         borrower: Borrower,
     ) -> Ticket:
-        """Wait until attempt ``number`` is admitted. Raises ``Rejected``; a cancelled call leaves the queue.
+        """Wait until attempt ``number`` is admitted; ``policy``: of the route.
+
+        Raises ``Rejected``; a cancelled call leaves the queue.
 
         ``stood`` is told the time that it took, on every path. ``borrower`` has the ticket under way from then on.
         """
@@ -195,10 +199,12 @@ class Holding:
             deadline_at - LEAST_ATTEMPT_SECONDS,
             self.scopes(message),
             number=number,
-            sends_left=max(1, self._policy.attempts - number + 1),
+            began_at=began_at,
+            retries=policy.attempts - 1,
+            backoff_seconds=expected_backoff_seconds(policy),
             repeatable=repeatable,
             size_bytes=size_bytes,
-            max_wait_seconds=max_wait_seconds,
+            max_wait_seconds=policy.max_wait_seconds,
             owner=borrower,
         )
         self.limiter.ask(ticket, self._clock.monotonic())
@@ -245,7 +251,7 @@ class Holding:
         if answer is not None and (kind == "refused" or not self.limiter.calm):
             figures = read_ratelimit_headers(Headers(answer.raw_headers), self._clock.wall())
         scopes = self.scopes(message) if ticket is None else ticket.scopes
-        result = Result(kind, seconds, opens_at, figures, number == 1)
+        result = Result(kind, seconds, opens_at, figures, number)
         self.limiter.finished(ticket, result, self._clock.monotonic(), self._chance(), scopes)
         self._release()
 

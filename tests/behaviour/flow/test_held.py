@@ -9,12 +9,11 @@ import math
 from sidecar.observe.record import ExchangeRecord
 from tests.behaviour.conftest import Make
 from tests.support.client import request_bytes
+from tests.support.refusals import FEWEST
 from tests.support.sidecar import Running
 from tests.support.upstream import Live, Upstream, say
 
 QUIET = 0.3
-FEWEST = 8
-"""Refusals, before others are held for them."""
 SCOPES = ("upstream", "endpoint GET /api/x")
 
 

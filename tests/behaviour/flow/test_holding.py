@@ -8,6 +8,7 @@ import pytest
 
 from sidecar.config.load import load_deployment
 from sidecar.core.flow.evidence import FEWEST
+from sidecar.core.flow.keys import FIRST_CONTROL
 from tests.behaviour.conftest import Make
 from tests.support.client import Answer, request_bytes
 from tests.support.sidecar import QUICK, Running
@@ -30,14 +31,42 @@ async def closed_gate(
 async def test_429s_in_numbers_hold_everybody_until_their_hint_is_over(make: Make, upstream: Upstream) -> None:
     sidecar = await make(upstream)
     first = await closed_gate(sidecar, upstream)
-    answers = await asyncio.gather(*(sidecar.ask("GET", "/api/first") for _ in range(5)))
-    assert [answer.status for answer in answers] == [200] * 5
+    answers = await asyncio.gather(*(sidecar.ask("GET", "/api/first") for _ in range(FIRST_CONTROL - 1)))
+    assert [answer.status for answer in answers] == [200] * (FIRST_CONTROL - 1)
     at = [request.at for request in upstream.requests]
-    assert len(at) == FEWEST + 5
+    assert len(at) == FEWEST + FIRST_CONTROL - 1
     assert at[FEWEST] >= at[FEWEST - 1] + QUIET
     sidecar.clock.release()
     await first
     assert (await sidecar.metric('sidecar_gates_closed{upstream="api",scope="upstream"}')) == 0
+
+
+async def test_one_in_four_is_not_held_and_opens_the_gate_if_it_is_accepted(make: Make, upstream: Upstream) -> None:
+    sidecar = await make(upstream)
+    first = await closed_gate(sidecar, upstream, "20")
+    answers = await asyncio.gather(*(sidecar.ask("GET", "/api/first") for _ in range(FIRST_CONTROL)))
+    assert [answer.status for answer in answers] == [200] * FIRST_CONTROL
+    at = [request.at for request in upstream.requests]
+    assert at[-1] < at[FEWEST - 1] + 5, "nobody waits for a hint that does not hold for them"
+    assert [record.held == () for record in sidecar.records].count(True) >= 1
+    sidecar.clock.release()
+    await first
+
+
+async def test_what_is_refused_beside_a_closed_gate_keeps_it_closed_and_makes_it_rarer(
+    make: Make, upstream: Upstream
+) -> None:
+    sidecar = await make(upstream, "deadline: 60s")
+    first = await closed_gate(sidecar, upstream, "20")
+    upstream.script(*[say(429, headers=[("Retry-After", "20")]) for _ in range(2)])
+    asking = [asyncio.create_task(sidecar.ask("GET", "/api/first")) for _ in range(5 * FIRST_CONTROL)]
+    await sidecar.until(lambda: sidecar.held("gate") == 5 * FIRST_CONTROL - 2)
+    assert len(upstream.requests) == FEWEST + 2, "the fourth, and no other before sixteen more"
+    for task in asking:
+        task.cancel()
+    await asyncio.gather(*asking, return_exceptions=True)
+    sidecar.clock.release()
+    await first
 
 
 async def test_whoever_cannot_wait_so_long_is_told_at_once_and_how_long(make: Make, upstream: Upstream) -> None:

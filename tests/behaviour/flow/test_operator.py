@@ -6,10 +6,8 @@ import asyncio
 import json
 
 from tests.behaviour.conftest import Make
+from tests.support.refusals import FEWEST
 from tests.support.upstream import Upstream, say
-
-FEWEST = 8
-"""Refusals, before others are held for them."""
 
 
 async def test_with_retries_off_the_first_answer_is_the_last(make: Make, upstream: Upstream) -> None:

@@ -25,10 +25,10 @@ def test_the_bound_is_below_the_share_and_never_negative(refused: int, accepted:
 
 
 def test_few_answers_and_small_shares_are_no_evidence() -> None:
-    assert not is_evidence(0, 7)
+    assert not is_evidence(0, 19)
     assert not is_evidence(97, 3)
     assert not is_evidence(900, 100)
-    assert is_evidence(0, 8)
+    assert is_evidence(0, 20)
     assert is_evidence(60, 40)
 
 

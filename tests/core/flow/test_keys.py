@@ -15,7 +15,7 @@ def state(accepted: int, refused: int, opens_at: float | None = NOW + 1, kind: K
     made = KeyState()
     made.evidence.add(NOW - 0.5, accepted, 0)
     made.evidence.add(NOW, 0, refused)
-    made.close(Result(kind, 0.01, opens_at), NOW, 0.0)
+    made.close(Result(kind, 0.01, opens_at), NOW, 0.0, 0)
     return made
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sidecar.core.decision.policy import BreakerRule, GateRule
 from sidecar.core.flow import rate_limit as rate_limits
 from sidecar.core.flow.breaker import Breaker, State
+from sidecar.core.flow.evidence import FEWEST
 from sidecar.core.flow.gate import Gate
 from sidecar.core.flow.keys import Grant, KeyState
 from sidecar.core.flow.limiter import Load, Result
@@ -35,7 +36,7 @@ def ends(by: SharedLimiter, kind: str, now: float, opens_at: float | None = None
 
 
 def asks(by: SharedLimiter, now: float, deadline_at: float = 1e9) -> Ticket:
-    ticket = Ticket(deadline_at)
+    ticket = Ticket(deadline_at, began_at=now)
     by.ask(ticket, now)
     by.release(now, 0.5)
     return ticket
@@ -49,7 +50,7 @@ def lane(by: SharedLimiter) -> KeyState:
 
 def test_a_refusal_is_news_with_what_was_learnt_from_it() -> None:
     by = replica()
-    for _ in range(8):
+    for _ in range(FEWEST):
         ends(by, "refused", NOW, NOW + 1)
     (news,) = by.news
     assert isinstance(news, KeyNews)
@@ -59,7 +60,7 @@ def test_a_refusal_is_news_with_what_was_learnt_from_it() -> None:
 
 def test_a_late_refusal_is_news_of_the_gate_alone() -> None:
     by = replica()
-    for _ in range(8):
+    for _ in range(FEWEST):
         ends(by, "refused", NOW, NOW + 1)
     by.news.clear()
     ends(by, "refused", NOW + 0.01, NOW + 2)
@@ -70,7 +71,7 @@ def test_a_late_refusal_is_news_of_the_gate_alone() -> None:
 
 def test_alone_there_is_no_news_to_gather() -> None:
     by = replica(shares=False)
-    for _ in range(8):
+    for _ in range(FEWEST):
         ends(by, "refused", NOW, NOW + 1)
     for _ in range(30):
         ends(by, "failed", NOW)
@@ -130,7 +131,7 @@ def test_news_for_a_store_that_is_slower_than_trouble_is_bounded() -> None:
     for tenant in range(3000):
         by.told_key("other", {**CLOSED, "@until": "60"}, NOW)
         by.sends += 8
-        for _ in range(8):
+        for _ in range(FEWEST):
             by.finished(None, Result("refused", 0.01, NOW + 60), NOW, 0.5, (f"{tenant:08x}",))
     assert len(by.news) == 1024
     last = by.news[-1]
@@ -288,7 +289,7 @@ def fails_again(by: SharedLimiter, now: float) -> None:
 
 def test_a_store_that_comes_is_told_everything() -> None:
     by = replica(shares=False)
-    for _ in range(8):
+    for _ in range(FEWEST):
         ends(by, "refused", NOW, NOW + 5)
     for _ in range(30):
         ends(by, "failed", NOW)
