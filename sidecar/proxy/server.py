@@ -131,7 +131,7 @@ class Listener:
         """Listen; returns the address really bound (port 0 asks for any). Raises ``CannotListen``."""
         loop = self._services.loop
         try:
-            server = await loop.create_server(
+            server: Any = await loop.create_server(
                 lambda: ClientConnection(loop, self), address.host, address.port, backlog=BACKLOG, reuse_address=True
             )
         except OSError as exc:
@@ -188,7 +188,7 @@ class Listener:
     async def _accept_again(self) -> None:
         loop = self._services.loop
         while self._waiting_room:
-            server = await loop.create_server(
+            server: Any = await loop.create_server(
                 lambda: ClientConnection(loop, self), sock=self._waiting_room[-1], backlog=BACKLOG
             )
             self._waiting_room.pop()
