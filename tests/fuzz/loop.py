@@ -25,7 +25,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
-__all__ = ["CountedQueue", "Network", "Spinning", "Stalled", "VirtualClock", "VirtualLoop", "reset"]
+__all__ = ["STARTS_AT", "CountedQueue", "Network", "Spinning", "Stalled", "VirtualClock", "VirtualLoop", "reset"]
 
 STARTS_AT = 1_000.0
 """Loop time, in seconds: some rooms take 0 for "never"."""
