@@ -13,8 +13,10 @@ TOOLS := deploy/constraints-build.txt deploy/constraints-extras.txt deploy/const
 # Named after this directory, so that a copied or moved tree is set up anew.
 space := $(subst ,, )
 RUNS := .venv/.runs$(subst $(space),_,$(subst /,-,$(CURDIR)))
+# The pip that is there, or that of .venv where there is none or an old one: to install another takes six seconds.
+ANY_PIP = $$(cat .venv/.pip 2>/dev/null || echo $(BIN)/python -m pip) --disable-pip-version-check
 # What pip says of a package as it begins with it, shortened to a line; nothing else but errors.
-PIP = $(BIN)/python -m pip install --disable-pip-version-check --progress-bar=off --require-hashes --no-deps
+PIP = $(ANY_PIP) --python=$(BIN)/python install --progress-bar=off --require-hashes --no-deps
 BRIEFLY = | sed -un 's/^Collecting \([^ ]*\).*/  \1/p; s/^Installing collected.*/  installing …/p'
 OR_SAY = || { echo 'Packages could not be installed (see above). Without a way to PyPI, name a mirror (PIP_INDEX_URL=…) or' \
   'a folder of wheels (PIP_NO_INDEX=1 PIP_FIND_LINKS=…) and try again.' >&2; exit 1; }
@@ -82,13 +84,18 @@ $(RUNS): $(PINS)
 	if [ -z "$$python" ]; then \
 	  echo 'Python 3.11 or newer is needed and none was found. Install one, or name it: make PYTHON=/path/to/python3.11' >&2; exit 1; \
 	fi; \
-	echo "setting up .venv with $$($$python -V), which takes half a minute …"; \
-	$$python -m venv .venv || { echo 'Could not make .venv. On Debian and Ubuntu: apt install python3-venv' >&2; exit 1; }
-	@$(PIP) $(addprefix --requirement=,$(PINS)) $(BRIEFLY) $(OR_SAY)
+	echo "setting up .venv with $$($$python -V), which takes some twenty seconds …"; \
+	if $$python -c 'import pip; assert [int(each) for each in pip.__version__.split(".")[:2]] >= [22, 3]' 2>/dev/null; \
+	then $$python -m venv --without-pip .venv; echo "$$python -m pip" > .venv/.pip; \
+	else $$python -m venv .venv || { echo 'Could not make .venv. On Debian and Ubuntu: apt install python3-venv' >&2; exit 1; }; fi
+# In two halves at a time: most of it is reading the index, on one core.
+	@awk '/^[a-z]/ { n++ } { print > (".venv/half-" n % 2) }' $(PINS); \
+	($(PIP) --requirement=.venv/half-0 $(BRIEFLY)) & half=$$!; \
+	{ ($(PIP) --requirement=.venv/half-1 $(BRIEFLY)) && wait $$half; } $(OR_SAY)
 	@echo '$(CURDIR)' > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/sidecar-source.pth"
 	@printf '%s\n' '#!$(CURDIR)/$(BIN)/python' 'from sidecar.cli.main import main' 'main(prog_name="sidecar")' > $(BIN)/sidecar
 	@chmod +x $(BIN)/sidecar
-	@rm -f .venv/.[a-z]*; touch '$@'
+	@rm -f .venv/half-?; find .venv -mindepth 1 -maxdepth 1 -name '.[a-z]*' ! -name .pip -delete; touch '$@'
 
 .venv/.tools: $(RUNS) $(TOOLS)
 	@echo 'installing the tools that check and test it …'
@@ -130,12 +137,12 @@ $(RUNS): $(PINS)
 # Its interpreter finds the wheel first, and what .venv has for the rest.
 .venv/.wheel: .venv/.tools pyproject.toml deploy/compile.py deploy/wheel.py $(shell find sidecar config -name '*.py' -o -name '*.yaml')
 	@rm -rf dist .venv/wheel
-	@SIDECAR_COMPILE=must $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir=dist . & \
+	@SIDECAR_COMPILE=must $(ANY_PIP) --python=$(BIN)/python wheel --quiet --no-deps --no-build-isolation --wheel-dir=dist . & \
 	building=$$!; while kill -0 $$building 2>/dev/null; do echo 'compiling …'; sleep 10; done; wait $$building
 	@$(BIN)/python -m venv --without-pip .venv/wheel
 	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
 	  "$$(.venv/wheel/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/packages.pth"
-	@$(BIN)/python -m pip --python=.venv/wheel/bin/python install --quiet --disable-pip-version-check --no-deps --no-index --ignore-installed dist/*.whl
+	@$(ANY_PIP) --python=.venv/wheel/bin/python install --quiet --no-deps --no-index --ignore-installed dist/*.whl
 	@ls dist; touch $@
 
 .venv/.bench: .venv/.tools deploy/constraints-bench.txt
