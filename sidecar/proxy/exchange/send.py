@@ -89,9 +89,10 @@ class Send:
         if connection is None:
             return None
         self._prepared.compiled.head_timers.stop(connection)
-        failure = connection.failure
-        if failure is None:
-            self.message = connection.message
+        failure, message = connection.failure, connection.message
+        if failure is None or (message is not None and not self._prepared.compiled.passes[message.code]):
+            # A response that is judged is one, with its hint, though its body has broken off.
+            self.message = message
         else:
             self.message = None
             self.failed(failure, connection.detail, PROXY_STATUS[failure])
