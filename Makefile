@@ -31,7 +31,7 @@ demo: $(RUNS) ## a load against a flaky upstream, without and with the sidecar; 
 	@$(BIN)/sidecar demo
 
 test: .venv/.clients ## every test
-	@$(BIN)/python -m pytest -n 2
+	@$(BIN)/python -m pytest -n 2 --every-word
 
 browser: .venv/.browser ## the page of the admin port, in headless Chromium
 	@$(BIN)/python -m pytest tests/browser

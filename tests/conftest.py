@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support import words
+
 settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=bool(os.environ.get("CI"))
 )
@@ -43,3 +45,22 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for client, cells in sorted(found.items()):
         row = (client, *(cells.get(way, "") for way in ways))
         terminalreporter.write_line("".join(f"{word:24}" for word in row).rstrip())
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--every-word", action="store_true", help="fail where no sidecar said a word of the closed lists")
+
+
+def pytest_testnodedown(node: Any) -> None:
+    """What the sidecars of another process have said (xdist calls it, where it divides the tests)."""
+    words.said.update(map(tuple, getattr(node, "workeroutput", {}).get("words", ())))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["words"] = sorted((str(name), str(word)) for name, word in words.said)
+    elif session.config.getoption("--every-word") and (unsaid := words.unsaid(words.said)):
+        sys.stderr.write("\nNo sidecar of any test has said:\n  " + "\n  ".join(unsaid) + "\n")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

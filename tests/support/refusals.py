@@ -44,11 +44,15 @@ async def refused(
     by all their waits; where others see the same quiet, the clock has to be a real one.
     """
     seen: set[str | None] = set()
+    everybody = asyncio.Event()
     otherwise, hint = upstream.otherwise, [("Retry-After", str(seconds)), ("Content-Length", "0")]
 
     async def refuse(connection: Connection) -> None:
         request = await connection.read_request()
         seen.add(request.headers.get(NUMBER))
+        if len(seen) == FEWEST:
+            everybody.set()
+        await everybody.wait()  # a first one that comes back before the last has come would count as not refused yet
         await connection.send(head_bytes(429, hint))
 
     def choose(connection: Connection) -> Step:

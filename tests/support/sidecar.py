@@ -16,6 +16,7 @@ from sidecar.app import Sidecar
 from sidecar.config.load import load_deployment
 from sidecar.observe.record import ExchangeRecord
 from sidecar.upstream.resolver import Lookup
+from tests.support import words
 from tests.support.client import Answer, Client, connect
 from tests.support.clock import ManualClock
 from tests.support.upstream import Upstream
@@ -73,6 +74,7 @@ class Records(list[ExchangeRecord]):
 
     def note(self, record: ExchangeRecord) -> None:
         self.append(record)
+        words.note(record)
         self._noted.set()
 
     async def number(self, number: int) -> ExchangeRecord:

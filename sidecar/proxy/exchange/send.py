@@ -148,7 +148,7 @@ class Send:
         pool = self._prepared.destination.pool
         seconds = self._prepared.compiled.policy.timeouts.connect_seconds
         meters = self._prepared.destination.meters
-        begun, waits = self._services.loop.time(), pool.size >= pool.limit
+        begun, waits = self._services.monotonic(), pool.size >= pool.limit
         if waits:
             meters.held["connection"] += 1
         try:
@@ -170,7 +170,7 @@ class Send:
         finally:
             if waits:
                 meters.held["connection"] -= 1
-                self.queued_seconds += self._services.loop.time() - begun
+                self.queued_seconds += self._services.monotonic() - begun
         if self._write(connection, number, left_seconds):
             return connection
         self.failed(FailureKind.CLOSED, "the upstream closed at once", "connection_terminated")

@@ -26,7 +26,7 @@ async def closed(sidecar: Running, upstream: Upstream, seconds: float = QUIET) -
     """The gate of GET /x is closed for so long: enough have been told so, and were handed it."""
     upstream.script(*[say(429, headers=[("Retry-After", str(seconds))]) for _ in range(FEWEST)])
     for _ in range(FEWEST):
-        await sidecar.ask("GET", "/api/x", [("Sidecar-Timeout", f"{seconds / 4}s")])
+        await sidecar.ask("GET", "/api/x", [("Sidecar-Timeout", f"{seconds * 0.8}s")])
 
 
 def adds_up(record: ExchangeRecord) -> bool:

@@ -12,7 +12,7 @@ from sidecar.core.flow.keys import FIRST_CONTROL
 from tests.behaviour.conftest import Make
 from tests.support.client import Answer, request_bytes
 from tests.support.sidecar import QUICK, Running
-from tests.support.upstream import Upstream, say
+from tests.support.upstream import Live, Upstream, say
 
 QUIET = 0.3
 
@@ -59,9 +59,17 @@ async def test_what_is_refused_beside_a_closed_gate_keeps_it_closed_and_makes_it
     sidecar = await make(upstream, "deadline: 60s")
     first = await closed_gate(sidecar, upstream, "20")
     upstream.script(*[say(429, headers=[("Retry-After", "20")]) for _ in range(2)])
-    asking = [asyncio.create_task(sidecar.ask("GET", "/api/first")) for _ in range(5 * FIRST_CONTROL)]
-    await sidecar.until(lambda: sidecar.held("gate") == 5 * FIRST_CONTROL - 2)
-    assert len(upstream.requests) == FEWEST + 2, "the fourth, and no other before sixteen more"
+    asking: list[asyncio.Task[Answer]] = []
+
+    async def more(count: int, held: int, sent: int) -> None:
+        asking.extend(asyncio.create_task(sidecar.ask("GET", "/api/first")) for _ in range(count))
+        await sidecar.until(lambda: sidecar.held("gate") == held)
+        await upstream.until(lambda: len(upstream.requests) == FEWEST + sent)
+
+    await more(FIRST_CONTROL, 3, 1)
+    await sidecar.clock.sleeping(FEWEST + 1)  # it was refused, and waits for its own hint
+    await more(4 * FIRST_CONTROL - 1, 18, 1)
+    await more(1, 18, 2)
     for task in asking:
         task.cancel()
     await asyncio.gather(*asking, return_exceptions=True)
@@ -178,3 +186,25 @@ async def test_a_held_exchange_is_answered_when_the_sidecar_shuts_down(make: Mak
     assert (answer.status, "reason=draining" in (answer.headers.get("Sidecar") or "")) == (503, True)
     sidecar.clock.release()
     await first
+
+
+async def test_where_too_many_wait_for_a_place_the_next_is_told_at_once(make: Make, upstream: Upstream) -> None:
+    sidecar = await make(
+        upstream, "attempts: 1\nbreaker: {min_requests: 20}\ngate: {queue: 1}", quick="attempt: {head: 30s}"
+    )
+    lives = [Live() for _ in range(2)]
+    upstream.script(*lives, *[say(503)] * 10)
+    slow = [asyncio.create_task(sidecar.ask("GET", "/api/slow")) for _ in lives]
+    connections = [await live.here() for live in lives]
+    for connection in connections:
+        await connection.read_request()
+    for _ in range(10):
+        await sidecar.ask("GET", "/api/x")
+    held = asyncio.create_task(sidecar.ask("GET", "/api/x"))
+    await sidecar.until(lambda: sidecar.held("concurrency") == 1)
+    answer = await sidecar.ask("GET", "/api/x")
+    assert (answer.status, "reason=concurrency" in str(answer.headers.get("Sidecar"))) == (503, True)
+    for live, connection in zip(lives, connections, strict=True):
+        await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        live.over()
+    assert [answer.status for answer in await asyncio.gather(*slow, held)] == [200] * 3

@@ -219,7 +219,7 @@ async def test_every_key_has_a_time_to_live(make: Make, upstream: Upstream, stor
         assert (await waiting.first()).status == 200
     upstream.otherwise = lambda _: say(500)
     for _ in range(6):
-        await first.ask("POST", "/api/x", body=b"x")
+        await first.ask("GET", "/api/x", [("X-Tenant", "a")])
     await second.until(lambda: breaker_state(second) == 2)
     budget = first.sidecar.listener.router.destinations["api"].budget
     await first.until(lambda: budget.paid == 0)

@@ -217,7 +217,7 @@ async def test_the_store_holds_so_many_tenants_and_no_more(
 
 
 async def test_a_store_a_few_milliseconds_away_is_near_enough(make: Make, upstream: Upstream, way: Between) -> None:
-    way.delay_seconds = 0.03
+    way.delay_seconds = 0.01
     one = await over(make, upstream, way.port, "attempts: 1\nbreaker: {min_requests: 5}")
     await one.until(lambda: is_up(one))
     refusals = [say(429, headers=[("Retry-After", "0.05")]) for _ in range(FEWEST)]
