@@ -132,12 +132,15 @@ class Judge:
                 yield f"{later} came {asked_for - later.at:.3f} s before the hint of {each} ({hint} s) allows"
 
     def _unseen_seconds(self, begun: float, end: float) -> float:
-        """How far the wall's clock was set forward before a restart in this time: the file of the outbox holds moments
-        of that clock, and the next process knows no other.
+        """How far the wall's clock was set forward between the start of the process that met the hint and its end in
+        this time: a process counts from the clock that it started with, the file of the outbox holds moments of that,
+        and the next process knows no other than today's.
         """
-        steps = [act for act in self._world.run.acts if begun <= STARTS_AT + act.at <= end]
-        last = max((act.at for act in steps if act.what in ("restart", "kill")), default=0.0)
-        return sum(max(0.0, act.seconds) for act in steps if act.what == "clock" and act.at <= last)
+        acts = self._world.run.acts
+        ends = [act.at for act in acts if act.what in ("restart", "kill")]
+        last = max((at for at in ends if begun <= STARTS_AT + at <= end), default=0.0)
+        first = max((at for at in ends if STARTS_AT + at < begun), default=0.0)
+        return sum(max(0.0, act.seconds) for act in acts if act.what == "clock" and first <= act.at <= last)
 
     def _same(self, asked: Fetched, arrivals: list[Arrival]) -> Iterator[str]:
         request = asked.request
