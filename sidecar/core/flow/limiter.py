@@ -324,16 +324,16 @@ class Limiter:
 
     def release(self, now: float, chance: float) -> list[Ticket]:
         """Whoever is admitted or rejected at this moment. Call it after every other call, and at ``next_at``."""
-        settled = self._deadlines.due(now)
-        for late in list(settled):
-            if late.deadline_at > now:
-                settled.remove(late)
-                self._deadlines.put(late, late.deadline_at)
-                if self._is_hopeless(late):  # else its turn comes
-                    late.is_control = True
-                    self._free.append(late)
-            else:
+        settled = []
+        for late in self._deadlines.due(now):
+            if late.deadline_at <= now:
                 self._reject(late, HELD_BY[late.by], now)
+                settled.append(late)
+                continue
+            self._deadlines.put(late, late.deadline_at)
+            if self._is_hopeless(late):  # else its turn comes
+                late.is_control = True
+                self._free.append(late)
         for free in self._free:
             if free.state is TicketState.WAITING and not self.breaker.is_open and not self._is_full():
                 self._admit(free, now)
