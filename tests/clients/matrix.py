@@ -82,7 +82,7 @@ def _wget(call: Call) -> list[str]:
 
 def _pip(call: Call) -> list[str]:
     # An environment that the Python beneath it has filled has no pip of its own.
-    python = sys.executable if importlib.util.find_spec("pip") else sys._base_executable
+    python = sys.executable if importlib.util.find_spec("pip") else getattr(sys, "_base_executable", "python3")
     pip = [python, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-cache-dir"]
     return [*pip, "--no-deps", "--dest", str(call.folder), "demo==1.0"]
 
